@@ -1,0 +1,107 @@
+"""The command line: `vellumforge2 run …`, and `python -m flows.generate …`, which is the same.
+
+Neither Prefect nor the pipeline is imported before a command needs it: help is there at once.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tomli
+from cyclopts import App, CycloptsError, Parameter
+
+from flows.terminal import PROGRAM, say, show_json, show_summary
+from tasks.core.errors import UsageError, VellumforgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DISTRIBUTION = "vellumforge-flows"
+INTERRUPTED = 130
+
+app = App(
+    name=PROGRAM,
+    help="Make preference datasets with OpenAI-compatible models. Whatever was paid for is kept in a "
+    "ledger: the same command again goes on where the last one ended.",
+    version=lambda: version(DISTRIBUTION),
+    help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed; 2 bad configuration or "
+    "usage; 3 finished or stopped with failures; 130 and 143 interrupted.",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return say(UsageError(f"{' '.join(str(error).split())} See {PROGRAM} --help."))
+    except VellumforgeError as error:
+        return say(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+@app.command
+def run(
+    *,
+    config: str = "config.toml",
+    env_file: str | None = None,
+    demo: bool = False,
+    fresh: bool = False,
+    output: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    json: bool = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
+) -> int:
+    """Generate a dataset.
+
+    Run it again with the same configuration and everything that was paid for is used again.
+
+    Args:
+        config: The configuration file.
+        env_file: A file with API keys; without it, .env is read when there is one.
+        demo: Generate a small dataset with a model server of our own: no key, no network, no file.
+        fresh: Ask for other answers to the same questions; all of them are paid for.
+        output: The output folder, in place of output.folder.
+        settings: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
+        json: Print the summary as one JSON object.
+        verbose: Show the log's records of level INFO.
+    """
+    # Imported here: it brings the whole pipeline with it.
+    from flows.local import run_here  # noqa: PLC0415
+
+    overrides = dict(_setting(item) for item in settings)
+    if output is not None:
+        overrides["output.folder"] = output
+    return run_here(
+        config=config,
+        env_file=env_file,
+        overrides=overrides,
+        fresh=fresh,
+        demo=demo,
+        show=show_json if json else show_summary,
+        verbose=verbose,
+    )
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    """A `KEY=VALUE` of the command line: the value as TOML, and where it is none, as text."""
+    key, separator, text = item.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {item}: give a setting as KEY=VALUE, e.g. generation.concurrency=64")
+    try:
+        value: Any = tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        value = text
+    return key.strip(), value

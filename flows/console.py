@@ -1,0 +1,69 @@
+"""What connects a run to the terminal that started it: its counters, its stop switch, its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from tasks.core.llm.stop import Stop
+from tasks.core.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.core.summary import Summary
+
+GRACE_SECONDS = 10.0
+"""How long calls in flight may take to finish after the first signal."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Console:
+    """The counters and the stop switch of one run, and its summary once it went through."""
+
+    summary: Summary | None = None
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.stop = Stop()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Stop in order on the first SIGINT or SIGTERM, leave at once on the second.
+
+        The first lets calls in flight finish for `GRACE_SECONDS`, then cancels the current task.
+        """
+        loop = asyncio.get_running_loop()
+        work = asyncio.current_task()
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+
+        def receive(number: signal.Signals) -> None:
+            if self.stop.requested:
+                os._exit(128 + number)
+            self.stop.request(number)
+            print(  # noqa: T201 - the terminal's own line
+                f"\nstopping: no new calls; up to {GRACE_SECONDS:g} s for those in flight "
+                f"({self.progress.in_flight}); once more to leave at once",
+                file=sys.stderr,
+            )
+            if work is not None:
+                loop.call_later(GRACE_SECONDS, work.cancel)
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, receive, number)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+
+
+current: ContextVar[Console] = ContextVar("console")
+"""The console of the run that was started here; a worker's run has none and makes its own."""

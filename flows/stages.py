@@ -1,0 +1,114 @@
+"""The three stages of a run: blocks are cut, their tasks awaited, their results collected.
+
+Tasks are awaited in this event loop and never submitted: Prefect gives every submitted task a thread and
+a loop of its own. A block that Prefect knows to be done is not run; its results are then read again from
+the ledger, where they cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.core.blocks import Block, cut, pair_block_size, prompt_block_size
+from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.keys import phase_key
+from tasks.core.models import Phase
+from tasks.core.questions import is_judged
+from tasks.core.run import all_of
+from tasks.options import BlockFailedError
+from tasks.pairs import pairs
+from tasks.prompts import completed_prompts, prompts
+from tasks.subtopics import subtopics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.generation.prompts import SubtopicPrompts
+    from tasks.core.models import Job
+    from tasks.core.run import Run
+    from tasks.core.session.session import Session
+
+JUDGE_BACKLOG = 4096
+"""Pairs that may wait for the judge while generating goes on. When it is full the judge is what the whole
+run waits for, and waiting costs nothing."""
+
+_Result = TypeVar("_Result")
+
+
+async def find_all_subtopics(run: Run) -> tuple[str, ...]:
+    """Stage 1: the subtopics, in order."""
+    topic = run.config.generation.main_topic
+    block = Block(Phase.SUBTOPICS, _hash(run, Phase.SUBTOPICS), [topic], label="subtopics")
+    return await _through(run, block, subtopics(run, block), lambda: find_subtopics(run))
+
+
+async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[SubtopicPrompts], list[Job]]:
+    """Stage 2: the prompts of all subtopics, and the jobs made of them, by id."""
+    run.progress.begin(Phase.PROMPTS, len(names))
+    phase_hash = _hash(run, Phase.PROMPTS)
+    every = [Subtopic(index, name) for index, name in enumerate(names)]
+
+    async def write(some: Sequence[Subtopic]) -> list[SubtopicPrompts]:
+        block = Block(Phase.PROMPTS, phase_hash, some, _label("subtopics", some[0].index, some[-1].index))
+        found = await _through(run, block, prompts(run, block), lambda: write_prompts(run, some))
+        run.progress.done += len(some)
+        return found
+
+    parts = await all_of(write(some) for some in cut(every, prompt_block_size(len(every))))
+    found = [entry for part in parts for entry in part]
+    await run.list_failures(entry.failure for entry in found if entry.failure)
+    block = Block(Phase.PROMPTS, phase_hash, found, label="duplicates and shortages")
+    found = await _through(run, block, completed_prompts(run, block), lambda: complete_prompts(run, found))
+    return found, jobs_of(run, found)
+
+
+async def make_all_pairs(run: Run, session: Session, jobs: Sequence[Job]) -> list[PairsOutcome]:
+    """Stage 3: the pairs of all jobs, handed to the session; returns the outcomes of the blocks."""
+    run.progress.begin(Phase.PAIRS, len(jobs))
+    phase_hash = _hash(run, Phase.PAIRS)
+    size = pair_block_size(len(jobs))
+    window = asyncio.Semaphore(_blocks_at_once(run, size))
+
+    async def make(some: Sequence[Job]) -> PairsOutcome:
+        async with window:
+            run.stop.check()
+            run.ledger.check()
+            block = Block(Phase.PAIRS, phase_hash, some, _label("jobs", some[0].id, some[-1].id))
+            return await _through(
+                run, block, pairs(run, session, block), lambda: make_pairs(run, some, session.keep)
+            )
+
+    return await all_of(make(some) for some in cut(jobs, size))
+
+
+def _blocks_at_once(run: Run, size: int) -> int:
+    """Enough blocks that `concurrency` jobs are in flight although some blocks are almost done."""
+    jobs = 2 * run.config.generation.concurrency + (JUDGE_BACKLOG if is_judged(run.config) else 0)
+    return 1 + -(-jobs // size)
+
+
+async def _through(
+    run: Run, block: Block[Any], work: Awaitable[object], again: Callable[[], Awaitable[_Result]]
+) -> _Result:
+    """Await a block's task and take what it brought; what Prefect had as done is read from the ledger."""
+    run.progress.blocks += 1
+    # Failures are data, on the ledger's list; the block is shown as Failed and can be retried.
+    with contextlib.suppress(BlockFailedError):
+        await work
+    if block.key in run.results:
+        result: _Result = run.results.pop(block.key)
+        return result
+    return await again()
+
+
+def _hash(run: Run, phase: Phase) -> str:
+    return phase_key(run.config, phase, run.ledger.id)
+
+
+def _label(word: str, first: int, last: int) -> str:
+    return f"{word[:-1]} {first}" if first == last else f"{word} {first}-{last}"

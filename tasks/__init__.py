@@ -1,0 +1,1 @@
+"""Prefect tasks, each a few lines over an operation of `tasks.core`."""

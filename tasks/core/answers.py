@@ -1,0 +1,119 @@
+"""Whether an answer can be used: refusals, empty, cut-off and too short answers are told apart here.
+
+The rules are VellumForge2's, except that a refusal phrase counts only where refusals are spoken: in the
+opening of an answer, so that a character of a story may say it later.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import UnusableAnswerError
+from tasks.core.models import Text
+
+if TYPE_CHECKING:
+    from tasks.core.llm.types import Answer
+
+MIN_CHOSEN_LENGTH = 50
+"""Characters that a chosen answer has at least."""
+
+OPENING = 300
+"""Characters in which a refusal phrase is looked for; a refusal says so at once."""
+
+REFUSAL_PHRASES = (
+    "as an ai",
+    "as a language model",
+    "i am unable to assist",
+    "i am unable to help with",
+    "i cannot assist",
+    "i cannot comply",
+    "i cannot create",
+    "i cannot fulfill",
+    "i cannot generate",
+    "i cannot help with",
+    "i cannot provide",
+    "i cannot write",
+    "i can't assist",
+    "i can't create",
+    "i can't fulfill",
+    "i can't generate",
+    "i can't help with",
+    "i can't provide",
+    "i can't write",
+    "i must decline",
+    "i won't be able to",
+    "i'm not able to",
+    "i'm sorry, but i can",
+    "i'm unable to assist",
+    "i'm unable to help with",
+)
+
+_CURLY = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'"})
+# A last line like these needs no full stop: a heading, a list item, a table row, code, a short verse or
+# signature below other lines.
+_OPEN_ENDED = re.compile(r"\s*(#|[-*+] |\d+[.)] |\||```|\$\$|<)")
+_SHORT_LINE = 60
+_FINISHED_BY_MODEL = frozenset({"stop", "end_turn", "eos", "eos_token"})
+
+
+def read_chosen(answer: Answer) -> Text:
+    """The chosen text of an answer.
+
+    Raises:
+        UnusableAnswerError: `empty`, `token_exhaustion`, `refused`, `too_short` or `incomplete`.
+    """
+    text = read_rejected(answer)
+    content = text.content
+    if phrase := refusal_phrase(content):
+        raise UnusableAnswerError("refused", f'the answer is a refusal ("{phrase}")')
+    if len(content) < MIN_CHOSEN_LENGTH:
+        raise UnusableAnswerError(
+            "too_short", f"the answer has {len(content)} characters; at least {MIN_CHOSEN_LENGTH} are wanted"
+        )
+    if not text.truncated and stops_mid_sentence(
+        content, finished=answer.finish_reason in _FINISHED_BY_MODEL
+    ):
+        raise UnusableAnswerError("incomplete", f'the answer stops mid-sentence ("…{content[-30:]}")')
+    return text
+
+
+def read_rejected(answer: Answer) -> Text:
+    """The rejected text of an answer: taken as it is, refusals too, as long as there is any.
+
+    Raises:
+        UnusableAnswerError: `empty`, or `token_exhaustion` when thinking ate every token.
+    """
+    content = answer.content.strip()
+    if not content:
+        if answer.truncated:
+            raise UnusableAnswerError(
+                "token_exhaustion", "the model used every token before it answered; raise max_output_tokens"
+            )
+        raise UnusableAnswerError("empty", "the answer is empty")
+    return Text(content=content, reasoning=answer.reasoning.strip(), truncated=answer.truncated)
+
+
+def refusal_phrase(content: str) -> str:
+    """The refusal phrase in an answer's opening, or ""."""
+    opening = content[:OPENING].translate(_CURLY).casefold()
+    return next((phrase for phrase in REFUSAL_PHRASES if phrase in opening), "")
+
+
+def stops_mid_sentence(content: str, *, finished: bool) -> bool:
+    """Whether a text breaks off inside a sentence.
+
+    Args:
+        content: The text, stripped.
+        finished: Whether the model itself reported that it was done: then a last line that needs no full
+            stop (a list item, a heading, code, a short line of verse) is a proper end.
+    """
+    last = content[-1]
+    if not (last.isalnum() or last in ",;-\N{EN DASH}\N{EM DASH}("):
+        return False
+    if last.isalnum() and not last.isascii() and not last.isupper() and not last.islower():
+        return False  # Scripts without letter case, Chinese among them, often end a line without a mark.
+    if not finished:
+        return True
+    *before, line = content.rsplit("\n", 1)
+    return not (_OPEN_ENDED.match(line) or (before and len(line) < _SHORT_LINE and last.isalnum()))

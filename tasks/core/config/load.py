@@ -1,0 +1,251 @@
+"""Where settings come from, and how they become one configuration.
+
+The command line wins over the environment, that over the file, that over the defaults. Everything that is
+wrong in any of them is reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, get_origin
+
+import tomli
+from pydantic import TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
+
+from tasks.core.config import rules
+from tasks.core.config.models import Config, settings
+from tasks.core.config.problems import dotted, from_errors, nearest_setting
+from tasks.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from pydantic_settings import PydanticBaseSettingsSource
+
+ENV_PREFIX: Final = "VELLUMFORGE__"
+LARGEST_FILE: Final = 10 * 1024 * 1024
+"""Bytes that a configuration file may have."""
+
+BUILT_IN: Final = "built-in demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where it came from.
+
+    Attributes:
+        config: Valid in itself and between its settings.
+        source: The file's path as given, or "built-in demo".
+        text: The file's text, character for character.
+        overridden: Dotted key to value of what the command line or the environment set.
+    """
+
+    config: Config
+    source: str
+    text: str
+    overridden: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Layer:
+    """What one source says: nested tables, and for single settings their values and who set them."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class _Merged(BaseSettings):
+    """The layers laid over each other, the first on top; unchecked."""
+
+    model_config = SettingsConfigDict(extra="allow")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - names must be mapped to keys first
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - env files hold secrets, not settings
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source for each of the layers that the constructor was given."""
+        layers = init_settings()["layers"]
+        return tuple(InitSettingsSource(settings_cls, init_kwargs=layer) for layer in layers)
+
+
+def load_config(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    environ: Mapping[str, str] | None = None,
+    text: str | None = None,
+) -> Loaded:
+    """Bring all sources together and check the outcome.
+
+    Args:
+        path: The TOML file; None when `text` is a built-in one.
+        overrides: Dotted key to value from the command line; text is converted as from the environment.
+        environ: Environment variables, `os.environ` when None. `VELLUMFORGE__GENERATION__CONCURRENCY=64`
+            sets `generation.concurrency`; a table is given as JSON and adds to that of the file.
+        text: TOML in place of the file's content.
+
+    Raises:
+        ConfigError: The file cannot be read, or anything is wrong with any setting: all of it at once.
+    """
+    source = BUILT_IN if path is None else str(path)
+    if text is None:
+        text = "" if path is None else read_text(path, LARGEST_FILE)
+    layers = [
+        _single_settings(_from_overrides(overrides), spelled=str),
+        _single_settings(_from_environment(os.environ if environ is None else environ), spelled=_as_variable),
+        _Layer(data=_parse_toml(source, text)),
+    ]
+    for layer in layers:
+        _move_burst_percent(layer)
+    config, found = _validate([layer.data for layer in layers])
+
+    lowest_first = layers[::-1]
+    origins = {key: origin for layer in lowest_first for key, origin in layer.origins.items()}
+    problems = [problem for layer in lowest_first for problem in layer.problems]
+    problems += [_with_origin(problem, origins) for problem in found]
+    if config is None or problems:
+        raise ConfigError(source, tuple(problems))
+    overridden = {key: value for layer in lowest_first for key, value in layer.values.items()}
+    return Loaded(config, source, text, MappingProxyType(overridden))
+
+
+def read_text(path: Path, limit: int, *, when_missing: str | None = None) -> str:
+    """A file's UTF-8 text, line ends and all.
+
+    Args:
+        path: The file.
+        limit: Bytes that it may have.
+        when_missing: What to return when there is no such file; None makes that an error.
+
+    Raises:
+        ConfigError: It does not exist, cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError as error:
+        if when_missing is not None:
+            return when_missing
+        raise _unusable(str(path), "does not exist") from error
+    except IsADirectoryError as error:
+        raise _unusable(str(path), "is a folder; a file is needed") from error
+    except OSError as error:
+        raise _unusable(str(path), f"cannot be read: {error.strerror}") from error
+    if len(content) > limit:
+        raise _unusable(str(path), f"is too large; allowed: {limit} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        # The error holds the whole content, which may be that of an env file.
+        raise _unusable(str(path), f"is not UTF-8 text (line {line})") from None
+
+
+def _unusable(source: str, message: str) -> ConfigError:
+    return ConfigError(source, (Problem("", message),))
+
+
+def _parse_toml(source: str, text: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text.removeprefix("\ufeff"))
+    except tomli.TOMLDecodeError as error:
+        message = f"is not TOML: line {error.lineno}, column {error.colno}: {error.msg}"
+        raise _unusable(source, message) from error
+    except RecursionError as error:
+        raise _unusable(source, "is not usable TOML: its values are nested too deeply") from error
+    except ValueError as error:
+        # Python itself refuses to read decimal numbers of thousands of digits.
+        raise _unusable(source, "is not usable TOML: it holds a number with too many digits") from error
+
+
+def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    for key, value in overrides.items():
+        yield key, value, "set on the command line"
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    for name, value in sorted(environ.items()):
+        if name.startswith(ENV_PREFIX):
+            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            yield key, value, f"set by the environment variable {dotted([name])}"
+
+
+def _as_variable(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", "__")
+
+
+def _single_settings(given: Iterator[tuple[str, Any, str]], *, spelled: Callable[[str], str]) -> _Layer:
+    """A layer of settings given one by one, as (dotted key, value, origin)."""
+    layer = _Layer()
+    for key, given_value, origin in given:
+        if key not in settings():
+            layer.problems.append(Problem(dotted(key.split(".")), f"{_unknown(key, spelled)} ({origin})"))
+            continue
+        *sections, name = key.split(".")
+        table = layer.data
+        for section in sections:
+            table = table.setdefault(section, {})
+        value = table[name] = layer.values[key] = _converted(key, given_value)
+        inner = value if isinstance(value, dict) else ()
+        layer.origins |= dict.fromkeys([key, *(dotted([key, entry]) for entry in inner)], origin)
+    return layer
+
+
+def _unknown(key: str, spelled: Callable[[str], str]) -> str:
+    inside = next((known for known in settings() if known.startswith(f"{key}.")), "")
+    if inside:
+        return f"is a section; set its keys one by one, like {spelled(inside)}"
+    nearest = nearest_setting(key)
+    return f"unknown key; did you mean {spelled(nearest)}?" if nearest else "unknown key"
+
+
+def _converted(key: str, value: Any) -> Any:
+    """Text as a value of the setting's type; what cannot be converted stays, for the check to refuse."""
+    if not isinstance(value, str):
+        return value
+    annotation: Any = settings()[key].annotation
+    try:
+        if get_origin(annotation) is dict:
+            return TypeAdapter(dict[str, Any]).validate_json(value)
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return value
+
+
+def _move_burst_percent(layer: _Layer) -> None:
+    """Bring VellumForge2's layout, `provider_burst_percent` inside the table of limits, into ours."""
+    name = "provider_burst_percent"
+    table = layer.data.get("provider_rate_limits")
+    if not isinstance(table, dict) or name not in table:
+        return
+    layer.data["provider_rate_limits"] = {key: value for key, value in table.items() if key != name}
+    if layer.data.setdefault(name, table[name]) != table[name]:
+        message = "stands at the top level and inside [provider_rate_limits], with different values; keep one"
+        layer.problems.append(Problem(name, message))
+
+
+def _validate(layers: list[dict[str, Any]]) -> tuple[Config | None, list[Problem]]:
+    # Sections that must be there are empty rather than missing, so that their missing keys are named.
+    merged = _Merged(layers=[*layers, {"generation": {}, "models": {}}]).model_extra or {}
+    try:
+        config, errors = Config.model_validate(merged), []
+    except ValidationError as error:
+        config, errors = None, error.errors(include_url=False)
+    draft = rules.Draft(merged, frozenset(error["loc"] for error in errors))
+    return config, [*from_errors(errors), *rules.problems(draft)]
+
+
+def _with_origin(problem: Problem, origins: Mapping[str, str]) -> Problem:
+    origin = origins.get(problem.key)
+    return Problem(problem.key, f"{problem.message} ({origin})") if origin else problem

@@ -1,0 +1,181 @@
+"""What several settings mean for each other, and which accepted settings have no effect.
+
+The rules read settings one by one, so that they find what is wrong even where other settings are broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tasks.core.config.models import PromptTemplates, default_of, settings
+from tasks.core.config.problems import allowed_range, dotted, with_value
+from tasks.core.config.values import PROVIDERS, Limit, check_provider_name, provider_of
+from tasks.core.errors import Problem, TemplateError
+from tasks.core.templates import compile_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tasks.core.config.models import Config
+
+_ROLES: Final = ("main", "rejected", "judge")
+# What was set on a model, and what it would need to have an effect there.
+_IDLE: Final = (
+    ("main", "judge_timeout_seconds", "that model judges nothing"),
+    ("rejected", "judge_timeout_seconds", "that model judges nothing"),
+    ("rejected", "structure_temperature", "that model is never asked for JSON"),
+    ("rejected", "use_json_mode", "that model is never asked for JSON"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Settings as given, some of which may be broken.
+
+    Attributes:
+        data: The merged sources, as nested tables.
+        broken: Where the validation of single fields found something, as paths into `data`.
+    """
+
+    data: Mapping[str, Any]
+    broken: frozenset[tuple[str | int, ...]] = frozenset()
+
+    def has(self, key: str) -> bool:
+        """Whether something was given under this dotted key, broken or not."""
+        return self._given(key) is not None
+
+    def get(self, key: str) -> Any:
+        """The value of the setting with this dotted key, or its default; None when any part is broken."""
+        if self.is_broken(*key.split(".")):
+            return None
+        given = self._given(key)
+        return default_of(key) if given is None else given
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """The names in the table with this dotted key; none when it is no table."""
+        given = self._given(key)
+        return tuple(given) if isinstance(given, dict) else ()
+
+    def is_broken(self, *path: str) -> bool:
+        """Whether something was found there, in a part of it, or in what it is a part of."""
+        return any(all(a == b for a, b in zip(path, place, strict=False)) for place in self.broken)
+
+    def _given(self, key: str) -> Any:
+        found: Any = self.data
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+
+def problems(draft: Draft) -> Iterator[Problem]:
+    """Everything that is wrong between settings which are right by themselves."""
+    yield from _beyond_limits(draft)
+    yield from _models_missing(draft)
+    yield from _contexts_too_small(draft)
+    yield from _providers_unclear(draft)
+    yield from _templates_unusable(draft)
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """Accepted settings that have no effect in this configuration, one line each."""
+    return tuple(_without_effect(config))
+
+
+def _beyond_limits(draft: Draft) -> Iterator[Problem]:
+    if draft.get("generation.disable_validation_limits"):
+        return
+    for key, field in settings().items():
+        value = draft.get(key)
+        for item in field.metadata:
+            if isinstance(item, Limit) and value is not None and value > item.maximum:
+                yield with_value(key, value, allowed_range(key))
+
+
+def _models_missing(draft: Draft) -> Iterator[Problem]:
+    mode = draft.get("generation.dataset_mode")
+    if mode not in {None, "sft"} and not draft.has("models.rejected"):
+        yield Problem("models.rejected", f'is missing; generation.dataset_mode = "{mode}" needs it')
+    reasons = _reasons_for_judge(draft)
+    if not reasons:
+        return
+    needed = f"{' and '.join(reasons)} {'needs' if len(reasons) == 1 else 'need'} it with enabled = true"
+    if not draft.has("models.judge"):
+        yield Problem("models.judge", f"is missing; {needed}")
+    elif draft.get("models.judge.enabled") is False:
+        yield Problem("models.judge", f"is not enabled; {needed}")
+
+
+def _reasons_for_judge(draft: Draft) -> list[str]:
+    reasons = []
+    if draft.get("generation.dataset_mode") == "mo-dpo":
+        reasons.append('generation.dataset_mode = "mo-dpo"')
+    if draft.get("judge_filtering.enabled"):
+        reasons.append("judge_filtering.enabled = true")
+    return reasons
+
+
+def _contexts_too_small(draft: Draft) -> Iterator[Problem]:
+    for role in _ROLES:
+        size = draft.get(f"models.{role}.context_size")
+        answer = draft.get(f"models.{role}.max_output_tokens")
+        if size is not None and answer is not None and size < answer:
+            message = f"is {size}; allowed: models.{role}.max_output_tokens ({answer}) or more"
+            yield Problem(f"models.{role}.context_size", message)
+
+
+def _providers_unclear(draft: Draft) -> Iterator[Problem]:
+    table = "provider_rate_limits"
+    names = [name for name in draft.names(table) if not draft.is_broken(table, name, "[key]")]
+    addresses = [
+        draft.get(f"models.{role}.base_url") for role in _ROLES if draft.has(f"models.{role}.base_url")
+    ]
+    used = {provider_of(address) for address in addresses if address is not None}
+    first: dict[str, str] = {}
+    for name in names:
+        provider = check_provider_name(name)
+        known = first.setdefault(provider, name)
+        if known != name:
+            yield Problem(dotted([table, name]), f"is the same provider as {dotted([known])}; keep one")
+        if provider not in {*PROVIDERS, *used} and None not in addresses:
+            yield Problem(dotted([table, name]), "is the base_url of no model")
+
+
+def _templates_unusable(draft: Draft) -> Iterator[Problem]:
+    needed = {"subtopic_generation", "prompt_generation", "chosen_generation"}
+    if draft.get("generation.dataset_mode") != "sft":
+        needed.add("rejected_generation")
+    if _reasons_for_judge(draft):
+        needed.add("judge_rubric")
+    for name in PromptTemplates.model_fields:
+        source = draft.get(f"prompt_templates.{name}")
+        if source is None:
+            continue
+        if name in needed and not source.strip():
+            yield Problem(f"prompt_templates.{name}", "is empty; leave it out for the built-in template")
+        try:
+            compile_template(name, source)
+        except TemplateError as error:
+            yield from error.problems
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    generation, judge = config.generation, config.models.judge
+    mode = generation.dataset_mode
+    if mode == "mo-dpo" and config.judge_filtering.enabled:
+        yield "judge_filtering.enabled has no effect in mode mo-dpo: all pairs are scored and kept"
+    if judge is not None and judge.enabled and mode != "mo-dpo" and not config.judge_filtering.enabled:
+        yield f"models.judge.enabled has no effect in mode {mode} without judge_filtering.enabled"
+    if mode != "sft" and generation.sft_format != "sharegpt":
+        yield f"generation.sft_format has no effect in mode {mode}"
+    if mode != "sft" and not generation.include_topic_columns:
+        yield f"generation.include_topic_columns has no effect in mode {mode}"
+    if generation.reasoning_capture_rejected and not generation.enable_reasoning_capture:
+        yield "generation.reasoning_capture_rejected has no effect without enable_reasoning_capture"
+    for role, model in (("main", config.models.main), ("rejected", config.models.rejected), ("judge", judge)):
+        if model is not None and model.use_streaming:
+            yield f"models.{role}.use_streaming has no effect: whole answers are asked for"
+    for role, name, reason in _IDLE:
+        model = getattr(config.models, role)
+        if model is not None and name in model.model_fields_set and getattr(model, name) is not False:
+            yield f"models.{role}.{name} has no effect: {reason}"

@@ -1,0 +1,171 @@
+"""Rules for a single value: URLs, providers, lines of text, sizes.
+
+The checks raise `ValueError` with a message in plain words that never holds the value itself, which may
+carry a password.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import AfterValidator, Field
+
+PROVIDER_HOSTS: Final = {
+    "openai.com": "openai",
+    "nvidia.com": "nvidia",
+    "anthropic.com": "anthropic",
+    "together.xyz": "together",
+    "together.ai": "together",
+    "llm.chutes.ai": "chutes",
+    "ai.nahcrof.com": "nahcrof",
+}
+PROVIDERS: Final = tuple(dict.fromkeys(PROVIDER_HOSTS.values()))
+
+MOST: Final = 2**31 - 1
+"""No whole number may be larger: beyond it lie typing errors and what other programs cannot read."""
+MAX_TOPIC_CHARACTERS: Final = 500
+MAX_TEMPLATE_BYTES: Final = 50 * 1024
+
+_HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_POSTGRES: Final = "postgresql+asyncpg"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The highest value of a setting unless `generation.disable_validation_limits` lifts it, up to `MOST`."""
+
+    maximum: int
+
+
+def provider_of(base_url: str) -> str:
+    """The provider behind an endpoint, found in its host alone.
+
+    Args:
+        base_url: A valid base URL.
+
+    Returns:
+        One of `PROVIDERS`; for any other host the base URL itself, normalised and without a slash at its
+        end, so that two spellings of one endpoint are one provider.
+    """
+    # Twice, because httpx drops a default port only behind a scheme in lower case.
+    url = httpx.URL(str(httpx.URL(base_url)))
+    host = url.host.rstrip(".")
+    for domain, provider in PROVIDER_HOSTS.items():
+        if host == domain or host.endswith(f".{domain}"):
+            return provider
+    return str(url).rstrip("/")
+
+
+def check_base_url(value: str) -> str:
+    """The value, when it is the http(s) address of an endpoint and nothing else.
+
+    Raises:
+        ValueError: No scheme, another scheme, no valid host or port, user info, a query or a fragment.
+    """
+    if not re.match(r"https?://", value, re.IGNORECASE):
+        raise ValueError("must start with http:// or https://")
+    if "?" in value or "#" in value:
+        raise ValueError("must have neither a query (?) nor a fragment (#)")
+    try:
+        url = httpx.URL(value)
+        # Read here, because an international name is decoded only then.
+        is_address = ":" in url.host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError("is not a valid URL; allowed: http or https, a host, a port, a path") from error
+    if url.userinfo:
+        raise ValueError(
+            "must not hold a user name or password: keys belong in the environment or the env file"
+        )
+    if not is_address and not _HOST_NAME.fullmatch(url.raw_host.decode("ascii")):
+        raise ValueError("has no valid host; allowed: http://host:port/path")
+    if url.port is not None and not 0 < url.port < 2**16:
+        raise ValueError("has no valid port; allowed: 1 to 65535")
+    return value
+
+
+def check_provider_name(value: str) -> str:
+    """The provider that a name in `provider_rate_limits` stands for, as `provider_of` gives it.
+
+    Raises:
+        ValueError: The name is neither a known provider nor a valid base URL.
+    """
+    if "://" in value:
+        return provider_of(check_base_url(value))
+    if value not in PROVIDERS:
+        nearest = get_close_matches(value.lower(), PROVIDERS, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ValueError(f"unknown provider; {hint}allowed: {', '.join(PROVIDERS)}, or a model's base_url")
+    return value
+
+
+def check_ledger_url(value: str) -> str:
+    """The value, when it is empty or names a database that can hold the ledger.
+
+    Raises:
+        ValueError: Another scheme, or no file or database named.
+    """
+    if not value:
+        return value
+    allowed = f'allowed: "" for the output folder, sqlite:///path or {_POSTGRES}://user@host/database'
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        raise ValueError(f"is not a valid URL; {allowed}") from error
+    if parts.scheme not in {"sqlite", _POSTGRES}:
+        raise ValueError(f"has a scheme that cannot be used; {allowed}")
+    if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/", "/:memory:"}):
+        raise ValueError(f"names no database file; {allowed}")
+    if parts.scheme == _POSTGRES and parts.path in {"", "/"}:
+        raise ValueError(f"names no database; {allowed}")
+    return value
+
+
+def check_line(value: str) -> str:
+    """The value, when it holds no control characters (line breaks and tabs are such too).
+
+    Raises:
+        ValueError: It holds one.
+    """
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValueError("must be one line of text without control characters")
+    return value
+
+
+def check_topic(value: str) -> str:
+    """The value as it is, when 1 to 500 characters of it remain without the blanks around it.
+
+    The blanks stay: VellumForge2 takes its configuration hash over the topic as written.
+
+    Raises:
+        ValueError: It is blank, or longer.
+    """
+    if not 1 <= len(value.strip()) <= MAX_TOPIC_CHARACTERS:
+        raise ValueError(f"allowed: 1 to {MAX_TOPIC_CHARACTERS} characters")
+    return value
+
+
+def check_template_size(value: str) -> str:
+    """The value, when it has no more than 50 KB as UTF-8.
+
+    Raises:
+        ValueError: It has more.
+    """
+    if len(value.encode()) > MAX_TEMPLATE_BYTES:
+        raise ValueError(f"allowed: at most {MAX_TEMPLATE_BYTES} bytes (50 KB)")
+    return value
+
+
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Average = Annotated[float, Field(ge=1, le=5)]
+Seconds = Annotated[float, Field(gt=0)]
+Line = Annotated[str, AfterValidator(check_line)]
+Template = Annotated[str, AfterValidator(check_template_size)]
+ProviderName = Annotated[str, AfterValidator(check_provider_name)]

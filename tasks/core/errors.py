@@ -1,0 +1,123 @@
+"""Everything that can go wrong, in one tree.
+
+VellumforgeError            exit code 1: broken machinery, raised and shown as one line
+├── UsageError              2: what the user gave cannot be used; nothing was created
+│   └── ConfigError         2: the same, with one problem a line
+│       └── TemplateError   2: a prompt template that cannot be translated
+├── LedgerError             1: the ledger cannot be opened, read or written
+├── SessionError            1: the session folder cannot be made, found or written
+├── CallError               a model call that ended without an answer; becomes a Failure (data)
+│   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
+├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
+├── UnfinishedError         3: the run went through, and not every row came about
+└── RunInterrupted          130 or 143: SIGINT or SIGTERM
+
+Errors of other packages are translated at the boundary where they enter: HTTP in `llm/http.py`, the
+database in `llm/ledger.py`, the file system in `session/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class VellumforgeError(Exception):
+    """The root: `str()` is one line that says what is wrong, where, and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(VellumforgeError):
+    """What the user gave on the command line or in a file cannot be used."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        key: Dotted path of the setting, e.g. `generation.concurrency`; "" for the file as a whole.
+        message: What is wrong and what is allowed, e.g. "is 0; allowed: 1 to 1024".
+    """
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """`key: message`, or the message alone."""
+        return f"{self.key}: {self.message}" if self.key else self.message
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used, with all its problems at once.
+
+    Attributes:
+        source: The file's path as the user gave it, or what else the settings came from.
+        problems: At least one.
+    """
+
+    def __init__(self, source: str, problems: tuple[Problem, ...]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+
+
+class TemplateError(ConfigError):
+    """A prompt template that cannot be translated or names an unknown variable."""
+
+
+class LedgerError(VellumforgeError):
+    """The ledger cannot be opened, read or written: the run must stop paying at once."""
+
+
+class SessionError(VellumforgeError):
+    """A session folder that cannot be made, found or written."""
+
+
+class CallError(VellumforgeError):
+    """A model call that ended without an answer.
+
+    Attributes:
+        cause: A short stable word for lists and statistics: `timeout`, `connection`, `http_500`,
+            `rate_limited`, `malformed_response`, `refused`, `too_short`, `incomplete`, `empty`,
+            `token_exhaustion`, `no_list`, `bad_scores`.
+        status: The HTTP status of the last attempt, or None when there was no response.
+        attempts: Attempts made, counted from 1.
+        request: The request's ledger key in hex, "" until it is known.
+    """
+
+    def __init__(
+        self, cause: str, message: str, *, status: int | None = None, attempts: int = 1, request: str = ""
+    ) -> None:
+        self.cause = cause
+        self.status = status
+        self.attempts = attempts
+        self.request = request
+        super().__init__(message)
+
+
+class UnusableAnswerError(CallError):
+    """An answer that was paid for and cannot be used, after every allowed try."""
+
+
+class PhaseError(VellumforgeError):
+    """A phase that cannot go on; what was paid for is in the ledger."""
+
+    exit_code = 3
+
+
+class UnfinishedError(VellumforgeError):
+    """The run went through to its end, and not every row that was asked for came about."""
+
+    exit_code = 3
+
+
+class RunInterrupted(VellumforgeError):  # noqa: N818 - an interruption is not an error of the program
+    """The run was stopped by a signal; `exit_code` is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number  # type: ignore[misc]  # per instance on purpose
+        super().__init__(f"interrupted by signal {signal_number}")

@@ -1,0 +1,158 @@
+"""Phase 3: the answers of each job, chosen and rejected at the same time, then the judge's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.core.answers import read_chosen, read_rejected
+from tasks.core.errors import CallError
+from tasks.core.judging import passes, score_pair
+from tasks.core.models import Pair, Phase, Purpose
+from tasks.core.questions import is_judged
+from tasks.core.run import all_of, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Failure, Job, Text
+    from tasks.core.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class PairsOutcome:
+    """What became of a block of jobs, in numbers; `failures` lists the jobs that are not done."""
+
+    kept: int
+    filtered: int
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A job with the first requests for its answers, made once; `rejected` is None in sft."""
+
+    job: Job
+    chosen: ChatRequest
+    rejected: ChatRequest | None
+
+    def requests(self) -> tuple[ChatRequest, ...]:
+        return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
+
+
+async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]) -> PairsOutcome:
+    """Get the pairs of some jobs.
+
+    Args:
+        run: The run.
+        jobs: The jobs; of all blocks together, `generation.concurrency` are asked at a time.
+        keep: Called with each finished job and its pair as soon as all that belongs to the pair is
+            durable, in no set order; with None for a pair that the judge's thresholds kept out.
+
+    Returns:
+        The numbers, and the failures in the order of jobs. A failed job does not stop the others.
+    """
+    block = _Block(run, keep)
+    asks = [block.ask(job) for job in jobs]
+    block.known = await run.client.recall(request for ask in asks for request in ask.requests())
+    waiting = []
+    for ask in asks:
+        if is_judged(run.config) or any(block.known[request.key] is None for request in ask.requests()):
+            waiting.append(ask)
+        else:
+            # Nothing to wait for, so no task and no slot: this is what makes a re-run fast.
+            await block.work(ask)
+    await all_of(block.work(ask) for ask in waiting)
+    failures = tuple(block.failures[job.id] for job in jobs if job.id in block.failures)
+    await run.list_failures(failures)
+    return PairsOutcome(block.kept, block.filtered, failures)
+
+
+class _Block:
+    """Some jobs that are worked on together, what of their answers was found, and what became of them."""
+
+    def __init__(self, run: Run, keep: Callable[[Job, Pair | None], None]) -> None:
+        self.known: Mapping[bytes, Answer | None] = {}
+        self.kept = 0
+        self.filtered = 0
+        self.failures: dict[int, Failure] = {}
+        self._run = run
+        self._keep = keep
+
+    def ask(self, job: Job) -> _Ask:
+        questions = self._run.questions
+        with_rejected = self._run.config.generation.dataset_mode != "sft"
+        return _Ask(job, questions.chosen(job, 0), questions.rejected(job, 0) if with_rejected else None)
+
+    async def work(self, ask: _Ask) -> None:
+        """Make the job's pair and hand it on, or note why there is none."""
+        run = self._run
+        pair = await self._make(ask)
+        run.progress.done += 1
+        if isinstance(pair, _Failed):
+            self.failures[ask.job.id] = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
+            return
+        if passes(run.config, pair):
+            self.kept += 1
+            run.progress.truncated += pair.chosen.truncated
+            self._keep(ask.job, pair)
+        else:
+            self.filtered += 1
+            run.progress.filtered += 1
+            self._keep(ask.job, None)
+
+    async def _make(self, ask: _Ask) -> Pair | _Failed:
+        run = self._run
+        async with run.generating:
+            chosen, rejected = await self._answers(ask)
+        if isinstance(chosen, _Failed):
+            return chosen
+        if isinstance(rejected, _Failed):
+            return rejected
+        pair = Pair(ask.job, chosen, rejected)
+        if not is_judged(run.config):
+            return pair
+        try:
+            return await score_pair(run, pair)
+        except CallError as error:
+            return _Failed(Purpose.JUDGE, error)
+
+    async def _answers(self, ask: _Ask) -> tuple[Text | _Failed, Text | _Failed | None]:
+        """Both answers, asked for at the same time; what one of them failed with does not stop the other."""
+        if ask.rejected is None:
+            return await self._chosen(ask), None
+        if all(self.known[request.key] is not None for request in ask.requests()):
+            return await self._chosen(ask), await self._rejected(ask, ask.rejected)
+        first, second = await all_of((self._chosen(ask), self._rejected(ask, ask.rejected)))
+        return first, second
+
+    async def _chosen(self, ask: _Ask) -> Text | _Failed:
+        questions = self._run.questions
+        try:
+            return await self._run.ask_until_usable(
+                lambda sample: questions.chosen(ask.job, sample) if sample else ask.chosen,
+                read_chosen,
+                self.known,
+            )
+        except CallError as error:
+            return _Failed(Purpose.CHOSEN, error)
+
+    async def _rejected(self, ask: _Ask, first: ChatRequest) -> Text | _Failed:
+        questions = self._run.questions
+        try:
+            return await self._run.ask_until_usable(
+                lambda sample: questions.rejected(ask.job, sample) if sample else first,
+                read_rejected,
+                self.known,
+            )
+        except CallError as error:
+            return _Failed(Purpose.REJECTED, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A call of a job that came to nothing."""
+
+    purpose: Purpose
+    error: CallError

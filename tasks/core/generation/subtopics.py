@@ -1,0 +1,139 @@
+"""Phase 1: the subtopics of a topic.
+
+The list is grown: chunks are asked for all at once, what is new is taken over in the order of the chunks,
+and what is missing is asked for again with the exclusion list. A count that the list was once grown to is
+a milestone: a longer list is grown through the same milestones, so that its beginning is the shorter one
+and only what is new is paid for; a shorter list is cut from the longer one and costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+import orjson
+
+from tasks.core.errors import CallError, PhaseError, UnusableAnswerError
+from tasks.core.models import Phase, Purpose
+from tasks.core.parsing import parse_items
+from tasks.core.run import all_of, failure_of
+from tasks.core.selection import chunk_sizes, drop_duplicates, exclusion_list, with_buffer
+
+if TYPE_CHECKING:
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.run import Run
+
+log = logging.getLogger("vellumforge.subtopics")
+
+BARREN_ROUNDS = 3
+"""Rounds in a row that may bring nothing new before the model is taken to have no more."""
+
+
+async def find_subtopics(run: Run) -> tuple[str, ...]:
+    """The subtopics of the configuration's topic, in order.
+
+    Returns:
+        As many as were asked for, or fewer when the model has no more that are new.
+
+    Raises:
+        PhaseError: A request failed for good, or no subtopic came at all. Answers are kept; run again.
+    """
+    wanted = run.config.generation.num_subtopics
+    run.progress.begin(Phase.SUBTOPICS, wanted)
+    question = _question(run)
+    reached = await run.ledger.reached(question)
+    grown = _Growth(run)
+    for target in _path(reached, wanted):
+        await grown.grow_to(target)
+    if not grown.items:
+        raise PhaseError("no subtopic came out of the model's answers; look at the subtopic template")
+    if wanted not in reached:
+        await run.ledger.add_reached(question, wanted)
+    if len(grown.items) < wanted:
+        log.warning("the model has %d subtopics of %d; going on with those", len(grown.items), wanted)
+    return tuple(grown.items[:wanted])
+
+
+def _path(reached: list[int], wanted: int) -> list[int]:
+    """The counts to grow through: every earlier one up to the first that is enough, else the wanted one."""
+    enough = next((count for count in reached if count >= wanted), wanted)
+    return [count for count in reached if count < enough] + [enough]
+
+
+def _question(run: Run) -> bytes:
+    """What identifies the list whatever its length: all that its requests are made of, but the count."""
+    generation = run.config.generation
+    settings = {
+        "chunk": generation.subtopic_chunk_size,
+        "buffer": generation.over_generation_buffer,
+        "exclusion": generation.max_exclusion_list_size,
+    }
+    sample = run.questions.subtopics(0, "", 0).key + run.questions.subtopics(0, "\N{WHITE SQUARE}", 0).key
+    return hashlib.sha256(sample + orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+class _Growth:
+    """The list while it grows; the number of the next chunk makes its request differ from all before."""
+
+    def __init__(self, run: Run) -> None:
+        self.items: list[str] = []
+        self._run = run
+        self._seen: set[str] = set()
+        self._chunk = 0
+
+    async def grow_to(self, target: int) -> None:
+        """Ask in rounds until there are `target` items or the model has no more that are new."""
+        barren = 0
+        while len(self.items) < target and barren < BARREN_ROUNDS:
+            before = len(self.items)
+            await self._round(target - before)
+            self._run.progress.done = min(len(self.items), self._run.progress.total)
+            barren = barren + 1 if len(self.items) == before else 0
+
+    async def _round(self, missing: int) -> None:
+        """Ask for what is missing, chunk by chunk at the same time, and take over what is new."""
+        generation = self._run.config.generation
+        sizes = chunk_sizes(
+            with_buffer(missing, generation.over_generation_buffer), generation.subtopic_chunk_size
+        )
+        exclude = exclusion_list(self.items, generation.max_exclusion_list_size)
+        first = self._chunk
+        self._chunk += len(sizes)
+        requests = [
+            self._run.questions.subtopics(size, exclude, first + number) for number, size in enumerate(sizes)
+        ]
+        for items in await self._answers(requests):
+            self.items.extend(drop_duplicates(items, self._seen))
+
+    async def _answers(self, requests: list[ChatRequest]) -> list[tuple[str, ...]]:
+        """The items of each chunk; a chunk whose answer holds no list brings none.
+
+        Raises:
+            PhaseError: A chunk was not answered. Going on without it would build the list on another
+                path than a re-run, where the chunk is answered, and throw away what was paid for.
+        """
+        run = self._run
+        known = await run.client.recall(requests)
+        outcomes = await all_of(self._ask(request, known) for request in requests)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, CallError)]
+        if failed:
+            item = f"{len(failed)} of {len(requests)} subtopic requests"
+            await run.list_failures(
+                failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)
+                for number, error in enumerate(outcomes)
+                if isinstance(error, CallError)
+            )
+            raise PhaseError(f"{item} failed: {failed[0]}; what was answered is kept, run again to go on")
+        return [outcome for outcome in outcomes if not isinstance(outcome, CallError)]
+
+    async def _ask(
+        self, request: ChatRequest, known: dict[bytes, Answer | None]
+    ) -> tuple[str, ...] | CallError:
+        async with self._run.generating:
+            try:
+                return parse_items((await self._run.client.ask(request, known)).content)
+            except UnusableAnswerError:
+                return ()
+            except CallError as error:
+                return error

@@ -1,0 +1,132 @@
+"""Which settings change which phase, and the cache keys that follow from it.
+
+Every setting has an entry in `EFFECTS`; a test fails when a new one has none. A setting changes a phase
+when the phase's requests, or what is made of their answers, depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.core.config.models import Config
+    from tasks.core.models import Phase
+
+
+class Effect(Flag):
+    """What a setting changes; NONE for how the work is done, which changes nothing that comes out."""
+
+    NONE = 0
+    SUBTOPICS = auto()
+    PROMPTS = auto()
+    PAIRS = auto()
+    JUDGE = auto()
+    ROWS = auto()
+
+
+_LISTS = Effect.SUBTOPICS | Effect.PROMPTS
+_MAIN = _LISTS | Effect.PAIRS
+
+_SAMPLING = ("base_url", "model_name", "temperature", "top_p", "top_k", "min_p", "max_output_tokens")
+_CONDUCT = (
+    "context_size",
+    "rate_limit_per_minute",
+    "max_retries",
+    "max_backoff_seconds",
+    "http_timeout_seconds",
+    "judge_timeout_seconds",
+    "use_json_mode",
+    "use_streaming",
+)
+
+EFFECTS: dict[str, Effect] = {
+    "generation.main_topic": _MAIN | Effect.JUDGE | Effect.ROWS,
+    "generation.num_subtopics": Effect.SUBTOPICS,
+    "generation.num_prompts_per_subtopic": Effect.PROMPTS,
+    "generation.subtopic_chunk_size": Effect.SUBTOPICS,
+    "generation.over_generation_buffer": Effect.SUBTOPICS,
+    "generation.max_exclusion_list_size": _LISTS,
+    "generation.prompt_retry_attempts": Effect.PROMPTS,
+    "generation.seed": _MAIN | Effect.JUDGE,
+    "generation.dataset_mode": Effect.PAIRS | Effect.JUDGE | Effect.ROWS,
+    "generation.sft_format": Effect.ROWS,
+    "generation.include_topic_columns": Effect.ROWS,
+    "generation.enable_reasoning_capture": Effect.ROWS,
+    "generation.reasoning_capture_rejected": Effect.ROWS,
+    "generation.concurrency": Effect.NONE,
+    "generation.min_success_rate": Effect.NONE,
+    "generation.disable_validation_limits": Effect.NONE,
+    "generation.enable_checkpointing": Effect.NONE,
+    "generation.checkpoint_interval": Effect.NONE,
+    "generation.resume_from_session": Effect.NONE,
+    **{f"models.main.{key}": _MAIN for key in _SAMPLING},
+    **{f"models.rejected.{key}": Effect.PAIRS for key in _SAMPLING},
+    **{f"models.judge.{key}": Effect.JUDGE for key in _SAMPLING},
+    "models.main.structure_temperature": _LISTS,
+    "models.rejected.structure_temperature": Effect.NONE,
+    "models.judge.structure_temperature": Effect.JUDGE,
+    **{f"models.{role}.{key}": Effect.NONE for role in ("main", "rejected", "judge") for key in _CONDUCT},
+    "models.judge.enabled": Effect.NONE,
+    "judge_filtering.enabled": Effect.JUDGE | Effect.ROWS,
+    "judge_filtering.use_explanations": Effect.JUDGE,
+    "judge_filtering.min_chosen_score": Effect.JUDGE | Effect.ROWS,
+    "judge_filtering.max_rejected_score": Effect.JUDGE | Effect.ROWS,
+    "prompt_templates.subtopic_generation": Effect.SUBTOPICS,
+    "prompt_templates.subtopic_system_prompt": Effect.SUBTOPICS,
+    "prompt_templates.prompt_generation": Effect.PROMPTS,
+    "prompt_templates.prompt_system_prompt": Effect.PROMPTS,
+    "prompt_templates.chosen_generation": Effect.PAIRS,
+    "prompt_templates.chosen_system_prompt": Effect.PAIRS,
+    "prompt_templates.rejected_generation": Effect.PAIRS,
+    "prompt_templates.rejected_system_prompt": Effect.PAIRS,
+    "prompt_templates.judge_rubric": Effect.JUDGE,
+    "prompt_templates.judge_system_prompt": Effect.JUDGE,
+    "provider_rate_limits": Effect.NONE,
+    "provider_burst_percent": Effect.NONE,
+    "huggingface.repo_id": Effect.NONE,
+    "output.folder": Effect.NONE,
+    "output.ledger": Effect.NONE,
+}
+
+_DECISIVE = {
+    "subtopics": Effect.SUBTOPICS,
+    "prompts": Effect.PROMPTS,
+    "pairs": Effect.PAIRS | Effect.JUDGE,
+}
+
+
+def decisive_settings(config: Config, effect: Effect) -> dict[str, Any]:
+    """The settings that change any of `effect`, by dotted key, with their values."""
+    return {key: value_of(config, key) for key, effects in EFFECTS.items() if effects & effect}
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key; None below a section that is left out."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    return value
+
+
+def phase_key(config: Config, phase: Phase, ledger_id: str) -> str:
+    """The hash of all that decides a phase's outcome, as 16 hex digits.
+
+    The ledger's own id is part of it: a finished phase is only finished with the ledger that holds it.
+    """
+    return _digest([ledger_id, decisive_settings(config, _DECISIVE[phase])])
+
+
+def block_key(phase: Phase, phase_hash: str, items: Sequence[object]) -> str:
+    """The cache key of a block: `<phase>-<phase hash>-<items hash>`, safe as a file's name."""
+    return f"{phase}-{phase_hash}-{_digest(items)}"
+
+
+def _digest(value: object) -> str:
+    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Model calls: types, HTTP, retry, limits, the ledger, the demo model server."""

@@ -1,0 +1,134 @@
+"""The ledger's tables, and how an answer is packed into a row."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from tasks.core.llm.types import Answer
+
+if TYPE_CHECKING:
+    from tasks.core.llm.types import ChatRequest
+
+SCHEMA_VERSION = 1
+COMPRESS_FROM = 1024
+"""Bytes from which a packed answer is compressed; below, zlib saves less than it costs."""
+
+metadata = MetaData()
+
+about = Table(
+    "about",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+    comment="The ledger's own id and the version of its tables.",
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("key", LargeBinary(32), primary_key=True),
+    Column("purpose", String(16), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("finished", Float, nullable=False),
+    Index("calls_by_session", "session"),
+    comment="One row for each answer that was paid for, under the key of its request.",
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("item", Text, nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("cause", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("status", Integer),
+    Column("attempts", Integer, nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Index("failures_by_session", "session"),
+    comment="What could not be done; a failure never counts as done.",
+)
+
+milestones = Table(
+    "milestones",
+    metadata,
+    Column("question", LargeBinary(32), primary_key=True),
+    Column("target", Integer, primary_key=True),
+    comment="Counts that a list was once grown to: a longer list is grown along the same path, for free.",
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("id", String(36), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    comment="The sessions that used this ledger, with the settings that each began with.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A paid call on its way into the ledger: its request, its answer, and the session that paid."""
+
+    request: ChatRequest
+    answer: Answer
+    session: str
+
+    def row(self) -> dict[str, Any]:
+        """The entry as a row of `calls`."""
+        answer = self.answer
+        return {
+            "key": self.request.key,
+            "purpose": str(self.request.purpose),
+            "model": self.request.model,
+            "session": self.session,
+            "answer": pack(answer),
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "finished": answer.finished,
+        }
+
+
+def pack(answer: Answer) -> bytes:
+    """An answer as bytes: JSON, compressed when long. The first byte tells which."""
+    plain = orjson.dumps(answer)
+    return zlib.compress(plain, 1) if len(plain) >= COMPRESS_FROM else plain
+
+
+def unpack(packed: bytes) -> Answer:
+    """The answer that `pack` packed.
+
+    Raises:
+        ValueError: The bytes are damaged.
+    """
+    try:
+        plain = packed if packed[:1] == b"{" else zlib.decompress(packed)
+        return Answer(**orjson.loads(plain))
+    except (zlib.error, TypeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"a damaged answer: {error}") from error

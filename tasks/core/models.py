@@ -1,0 +1,118 @@
+"""The words of the field as types: job, pair, scores, failure. Plain data, no behaviour beyond its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Phase(StrEnum):
+    """The stages of a run, in order; `complete` is the state after the last."""
+
+    SUBTOPICS = "subtopics"
+    PROMPTS = "prompts"
+    PAIRS = "pairs"
+    COMPLETE = "complete"
+
+
+class Purpose(StrEnum):
+    """What a call is for. Part of its key: chosen and rejected are bought apart, even from one model."""
+
+    SUBTOPICS = "subtopics"
+    PROMPTS = "prompts"
+    CHOSEN = "chosen"
+    REJECTED = "rejected"
+    JUDGE = "judge"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One prompt to be answered.
+
+    Attributes:
+        id: `subtopic_index * num_prompts_per_subtopic + position`, so that it does not move when a
+            neighbour fails or comes back.
+        main_topic: The topic of the run.
+        sub_topic: The subtopic that the prompt belongs to.
+        prompt: The prompt's text.
+    """
+
+    id: int
+    main_topic: str
+    sub_topic: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One criterion's score, 1 to 5, with the judge's reasoning ("" when it was asked for scores alone)."""
+
+    score: float
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A judge's scores of one answer: criterion to score, in the judge's order, never empty."""
+
+    criteria: Mapping[str, Score]
+
+    @property
+    def total(self) -> float:
+        """The average over the criteria, 1 to 5."""
+        return sum(item.score for item in self.criteria.values()) / len(self.criteria)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An accepted answer.
+
+    Attributes:
+        content: The text that goes into the dataset.
+        reasoning: The model's reasoning as reported beside the content; "" when there is none.
+        truncated: Whether the model stopped at its token limit.
+    """
+
+    content: str
+    reasoning: str = ""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A job's answers; `rejected` is None in sft, scores are None where nothing was judged."""
+
+    job: Job
+    chosen: Text
+    rejected: Text | None = None
+    chosen_scores: Scores | None = None
+    rejected_scores: Scores | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that was asked for and did not come about; it never counts as done.
+
+    Attributes:
+        phase: Where it happened.
+        item: What it was: `job 17`, `chunk 3`, or a subtopic.
+        purpose: The call that failed.
+        cause: The stable word of `CallError.cause`.
+        message: One line for people.
+        status: HTTP status of the last attempt, or None.
+        attempts: Attempts made.
+        request: The ledger key of the request in hex, or "".
+    """
+
+    phase: Phase
+    item: str
+    purpose: Purpose
+    cause: str
+    message: str
+    status: int | None = None
+    attempts: int = 1
+    request: str = ""

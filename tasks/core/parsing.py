@@ -1,0 +1,298 @@
+"""Model answers into data: lists of items and scores.
+
+An answer is searched for JSON regions in one pass: a region runs from a bracket that looks like JSON to the
+one that closes it, or to the end of the answer when it was cut off. Stray quotes, lone backslashes and
+dangling commas are mended on the way; what is still not JSON goes to json-repair.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import json_repair
+
+from tasks.core.models import Score, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Longer answers are read up to here, as if they had been cut off.
+_MAX_CHARACTERS: Final = 1_000_000
+# Deeper JSON is no answer to anything we ask, and would exhaust the stack of what walks it.
+_MAX_DEPTH: Final = 64
+# json-repair can take quadratic time (seconds at this length), so an answer has only so much of it.
+_REPAIR_BUDGET: Final = 10_000
+
+# Ends in the middle of a thought when the answer does.
+_THINKING: Final = re.compile(r"\A(?:\s*+<think>.*?</think>)*+(?:\s*+<think>.*)?+", re.DOTALL)
+
+# A bracket that prose would not write: the first thing in it is JSON. Links and notes in brackets are not.
+_START: Final = re.compile(r"""\[\s*+(?:["'“\[{\]]|null\b|true\b|false\b)|\{\s*+["'“}]""")
+# A quote ends a string only where JSON can go on after it, or a line in which a comma was forgotten;
+# any other quote belongs to the text.
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<string> " (?: [^"\\]++ | \\. | "(?! \s*+ (?: [\]}] | \Z )
+        | \s*+ [:,] \s*+ (?: ["'“\[{\]}\d-] | (?i:null|true|false|none|nan|infinity)\b | \.\.\. | \Z )
+        | [ \t\r]*+ \n \s*+ ["\[{] ) )*+ "?)
+    | (?P<open> [\[{]) | (?P<close> [\]}]) | (?P<dangling> ,\s*+(?=[\]}])) | (?P<comma> ,)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPE: Final = re.compile(r"""\\(?:["\\/bfnrt']|u[0-9a-fA-F]{4})|[\\"]""")
+
+_NUMBERED: Final = re.compile(r"^[ \t]*(?:\*\*)?[0-9]{1,5}[.)](?:\*\*)?[ \t]+(.+)$", re.MULTILINE)
+_BULLETED: Final = re.compile(r"^[ \t]*[-*•+][ \t]+(.+)$", re.MULTILINE)
+# The look-behind lets a long run of spaces be tried once, not from each of its places.
+_LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
+
+_ITEM_KEYS: Final = ("prompt", "subtopic", "title", "name", "text")
+_WRAPPER_KEYS: Final = ("scores", "evaluation", "ratings", "criteria")
+_CRITERION_KEYS: Final = ("criterion", "criteria", "name")
+_REASONING_KEYS: Final = ("reasoning", "explanation", "justification", "rationale", "reason")
+_AGGREGATES: Final = frozenset({"total", "overall", "average", "mean"})
+_SCORE: Final = re.compile(r"\s*+(-?[0-9]+(?:\.[0-9]+)?)\s*+(?:(?:/|out of)\s*+([0-9]+)\s*+)?")
+_LOWEST: Final = 1
+_HIGHEST: Final = 5
+
+
+class ParseError(ValueError):
+    """An answer that does not hold what was asked for; `str()` is a short reason."""
+
+
+def parse_items(text: str) -> tuple[str, ...]:
+    """The list of strings in an answer, in its order; () when there is none.
+
+    Reads JSON arrays of strings or of objects with a text, bare or wrapped in an object, amid prose or
+    fenced, several in a row; without any, numbered or else bulleted lines. An item that the answer's end has
+    cut is left out. Items are one line each, stripped, never empty.
+
+    Never raises, and takes time in proportion to the text, of which it reads the first million characters.
+    """
+    answer = _answer(text)
+    items = _cleaned(item for value, _ in _json_values(answer) for item in _texts(value))
+    lines = _NUMBERED.findall(answer) or _BULLETED.findall(answer)
+    return items or _cleaned(line.replace("**", "") for line in lines)
+
+
+def parse_scores(text: str, criteria: tuple[str, ...] | None) -> Scores:
+    """The scores in a judge's answer, each a number from 1 to 5.
+
+    Reads `{criterion: {"score", "reasoning"}}`, `{criterion: number}` or a list of objects that name their
+    criterion, bare or wrapped; "4", "4/5" and "4 out of 5" are numbers too. Names are compared without regard
+    to case, spaces and hyphens.
+
+    Args:
+        text: The answer.
+        criteria: What must be scored, in the order of the result; anything else is left out. None takes the
+            criteria that the answer has, their names in lower case with underscores, without aggregates such
+            as "overall".
+
+    Raises:
+        ParseError: When a criterion is missing or its score is not a number from 1 to 5; without `criteria`,
+            also when there are none or the answer was cut off.
+    """
+    entries: dict[str, _Entry] = {}
+    for value, cut in _json_values(_answer(text)):
+        if cut and criteria is None:
+            raise ParseError("the answer is cut off")
+        entries |= _entries(value)
+    if criteria is None:
+        names = [name for name in entries if name not in _AGGREGATES] or list(entries)
+        if not names:
+            raise ParseError("no scores in the answer")
+        return Scores({name: _score(name, entries.get(name)) for name in names})
+    return Scores({name: _score(name, entries.get(_normalized(name))) for name in criteria})
+
+
+def _answer(text: str) -> str:
+    """The part of a model's text that answers, after any thinking."""
+    return _THINKING.sub("", text[:_MAX_CHARACTERS], count=1)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An open bracket: what closes it, and how many pieces make up what is complete in it."""
+
+    closer: str
+    complete: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A stretch of JSON: its mended text, where it ends in the answer, whether the answer ended first."""
+
+    text: str
+    end: int
+    cut: bool
+
+
+def _json_values(answer: str) -> Iterator[tuple[object, bool]]:
+    """Every JSON value in the answer, and whether it was cut off (then it holds what was complete)."""
+    budget = _REPAIR_BUDGET
+    position = 0
+    while start := _START.search(answer, position):
+        region = _region(answer, start.start())
+        if region is None:
+            return
+        position = region.end
+        try:
+            yield json.loads(region.text, strict=False), region.cut
+        except ValueError:
+            if len(region.text) <= budget:
+                budget -= len(region.text)
+                yield _repaired(region.text), region.cut
+
+
+def _repaired(text: str) -> object:
+    try:
+        return json_repair.loads(text, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _region(answer: str, start: int) -> _Region | None:
+    """The region that starts at a bracket, or None when it is nested too deep."""
+    pieces: list[str] = []
+    frames: list[_Frame] = []
+    position = start
+    for token in _TOKEN.finditer(answer, start):
+        pieces.append(answer[position : token.start()])
+        position = token.end()
+        match token.lastgroup:
+            case "string":
+                pieces.append(f'"{_ESCAPE.sub(_mended, token[0][1:-1])}"')
+            case "open":
+                if len(frames) == _MAX_DEPTH:
+                    return None
+                pieces.append(token[0])
+                frames.append(_Frame("]" if token[0] == "[" else "}", len(pieces)))
+            case "comma":
+                frames[-1].complete = len(pieces)
+                pieces.append(token[0])
+            case "close":
+                pieces.append(token[0])
+                frames.pop()
+                if not frames:
+                    return _Region("".join(pieces), position, cut=False)
+                frames[-1].complete = len(pieces)
+    return _Region(_closed(pieces, frames), len(answer), cut=True)
+
+
+def _closed(pieces: list[str], frames: list[_Frame]) -> str:
+    """A cut region, ended after the last complete element of its outermost open array (or object)."""
+    depth = next((depth for depth, frame in enumerate(frames) if frame.closer == "]"), 0)
+    closers = "".join(frame.closer for frame in reversed(frames[: depth + 1]))
+    return "".join(pieces[: frames[depth].complete]) + closers
+
+
+def _mended(found: re.Match[str]) -> str:
+    if found[0] == r"\'":
+        return "'"
+    return found[0] if len(found[0]) > 1 else f"\\{found[0]}"
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The items that a JSON value of an answer stands for."""
+    if isinstance(value, list):
+        for element in value:
+            yield from _element_texts(element)
+    elif isinstance(value, dict):
+        inner = [text for child in value.values() if isinstance(child, list | dict) for text in _texts(child)]
+        yield from inner or _first_text(value, _ITEM_KEYS)
+
+
+def _element_texts(element: object) -> Iterable[str]:
+    """The items that one element of a list stands for: itself, its text, or the lists in it."""
+    if isinstance(element, str):
+        return (element,)
+    if isinstance(element, int | float) and not isinstance(element, bool):
+        return (str(element),)
+    if isinstance(element, dict):
+        return _first_text(element, (*_ITEM_KEYS, *element)) or _texts(element)
+    return _texts(element)
+
+
+def _first_text(fields: dict[str, object], keys: Iterable[str]) -> tuple[str, ...]:
+    """The first of these fields that is a string, or nothing."""
+    return next(((value,) for key in keys if isinstance(value := fields.get(key), str)), ())
+
+
+def _cleaned(found: Iterable[str]) -> tuple[str, ...]:
+    items = (_LINE_BREAK.sub(" ", _storable(item)).strip() for item in found)
+    return tuple(item for item in items if item)
+
+
+def _storable(text: str) -> str:
+    """Without what JSON can escape but no file, wire or database takes: NUL and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A criterion's score as the answer has it, unchecked."""
+
+    score: object
+    reasoning: str
+
+
+def _entries(value: object) -> dict[str, _Entry]:
+    """The criteria in a JSON value of an answer, by normalized name."""
+    entries: dict[str, _Entry] = {}
+    if isinstance(value, list):
+        for element in value:
+            entries |= _named_entry(element) or _entries(element)
+    elif isinstance(value, dict):
+        fields = _fields(value)
+        wrapped = [fields[key] for key in _WRAPPER_KEYS if _is_wrapper(fields.get(key))]
+        if wrapped:
+            return _entries(wrapped)
+        entries = {name: entry for name, field in fields.items() if (entry := _entry(field))}
+        if entries.keys() <= _AGGREGATES:
+            entries |= _entries([field for field in fields.values() if _is_wrapper(field)])
+    return entries
+
+
+def _named_entry(element: object) -> dict[str, _Entry]:
+    """The entry of a list's element that names its criterion; empty when it does not."""
+    entry = _entry(element)
+    if entry is None or not isinstance(element, dict):
+        return {}
+    return {_normalized(name): entry for name in _first_text(_fields(element), _CRITERION_KEYS)}
+
+
+def _entry(field: object) -> _Entry | None:
+    """The score that a field holds; None for what is no score, such as a comment or a wrapper."""
+    if isinstance(field, dict):
+        fields = _fields(field)
+        reasoning = "".join(_first_text(fields, _REASONING_KEYS))
+        return _Entry(fields["score"], _storable(reasoning).strip()) if "score" in fields else None
+    if isinstance(field, list) or (isinstance(field, str) and not _SCORE.fullmatch(field)):
+        return None
+    return _Entry(field, "")
+
+
+def _is_wrapper(field: object) -> bool:
+    return isinstance(field, list | dict) and _entry(field) is None
+
+
+def _fields(value: dict[object, object]) -> dict[str, object]:
+    return {_normalized(str(key)): field for key, field in value.items()}
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", _storable(name).strip().casefold())
+
+
+def _score(name: str, entry: _Entry | None) -> Score:
+    if entry is None:
+        raise ParseError(f"no score for {name}")
+    score = entry.score
+    if isinstance(score, str) and (found := _SCORE.fullmatch(score)) and found[2] in {None, str(_HIGHEST)}:
+        score = float(found[1])
+    if isinstance(score, bool) or not isinstance(score, int | float) or not _LOWEST <= score <= _HIGHEST:
+        raise ParseError(f"the score for {name} is not a number from {_LOWEST} to {_HIGHEST}")
+    return Score(float(score), entry.reasoning)

@@ -1,0 +1,64 @@
+"""What a run has done so far: plain counters that the pipeline raises and a display reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tasks.core.models import Phase
+
+log = logging.getLogger("vellumforge.progress")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of one run; everything is a number of things, tokens included.
+
+    Attributes:
+        phase: The phase being worked on.
+        done: Items of the phase that are finished, whatever came of them.
+        total: Items of the phase.
+        paid: Calls answered by a server in this run, by purpose.
+        reused: Calls answered by the ledger, by purpose.
+        attempts_failed: Attempts that brought no answer and cost nothing.
+        in_flight: Attempts under way.
+        failures: Failures listed in this run.
+        filtered: Pairs that the judge's thresholds kept out.
+        truncated: Accepted answers that stopped at the token limit.
+        rows: Rows written to the dataset.
+        blocks: Blocks handed to Prefect, done or not.
+        prompt_tokens: Input tokens paid for, as reported.
+        completion_tokens: Output tokens paid for, as reported.
+        seconds: Wall time spent in each phase that was left, by phase.
+    """
+
+    phase: Phase = Phase.SUBTOPICS
+    done: int = 0
+    total: int = 0
+    paid: Counter[str] = field(default_factory=Counter)
+    reused: Counter[str] = field(default_factory=Counter)
+    attempts_failed: int = 0
+    in_flight: int = 0
+    failures: int = 0
+    filtered: int = 0
+    truncated: int = 0
+    rows: int = 0
+    blocks: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    _began: float = 0.0
+
+    def begin(self, phase: Phase, total: int) -> None:
+        """Enter a phase with `total` items ahead; entering the one it is in begins its count anew."""
+        now = time.monotonic()
+        if phase is not self.phase:
+            self.seconds[self.phase] = now - self._began
+            log.info("%s: %d items", phase, total)
+        if phase is not self.phase or not self.total:
+            self._began = now
+        self.phase = phase
+        self.done = 0
+        self.total = total

@@ -1,0 +1,155 @@
+"""What is asked of the models: every ChatRequest of the pipeline is made here, from templates and jobs.
+
+A request is a pure function of the configuration, of what earlier answers said (in the order of ids, never
+of arrival), and of its sample. That is what makes a re-run find every answer in the ledger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.llm.types import SEED_STRIDE, ChatRequest
+from tasks.core.models import Purpose
+from tasks.core.templates import compile_template
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.core.config.models import Config, ModelConfig
+    from tasks.core.models import Job
+    from tasks.core.templates import Template
+
+ITEMS = "items"
+SCORES = "scores"
+
+_SCORES_ALONE = "Give the scores alone, without reasoning: a JSON object of each criterion and its score."
+_TEMPLATES = {
+    Purpose.SUBTOPICS: ("subtopic_generation", "subtopic_system_prompt"),
+    Purpose.PROMPTS: ("prompt_generation", "prompt_system_prompt"),
+    Purpose.CHOSEN: ("chosen_generation", "chosen_system_prompt"),
+    Purpose.REJECTED: ("rejected_generation", "rejected_system_prompt"),
+    Purpose.JUDGE: ("judge_rubric", "judge_system_prompt"),
+}
+
+
+def model_for(config: Config, purpose: Purpose) -> ModelConfig:
+    """The model that answers calls of this purpose; the configuration's rules made sure that it is there."""
+    models = config.models
+    model = {Purpose.REJECTED: models.rejected, Purpose.JUDGE: models.judge}.get(purpose, models.main)
+    if model is None:
+        raise LookupError(f"no model is configured for {purpose} calls")
+    return model
+
+
+def is_judged(config: Config) -> bool:
+    """Whether pairs are scored: always in mo-dpo, elsewhere when judge filtering is on."""
+    return config.generation.dataset_mode == "mo-dpo" or config.judge_filtering.enabled
+
+
+def purposes_of(config: Config) -> tuple[Purpose, ...]:
+    """The kinds of call that this configuration makes."""
+    unused = set()
+    if config.generation.dataset_mode == "sft":
+        unused.add(Purpose.REJECTED)
+    if not is_judged(config):
+        unused.add(Purpose.JUDGE)
+    return tuple(purpose for purpose in Purpose if purpose not in unused)
+
+
+class Questions:
+    """The pipeline's requests for one configuration; its templates are compiled once."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._templates: dict[str, Template] = {
+            key: compile_template(key, getattr(config.prompt_templates, key))
+            for keys in _TEMPLATES.values()
+            for key in keys
+        }
+        self._parameters: dict[tuple[Purpose, bool], dict[str, Any]] = {}
+        self._first_sample = config.generation.seed * SEED_STRIDE
+
+    def subtopics(self, count: int, exclude: str, sample: int) -> ChatRequest:
+        """Ask for `count` subtopics; `exclude` lists those that exist, "" in the first round."""
+        values = {
+            "MainTopic": self._config.generation.main_topic,
+            "NumSubtopics": count,
+            "IsRetry": bool(exclude),
+            "ExcludeSubtopics": exclude,
+        }
+        return self._request(Purpose.SUBTOPICS, values, sample, schema=ITEMS)
+
+    def prompts(self, subtopic: str, count: int, exclude: Sequence[str], sample: int) -> ChatRequest:
+        """Ask for `count` prompts of a subtopic, other than those in `exclude`."""
+        values = {
+            "MainTopic": self._config.generation.main_topic,
+            "SubTopic": subtopic,
+            "NumPrompts": count,
+        }
+        # The template has no variable for it, so that VellumForge2's templates work unchanged.
+        suffix = (
+            "Do not repeat any of these:\n" + "\n".join(f"- {item}" for item in exclude) if exclude else ""
+        )
+        return self._request(Purpose.PROMPTS, values, sample, schema=ITEMS, suffix=suffix)
+
+    def chosen(self, job: Job, sample: int) -> ChatRequest:
+        """Ask the main model to answer the job's prompt."""
+        return self._request(Purpose.CHOSEN, _job_values(job), sample)
+
+    def rejected(self, job: Job, sample: int) -> ChatRequest:
+        """Ask the rejected model to answer the job's prompt."""
+        return self._request(Purpose.REJECTED, _job_values(job), sample)
+
+    def judge(self, job: Job, text: str, sample: int, *, explain: bool) -> ChatRequest:
+        """Ask the judge to score `text` as an answer to the job's prompt, with or without reasoning."""
+        values = _job_values(job) | {"StoryText": text}
+        suffix = "" if explain else _SCORES_ALONE
+        return self._request(Purpose.JUDGE, values, sample, schema=SCORES, suffix=suffix)
+
+    def _request(
+        self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""
+    ) -> ChatRequest:
+        user_key, system_key = _TEMPLATES[purpose]
+        user = self._templates[user_key].render(**values)
+        if suffix:
+            user = f"{user}\n\n{suffix}"
+        system = self._templates[system_key].render(**values)
+        model = model_for(self._config, purpose)
+        return ChatRequest(
+            purpose=purpose,
+            endpoint=model.base_url.rstrip("/"),
+            model=model.model_name,
+            messages=(("system", system), ("user", user)) if system else (("user", user),),
+            parameters=self._sampling(purpose, model, structured=bool(schema)),
+            schema=schema,
+            sample=self._first_sample + sample,
+        )
+
+    def _sampling(self, purpose: Purpose, model: ModelConfig, *, structured: bool) -> dict[str, Any]:
+        """The sampling parameters that are sent; made once for each kind of call."""
+        parameters = self._parameters.get((purpose, structured))
+        if parameters is None:
+            parameters = _sampling_parameters(model, structured=structured)
+            self._parameters[purpose, structured] = parameters
+        return parameters
+
+
+def _job_values(job: Job) -> dict[str, Any]:
+    return {"Prompt": job.prompt, "MainTopic": job.main_topic, "SubTopic": job.sub_topic}
+
+
+def _sampling_parameters(model: ModelConfig, *, structured: bool) -> dict[str, Any]:
+    """Zero is sent as zero; `top_k` and `min_p`, which not every server knows, only when they are set."""
+    temperature = model.temperature
+    if structured and model.structure_temperature is not None:
+        temperature = model.structure_temperature
+    parameters: dict[str, Any] = {
+        "temperature": float(temperature),
+        "top_p": float(model.top_p),
+        "max_tokens": model.max_output_tokens,
+    }
+    if model.top_k >= 0:
+        parameters["top_k"] = model.top_k
+    if "min_p" in model.model_fields_set:
+        parameters["min_p"] = float(model.min_p)
+    return parameters

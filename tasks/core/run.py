@@ -1,0 +1,171 @@
+"""What an operation works with: the configuration, its questions, the chat client, and the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.core.errors import UnusableAnswerError
+from tasks.core.llm.client import Access, ChatClient
+from tasks.core.llm.http import ChatHttp
+from tasks.core.llm.limits import Limits
+from tasks.core.llm.retry import RetryPolicy
+from tasks.core.models import Failure, Purpose
+from tasks.core.questions import Questions, model_for, purposes_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+
+    from tasks.core.config.models import Config
+    from tasks.core.errors import CallError
+    from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.stop import Stop
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Phase
+    from tasks.core.progress import Progress
+    from tasks.core.secrets import Keys
+
+log = logging.getLogger("vellumforge.run")
+
+ENDLESS_TRIES = 10
+"""Tries of an unusable answer when `max_retries = -1`: HTTP is tried without end, money is not spent so."""
+
+_Read = TypeVar("_Read")
+
+
+class Run:
+    """One run in one process: what its operations share. Made by `open_run`.
+
+    It is a plain class on purpose: Prefect walks through dataclasses that are handed to a task.
+
+    Attributes:
+        config: The frozen configuration.
+        session: The session folder's name, under which paid calls and failures are recorded.
+        generating: Slots of `generation.concurrency` jobs that wait for chosen and rejected answers.
+        judging: As many slots of their own, so that a slow judge never holds up generating.
+        stop: The switch that stops the run in order.
+        results: What finished blocks brought, by block key. A block whose task Prefect found to be done
+            already is not in it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        session: str,
+        ledger: Ledger,
+        client: ChatClient,
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        self.config = config
+        self.session = session
+        self.ledger = ledger
+        self.client = client
+        self.stop = stop
+        self.progress = progress
+        self.results: dict[str, Any] = {}
+        self.questions = Questions(config)
+        self.generating = asyncio.Semaphore(config.generation.concurrency)
+        self.judging = asyncio.Semaphore(config.generation.concurrency)
+
+    async def ask_until_usable(
+        self,
+        question: Callable[[int], ChatRequest],
+        read: Callable[[Answer], _Read],
+        known: Mapping[bytes, Answer | None] | None = None,
+    ) -> _Read:
+        """Ask for sample 0, 1, … until an answer can be read.
+
+        Every answer is kept in the ledger, so a re-run walks the same path for free.
+
+        Args:
+            question: From a sample number to the request.
+            read: From an answer to what is wanted; raises UnusableAnswerError.
+            known: What was recalled before.
+
+        Raises:
+            UnusableAnswerError: Every allowed try brought an unusable answer; `attempts` says how many.
+            CallError: No answer came.
+        """
+        sample = 0
+        while True:
+            request = question(sample)
+            answer = await self.client.ask(request, known)
+            sample += 1
+            try:
+                return read(answer)
+            except UnusableAnswerError as error:
+                if sample > self.tries(request.purpose):
+                    error.attempts, error.request = sample, request.key.hex()
+                    raise
+                log.debug("%s answer asked for again: %s", request.purpose, error)
+
+    def tries(self, purpose: Purpose) -> int:
+        """Further samples that may be asked for after an unusable answer."""
+        max_retries = model_for(self.config, purpose).max_retries
+        return ENDLESS_TRIES if max_retries < 0 else max_retries
+
+    async def list_failures(self, failures: Iterable[Failure]) -> None:
+        """Count failures and put them on the ledger's list."""
+        found = list(failures)
+        self.progress.failures += len(found)
+        for failure in found:
+            log.info("%s failed: %s", failure.item, failure.message)
+        await self.ledger.add_failures(self.session, found)
+
+
+def failure_of(error: CallError, phase: Phase, item: str, purpose: Purpose) -> Failure:
+    """A failed call as data."""
+    return Failure(
+        phase=phase,
+        item=item,
+        purpose=purpose,
+        cause=error.cause,
+        message=str(error),
+        status=error.status,
+        attempts=error.attempts,
+        request=error.request,
+    )
+
+
+async def all_of(work: Iterable[Awaitable[_Read]]) -> list[_Read]:
+    """Await everything, then raise the first error, if any.
+
+    Unlike a TaskGroup it lets the others finish: a call in flight is paid for already.
+    """
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
+@asynccontextmanager
+async def open_run(
+    config: Config, keys: Keys, *, session: str, ledger: Ledger, stop: Stop, progress: Progress
+) -> AsyncIterator[Run]:
+    """A run over an open ledger, with its HTTP client, closed on leaving."""
+    limits = Limits(config)
+    access = {purpose: _access(config, purpose, keys, limits) for purpose in purposes_of(config)}
+    # A job asks for two answers at once, and the judge for two more.
+    async with ChatHttp(max_connections=config.generation.concurrency * 4) as http:
+        client = ChatClient(
+            http=http, ledger=ledger, access=access, session=session, stop=stop, progress=progress
+        )
+        yield Run(config, session=session, ledger=ledger, client=client, stop=stop, progress=progress)
+
+
+def _access(config: Config, purpose: Purpose, keys: Keys, limits: Limits) -> Access:
+    model = model_for(config, purpose)
+    # Only a judge has a timeout of its own, as in VellumForge2.
+    timeout = model.judge_timeout_seconds if purpose is Purpose.JUDGE else model.http_timeout_seconds
+    return Access(
+        api_key=keys.for_model(model),
+        limiter=limits.of(model),
+        policy=RetryPolicy(max_retries=model.max_retries, max_backoff=model.max_backoff_seconds),
+        timeout=timeout,
+        json_mode=model.use_json_mode,
+    )

@@ -1,0 +1,122 @@
+"""API keys and hub tokens, from the environment and the env file; no other module looks for them."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Final
+
+from dotenv.parser import parse_stream
+from pydantic import SecretStr
+
+from tasks.core.config.load import read_text
+from tasks.core.config.models import provider_of
+from tasks.core.errors import ConfigError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dotenv.parser import Binding
+
+    from tasks.core.config.models import ModelConfig
+
+LARGEST_ENV_FILE: Final = 1024 * 1024
+"""Bytes that an env file may have."""
+
+FORBIDDEN: Final = frozenset(
+    {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "HOME", "USER", "SHELL", "TMPDIR", "TMP", "TEMP"}
+)
+FORBIDDEN_PREFIX: Final = "DYLD_"
+
+_PROVIDER_VARIABLES: Final = {
+    "openai": "OPENAI_API_KEY",
+    "nvidia": "NVIDIA_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "chutes": "CHUTES_API_KEY",
+    "nahcrof": "NAHCROF_API_KEY",
+}
+_ANY_PROVIDER: Final = "API_KEY"
+_HUB_VARIABLES: Final = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN")
+
+
+def read_env_file(path: Path, *, required: bool) -> dict[str, str]:
+    """The variables of an env file, as they stand there: `$NAME` in a value is not replaced.
+
+    Args:
+        path: The file.
+        required: Whether a missing file is an error, because the user named it.
+
+    Returns:
+        Name to value, the last one where a name stands twice; empty for a missing file.
+
+    Raises:
+        ConfigError: The file cannot be read, has lines that are no `NAME=value`, or sets a variable that
+            decides what programs are run and where files go. No message holds a value.
+    """
+    text = read_text(path, LARGEST_ENV_FILE, when_missing=None if required else "")
+    values: dict[str, str] = {}
+    problems: list[Problem] = []
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            problems.append(Problem("", f"line {_line_of(binding)} is not of the form NAME=value"))
+        elif binding.key in FORBIDDEN or (binding.key or "").startswith(FORBIDDEN_PREFIX):
+            problems.append(Problem(str(binding.key), "an env file must not set this variable"))
+        elif binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+    if problems:
+        raise ConfigError(str(path), tuple(problems))
+    return values
+
+
+class Keys:
+    """The secrets of a run; a variable of the environment wins over the same one of the env file.
+
+    An empty value counts as not set, so that a key of the file can be used beside an empty variable.
+    """
+
+    def __init__(self, environ: Mapping[str, str], env_file_values: Mapping[str, str]) -> None:
+        names = (*_PROVIDER_VARIABLES.values(), _ANY_PROVIDER, *_HUB_VARIABLES)
+        found = {name: environ.get(name) or env_file_values.get(name) for name in names}
+        self._secrets = {name: SecretStr(value) for name, value in found.items() if value}
+
+    def __repr__(self) -> str:
+        return f"Keys({', '.join(self._secrets)})"
+
+    def for_model(self, model: ModelConfig) -> SecretStr | None:
+        """The key for the model's provider, else the generic one, else None: local servers need none.
+
+        Raises:
+            UsageError: The key holds characters that an HTTP header cannot carry.
+        """
+        provider = _PROVIDER_VARIABLES.get(provider_of(model.base_url), _ANY_PROVIDER)
+        return self._first(provider, _ANY_PROVIDER)
+
+    def hub_token(self) -> SecretStr | None:
+        """The token for the Hugging Face hub, or None.
+
+        Raises:
+            UsageError: The token holds characters that an HTTP header cannot carry.
+        """
+        return self._first(*_HUB_VARIABLES)
+
+    def _first(self, *names: str) -> SecretStr | None:
+        for name in names:
+            secret = self._secrets.get(name)
+            if secret is not None:
+                return _sendable(name, secret)
+        return None
+
+
+def _sendable(name: str, secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value()
+    if not (value.isascii() and value.isprintable()):
+        raise UsageError(f"{name} holds a line break or another character that no key has; set it anew")
+    return secret
+
+
+def _line_of(binding: Binding) -> int:
+    # A binding begins where the one before it ended, which may be blank lines above its own.
+    text = binding.original.string
+    blank = text[: len(text) - len(text.lstrip())]
+    return binding.original.line + blank.count("\n")

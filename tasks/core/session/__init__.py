@@ -1,0 +1,1 @@
+"""The session folder: a projection of what the ledger holds."""

@@ -1,0 +1,204 @@
+"""`checkpoint.json`, in VellumForge2's form: written for people and for that program, never asked here.
+
+One writer keeps only the newest state. It rests a hundred times as long as a write took, so that it costs
+about one percent whatever the size of the run; the subtopics and prompts, which are most of the file and
+do not change, are rendered once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tasks.core.models import Phase
+from tasks.core.session import files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tasks.core.config.models import Config
+    from tasks.core.models import Job
+
+log = logging.getLogger("vellumforge.checkpoint")
+
+REST = 99
+"""How many times the duration of a write the writer rests after it."""
+
+NANOSECONDS = 10**9
+_INDENT = orjson.OPT_INDENT_2
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(slots=True)
+class CheckpointState:
+    """What `checkpoint.json` says; times are seconds since the epoch.
+
+    Attributes:
+        session_id: UUID of the session.
+        config_hash: VellumForge2's own hash, see `config_hash`.
+        completed: Ids of the jobs that are done, filtered ones included.
+        prompt_success_rate: Share of subtopics that have prompts.
+    """
+
+    session_id: str
+    config_hash: str
+    started: float
+    ended: float | None = None
+    phase: Phase = Phase.SUBTOPICS
+    subtopics: Sequence[str] = ()
+    jobs: Sequence[Job] = ()
+    failed_subtopics: Sequence[str] = ()
+    prompt_success_rate: float = 0.0
+    completed: list[int] = field(default_factory=list)
+    failures: int = 0
+    filtered: int = 0
+
+    def render(self, now: float, fixed: bytes | None = None) -> bytes:
+        """The file's bytes; `fixed` is what `fixed_part` rendered before."""
+        parts = [self._beginning(now), fixed or self.fixed_part(), self._rest()]
+        # Each part is a JSON object of its own: without the inner braces they are one.
+        inner = [part[1:-1].strip(b"\n") for part in parts]
+        return b"{\n" + b",\n".join(inner) + b"\n}"
+
+    def fixed_part(self) -> bytes:
+        """The subtopics and prompts as JSON: most of the file."""
+        generated = self.phase is not Phase.SUBTOPICS
+        prompted = self.phase in {Phase.PAIRS, Phase.COMPLETE}
+        jobs = [
+            {"ID": job.id, "MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
+            for job in self.jobs
+        ]
+        document = {
+            "subtopics_complete": generated,
+            "subtopics": list(self.subtopics) or None,
+            "prompts_complete": prompted,
+            "prompts": jobs or None,
+            "failed_subtopics": list(self.failed_subtopics) or None,
+        }
+        return orjson.dumps(document, option=_INDENT)
+
+    def _beginning(self, now: float) -> bytes:
+        document = {
+            "session_id": self.session_id,
+            "created_at": rfc3339(self.started),
+            "last_saved_at": rfc3339(now),
+            "current_phase": str(self.phase),
+        }
+        return orjson.dumps(document, option=_INDENT)
+
+    def _rest(self) -> bytes:
+        done = len(self.completed) - self.filtered
+        duration = 0 if self.ended is None else int((self.ended - self.started) * NANOSECONDS)
+        document: dict[str, Any] = {
+            "prompt_success_rate": self.prompt_success_rate,
+            "completed_job_ids": dict.fromkeys(map(str, self.completed), True),
+            "stats": {
+                "StartTime": rfc3339(self.started),
+                "EndTime": _NEVER if self.ended is None else rfc3339(self.ended),
+                "TotalPrompts": len(self.jobs),
+                "SuccessCount": done,
+                "FailureCount": self.failures,
+                "FilteredCount": self.filtered,
+                "TotalDuration": duration,
+                "AverageDuration": duration // done if done else 0,
+            },
+            "config_hash": self.config_hash,
+        }
+        return orjson.dumps(document, option=_INDENT)
+
+
+class CheckpointWriter:
+    """Writes the newest state in the background; a file that cannot be written only warns.
+
+    A disabled writer takes the same calls and writes nothing.
+    """
+
+    def __init__(self, path: Path, state: CheckpointState, *, enabled: bool, interval: int) -> None:
+        """Make a writer.
+
+        Args:
+            path: The file.
+            state: What is written; the caller changes it and says so.
+            enabled: `generation.enable_checkpointing`.
+            interval: Finished jobs between two writes, `generation.checkpoint_interval`.
+        """
+        self.state = state
+        self._path = path
+        self._enabled = enabled
+        self._interval = interval
+        self._unsaved = 0
+        self._fixed: bytes | None = None
+        self._wake = asyncio.Event()
+        # Held while a file is written: whoever waits for it renders its state after that, so that the
+        # newest state lands last.
+        self._writing = asyncio.Lock()
+        self._writer: asyncio.Task[None] | None = None
+        self._warned = False
+        self.seconds = 0.0
+        """Wall time spent on writing so far, for the benchmark."""
+
+    def completed(self, job_id: int) -> None:
+        """Note a finished job; every `interval` jobs the background writer is woken."""
+        self.state.completed.append(job_id)
+        self._unsaved += 1
+        if self._enabled and self._unsaved >= self._interval:
+            self._unsaved = 0
+            self._wake.set()
+            if self._writer is None:
+                self._writer = asyncio.create_task(self._write_when_woken())
+
+    async def save(self) -> None:
+        """Write the state now: at the end of a phase, and last of all at the end of the run."""
+        if not self._enabled:
+            return
+        self._fixed = None
+        await self._write()
+
+    def close(self) -> None:
+        """End the background writer; what it has not begun to write stays unwritten."""
+        if self._writer is not None:
+            self._writer.cancel()
+            self._writer = None
+
+    async def _write_when_woken(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await asyncio.sleep(await self._write() * REST)
+
+    async def _write(self) -> float:
+        """Write the file in a worker thread; returns the seconds that it took."""
+        async with self._writing:
+            started = time.perf_counter()
+            if self._fixed is None:
+                self._fixed = self.state.fixed_part()
+            content = self.state.render(time.time(), self._fixed)
+            try:
+                await asyncio.to_thread(files.write, self._path, content)
+            except OSError as error:
+                if not self._warned:
+                    self._warned = True
+                    log.warning("%s cannot be written: %s; going on without it", self._path, error.strerror)
+            took = time.perf_counter() - started
+            self.seconds += took
+            return took
+
+
+def config_hash(config: Config) -> str:
+    """VellumForge2's hash of a configuration: topic and counts alone, so that it can resume our sessions."""
+    generation = config.generation
+    text = f"{generation.main_topic}:{generation.num_subtopics}:{generation.num_prompts_per_subtopic}"
+    return hashlib.sha256(text.encode()).digest()[:8].hex()
+
+
+def rfc3339(seconds: float) -> str:
+    """A time in UTC as Go prints it, with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

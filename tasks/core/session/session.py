@@ -1,0 +1,151 @@
+"""An open session: the folder's files, and the projection of pairs into them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import SessionError
+from tasks.core.formats import lines_of, with_reasoning
+from tasks.core.models import Phase
+from tasks.core.session import files
+from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
+from tasks.core.session.dataset import DatasetFile
+from tasks.core.session.folder import create_folder
+from tasks.core.session.journal import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tasks.core.config.models import Config
+    from tasks.core.models import Job, Pair
+    from tasks.core.progress import Progress
+
+FLUSH_SECONDS = 1.0
+"""How often the growing files are handed to the system, so that people can follow them."""
+
+
+class Session:
+    """One session folder that is being written.
+
+    Attributes:
+        folder: The folder.
+        id: The session's UUID.
+        dataset: `dataset.jsonl`.
+        reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
+        checkpoint: `checkpoint.json`.
+    """
+
+    def __init__(self, folder: Path, config: Config, progress: Progress) -> None:
+        generation = config.generation
+        self.folder = folder
+        self.id = str(uuid.uuid4())
+        self.dataset = DatasetFile(folder / "dataset.jsonl")
+        capture = generation.enable_reasoning_capture
+        self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
+        self.checkpoint = CheckpointWriter(
+            folder / "checkpoint.json",
+            CheckpointState(self.id, config_hash(config), started=time.time()),
+            enabled=generation.enable_checkpointing,
+            interval=generation.checkpoint_interval,
+        )
+        self._config = config
+        self._progress = progress
+        self._finished: set[int] = set()
+        self._flushed = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The folder's name, under which people and the ledger know the session."""
+        return self.folder.name
+
+    def keep(self, job: Job, pair: Pair | None) -> None:
+        """Take over a finished job: its rows go into the dataset, its id into the checkpoint.
+
+        Args:
+            job: The job; one that was taken over before changes nothing.
+            pair: Its pair, or None when the judge's thresholds kept it out.
+        """
+        if job.id in self._finished:
+            return
+        self._finished.add(job.id)
+        state = self.checkpoint.state
+        if pair is None:
+            state.filtered += 1
+        else:
+            lines = lines_of(self._config, pair)
+            self.dataset.add(job.id, lines)
+            self._progress.rows += lines.count(b"\n")
+            if self.reasoning is not None:
+                self.reasoning.add(job.id, lines_of(self._config, with_reasoning(self._config, pair)))
+        self.checkpoint.completed(job.id)
+        if (now := time.monotonic()) - self._flushed > FLUSH_SECONDS:
+            self._flushed = now
+            self.dataset.flush()
+
+    async def enter(self, phase: Phase) -> None:
+        """Note that a phase begins, in the checkpoint."""
+        self.checkpoint.state.phase = phase
+        await self.checkpoint.save()
+
+    async def finish(self, *, complete: bool) -> None:
+        """Put the dataset in its final order and write the last checkpoint.
+
+        Args:
+            complete: Whether every job is done; else the checkpoint stays in its phase, to be resumed.
+        """
+        for file in self._files():
+            await asyncio.to_thread(file.finish)
+        if complete:
+            self.checkpoint.state.phase = Phase.COMPLETE
+            self.checkpoint.state.ended = time.time()
+        await self.checkpoint.save()
+
+    def close(self) -> None:
+        """Close the files as they are; after `finish` this changes nothing."""
+        self.checkpoint.close()
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[DatasetFile]:
+        return [self.dataset] if self.reasoning is None else [self.dataset, self.reasoning]
+
+
+@contextmanager
+def open_session(
+    config: Config, progress: Progress, *, text: str, overridden: Mapping[str, object]
+) -> Iterator[Session]:
+    """Make a session folder with its log and its copy of the configuration, and open it.
+
+    Args:
+        config: The configuration.
+        progress: Counts the rows.
+        text: The configuration file as it was read, kept as `config.toml.bak`.
+        overridden: Settings that came from elsewhere, by dotted key: noted as comments below the text.
+
+    Raises:
+        SessionError: The folder cannot be made or written.
+    """
+    folder = create_folder(Path(config.output.folder), datetime.now().astimezone())
+    try:
+        files.write(folder / "config.toml.bak", _backup(text, overridden).encode())
+    except OSError as error:
+        raise SessionError(f"{folder} cannot be written: {error.strerror}") from error
+    with journal(folder / "session.log"):
+        session = Session(folder, config, progress)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _backup(text: str, overridden: Mapping[str, object]) -> str:
+    if not overridden:
+        return text
+    lines = [f"# {key} = {value!r}" for key, value in overridden.items()]
+    return "\n".join([text.rstrip("\n"), "", "# Set on the command line or by the environment:", *lines, ""])

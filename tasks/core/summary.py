@@ -1,0 +1,145 @@
+"""What a run came to, for people."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.core.models import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.models import Job
+    from tasks.core.run import Run
+    from tasks.core.session.session import Session
+
+FIRST_ROW_LENGTH = 600
+"""Characters of the first row that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The numbers of a finished run.
+
+    Attributes:
+        folder: The session folder.
+        mode: The dataset mode.
+        rows: Rows in the dataset.
+        jobs: Prompts that were to be answered.
+        wanted: Prompts that the configuration asks for.
+        failures: Things that failed for good in this run, subtopics and jobs.
+        filtered: Pairs that the judge's thresholds kept out.
+        truncated: Chosen answers that stopped at the token limit.
+        paid: Calls paid for in this run.
+        reused: Calls answered by the ledger.
+        prompt_tokens: Input tokens paid for, as the servers reported them.
+        completion_tokens: Output tokens paid for.
+        seconds: Wall time, from the first question to the finished files.
+        phase_seconds: Wall time of each phase; `complete` is the finishing of the files.
+        cpu_seconds: CPU time of this process meanwhile.
+        peak_memory_mb: The most memory that this process held so far, in MB.
+        first_row: The dataset's first row as JSON, "" when there is none.
+    """
+
+    folder: str
+    mode: str
+    rows: int
+    jobs: int
+    wanted: int
+    failures: int
+    filtered: int
+    truncated: int
+    paid: int
+    reused: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    phase_seconds: Mapping[str, float]
+    cpu_seconds: float
+    peak_memory_mb: float
+    first_row: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row that was asked for came about, or was filtered out on purpose."""
+        return not self.failures and self.jobs == self.wanted
+
+    def shortfall(self) -> str:
+        """Why the run is not complete, in one line."""
+        missing = [f"{self.failures:,} failures"] if self.failures else []
+        if self.jobs < self.wanted:
+            missing.append(f"{self.wanted - self.jobs:,} prompts of {self.wanted:,} missing")
+        return f"finished with {' and '.join(missing)}; {self.rows:,} rows are written"
+
+    def lines(self) -> list[str]:
+        """The summary as lines of text, the numbers first."""
+        lines = [f"{self.rows:,} rows ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
+        if self.paid:
+            tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
+            lines.append(f"paid for {self.paid:,} calls ({tokens}), reused {self.reused:,} from the ledger")
+        else:
+            lines.append(
+                f"paid for nothing: all {self.reused:,} answers came from the ledger; "
+                "run with --fresh for other answers to the same questions"
+            )
+        if self.filtered:
+            lines.append(f"{self.filtered:,} pairs were kept out by the judge's thresholds")
+        if self.truncated:
+            lines.append(
+                f"{self.truncated:,} chosen answers stop at the token limit; a higher max_output_tokens helps"
+            )
+        if self.failures:
+            lines.append(f"{self.failures:,} failures, listed in {self.folder}/session.log")
+        if self.jobs < self.wanted:
+            lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
+        return lines
+
+    def excerpt(self) -> str:
+        """The first row, cut to a readable length."""
+        cut = len(self.first_row) > FIRST_ROW_LENGTH
+        return self.first_row[:FIRST_ROW_LENGTH] + ("…" if cut else "")
+
+
+class Stopwatch:
+    """Wall and CPU time of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._wall = time.monotonic()
+        self._cpu = time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds of wall time and of CPU time."""
+        return time.monotonic() - self._wall, time.process_time() - self._cpu
+
+
+def summarize(
+    run: Run, session: Session, jobs: Sequence[Job], outcomes: Sequence[PairsOutcome], watch: Stopwatch
+) -> Summary:
+    """The summary of a run whose session is finished."""
+    generation = run.config.generation
+    progress = run.progress
+    progress.begin(Phase.COMPLETE, 0)
+    wall, cpu = watch.read()
+    return Summary(
+        folder=str(session.folder),
+        mode=generation.dataset_mode,
+        rows=progress.rows,
+        jobs=len(jobs),
+        wanted=generation.num_subtopics * generation.num_prompts_per_subtopic,
+        failures=progress.failures,
+        filtered=sum(outcome.filtered for outcome in outcomes),
+        truncated=progress.truncated,
+        paid=progress.paid.total(),
+        reused=progress.reused.total(),
+        prompt_tokens=progress.prompt_tokens,
+        completion_tokens=progress.completion_tokens,
+        seconds=wall,
+        phase_seconds={str(phase): seconds for phase, seconds in progress.seconds.items()},
+        cpu_seconds=cpu,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        first_row=session.dataset.first_row(),
+    )

@@ -1,0 +1,294 @@
+"""Prompt templates: the part of Go's `text/template` that people write, translated once into jinja2.
+
+A template is scanned into literal text and actions, and built straight into jinja2's syntax tree. Jinja2's
+own parser never sees it, so nothing in the literal text can be taken for a jinja2 tag.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from jinja2 import StrictUndefined, nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from tasks.core.errors import Problem, TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import jinja2
+
+_SUBTOPIC: Final = frozenset({"MainTopic", "NumSubtopics", "IsRetry", "ExcludeSubtopics"})
+_PROMPT: Final = frozenset({"SubTopic", "NumPrompts", "MainTopic"})
+_ANSWER: Final = frozenset({"Prompt", "MainTopic", "SubTopic"})
+_JUDGE: Final = frozenset({"Prompt", "StoryText", "MainTopic", "SubTopic"})
+
+VARIABLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "subtopic_generation": _SUBTOPIC,
+        "subtopic_system_prompt": _SUBTOPIC,
+        "prompt_generation": _PROMPT,
+        "prompt_system_prompt": _PROMPT,
+        "chosen_generation": _ANSWER,
+        "chosen_system_prompt": _ANSWER,
+        "rejected_generation": _ANSWER,
+        "rejected_system_prompt": _ANSWER,
+        "judge_rubric": _JUDGE,
+        "judge_system_prompt": _JUDGE,
+    }
+)
+"""The variables that each template of `[prompt_templates]` may use, without their leading dot."""
+
+_ALLOWED: Final = (
+    "{{.Name}}, {{if .Name}}, {{if not .Name}}, {{else}}, {{else if .Name}}, {{else if not .Name}}, {{end}} "
+    "and {{/* comment */}}, with {{- and -}} (a space beside the dash) to trim"
+)
+# What Go's template scanner takes for space; its trim markers eat these and nothing else.
+_SPACE: Final = " \t\r\n"
+_OPEN: Final = re.compile(r"\{\{(?P<trim>-(?=[ \t\r\n]))?[ \t\r\n]*(?P<comment>/\*)?")
+_TRIM_AT_END: Final = re.compile(r"[ \t\r\n]-\Z")
+_VARIABLE: Final = re.compile(r"\.([^\W\d]\w*)")
+# Branches become nested Python blocks, and Python allows 100 levels of them.
+_MAX_DEPTH: Final = 50
+_QUOTED_LENGTH: Final = 60
+
+
+class _SyntaxProblem(Exception):  # noqa: N818 - never leaves this module
+    """One thing that is wrong with a template, found at a line counted from 1."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(f"line {line}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What stands between `{{` and `}}`; a comment has no words."""
+
+    line: int
+    words: tuple[str, ...]
+    comment: bool
+    trims_left: bool
+    trims_right: bool
+    end: int
+
+    def __str__(self) -> str:
+        """The action as it is quoted in messages: on one line, shortened."""
+        text = " ".join(self.words)
+        return "{{" + (text if len(text) <= _QUOTED_LENGTH else f"{text[:_QUOTED_LENGTH]}…") + "}}"
+
+
+@dataclass(slots=True)
+class _OpenIf:
+    """An `if` that waits for its `end`; `body` is the branch being filled."""
+
+    line: int
+    node: nodes.If
+    body: list[nodes.Node]
+    has_else: bool = False
+
+
+class Template:
+    """A translated template.
+
+    Attributes:
+        variables: The names it uses, without their leading dot.
+    """
+
+    __slots__ = ("_render", "variables")
+
+    def __init__(self, template: jinja2.Template, variables: frozenset[str]) -> None:
+        self._render = template.render
+        self.variables = variables
+
+    def render(self, **values: str | int | bool) -> str:
+        """The text with the values put in as they stand; `true` and `false` as Go writes them.
+
+        Names that the template does not use are ignored.
+
+        Raises:
+            jinja2.UndefinedError: When a variable of a branch that is taken has no value.
+        """
+        return self._render(values)
+
+
+def compile_template(key: str, source: str) -> Template:
+    """Translate the template of one setting.
+
+    Args:
+        key: Its key in `[prompt_templates]`, one of `VARIABLES`.
+        source: The template as the user wrote it.
+
+    Raises:
+        TemplateError: When it cannot be translated, or names unknown variables (one problem for each).
+            Every problem's key is `prompt_templates.<key>`.
+        KeyError: When `key` is not one of `VARIABLES`.
+    """
+    known = VARIABLES[key]
+    builder = _Builder()
+    try:
+        for part in _scan(source):
+            builder.add(part)
+        body = builder.finish()
+    except _SyntaxProblem as problem:
+        raise _template_error(key, [str(problem)]) from None
+    unknown = [(name, line) for name, line in builder.variables.items() if name not in known]
+    if unknown:
+        raise _template_error(key, [_unknown_variable(name, line, known) for name, line in unknown])
+    tree = nodes.Template(body)
+    tree.set_lineno(1).set_environment(_ENVIRONMENT)
+    return Template(_ENVIRONMENT.from_string(tree), frozenset(builder.variables))
+
+
+def _template_error(key: str, messages: list[str]) -> TemplateError:
+    return TemplateError("template", tuple(Problem(f"prompt_templates.{key}", text) for text in messages))
+
+
+def _unknown_variable(name: str, line: int, known: frozenset[str]) -> str:
+    by_folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    hint = f"did you mean .{by_folded[near[0]]}? " if near else ""
+    allowed = ", ".join(f".{each}" for each in sorted(known))
+    return f"line {line}: unknown variable .{name}; {hint}allowed here: {allowed}"
+
+
+def _as_go_prints(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+_ENVIRONMENT: Final = SandboxedEnvironment(
+    undefined=StrictUndefined, autoescape=False, finalize=_as_go_prints, cache_size=0
+)
+# A template has its values and nothing else; it also spares each render a merge of two namespaces.
+_ENVIRONMENT.globals.clear()
+
+
+def _scan(source: str) -> Iterator[str | _Action]:
+    """Split a template into literal text, already trimmed, and actions."""
+    position, trim = 0, False
+    while opened := _OPEN.search(source, position):
+        action = _action(source, opened)
+        text = source[position : opened.start()]
+        text = text.lstrip(_SPACE) if trim else text
+        yield text.rstrip(_SPACE) if action.trims_left else text
+        yield action
+        position, trim = action.end, action.trims_right
+    text = source[position:]
+    yield text.lstrip(_SPACE) if trim else text
+
+
+def _action(source: str, opened: re.Match[str]) -> _Action:
+    line = source.count("\n", 0, opened.start()) + 1
+    begin = opened.end()
+    if opened["comment"]:
+        closed = source.find("*/", begin)
+        if closed < 0:
+            raise _SyntaxProblem(line, "the comment opened with {{/* is never closed with */}}")
+        begin = closed + len("*/")
+    end = source.find("}}", begin)
+    inside = source[begin:end]
+    if end < 0 or (not opened["comment"] and "{{" in inside):
+        raise _SyntaxProblem(line, "the action opened with {{ is never closed with }}")
+    trims_right = _TRIM_AT_END.search(inside) is not None
+    words = tuple((inside[:-1] if trims_right else inside).split())
+    if opened["comment"] and words:
+        raise _SyntaxProblem(line, "a comment must fill its action: {{/* comment */}}")
+    return _Action(
+        line=line,
+        words=words,
+        comment=opened["comment"] is not None,
+        trims_left=opened["trim"] is not None,
+        trims_right=trims_right,
+        end=end + len("}}"),
+    )
+
+
+class _Builder:
+    """Puts text and actions together into jinja2 nodes; notes the line where each variable is first used."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, int] = {}
+        self._root: list[nodes.Node] = []
+        self._open: list[_OpenIf] = []
+
+    def add(self, part: str | _Action) -> None:
+        """Append one part of the template."""
+        if isinstance(part, str):
+            self._append(nodes.Output([nodes.TemplateData(part)]))
+        elif not part.comment:
+            self._act(part)
+
+    def finish(self) -> list[nodes.Node]:
+        """The finished template's nodes."""
+        if self._open:
+            raise _SyntaxProblem(self._open[-1].line, "this {{if}} has no {{end}}")
+        return self._root
+
+    def _act(self, action: _Action) -> None:
+        match action.words:
+            case ["if", *condition]:
+                self._start_if(action, condition)
+            case ["else", *rest]:
+                self._start_else(action, rest)
+            case ["end"]:
+                self._innermost(action)
+                self._open.pop()
+            case [variable]:
+                self._append(nodes.Output([self._variable(action, variable)]))
+            case _:
+                raise _unsupported(action)
+
+    def _append(self, node: nodes.Node) -> None:
+        (self._open[-1].body if self._open else self._root).append(node)
+
+    def _innermost(self, action: _Action) -> _OpenIf:
+        if not self._open:
+            raise _SyntaxProblem(action.line, f"{action} without an {{{{if}}}} before it")
+        return self._open[-1]
+
+    def _start_if(self, action: _Action, condition: list[str]) -> None:
+        node = self._branch(action, condition)
+        self._append(node)
+        self._open.append(_OpenIf(action.line, node, node.body))
+
+    def _start_else(self, action: _Action, rest: list[str]) -> None:
+        innermost = self._innermost(action)
+        if innermost.has_else:
+            raise _SyntaxProblem(action.line, f"{action} after the {{{{else}}}} of the same {{{{if}}}}")
+        match rest:
+            case []:
+                innermost.has_else = True
+                innermost.body = innermost.node.else_
+            case ["if", *condition]:
+                branch = self._branch(action, condition)
+                innermost.node.elif_.append(branch)
+                innermost.body = branch.body
+            case _:
+                raise _unsupported(action)
+
+    def _branch(self, action: _Action, condition: list[str]) -> nodes.If:
+        if sum(1 + len(each.node.elif_) for each in self._open) >= _MAX_DEPTH:
+            raise _SyntaxProblem(action.line, f"more than {_MAX_DEPTH} branches within each other")
+        test: nodes.Expr
+        match condition:
+            case ["not", variable]:
+                test = nodes.Not(self._variable(action, variable))
+            case [variable]:
+                test = self._variable(action, variable)
+            case _:
+                raise _unsupported(action)
+        return nodes.If(test, [], [], [])
+
+    def _variable(self, action: _Action, word: str) -> nodes.Name:
+        variable = _VARIABLE.fullmatch(word)
+        if variable is None:
+            raise _unsupported(action)
+        self.variables.setdefault(variable[1], action.line)
+        return nodes.Name(variable[1], "load")
+
+
+def _unsupported(action: _Action) -> _SyntaxProblem:
+    return _SyntaxProblem(action.line, f"{action} is not supported; allowed: {_ALLOWED}")

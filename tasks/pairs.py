@@ -1,0 +1,30 @@
+"""Phase 3 as a Prefect task over a block of jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.core.generation.pairs import make_pairs
+from tasks.options import BlockFailedError, block_task
+
+if TYPE_CHECKING:
+    from tasks.core.blocks import Block
+    from tasks.core.models import Job
+    from tasks.core.run import Run
+    from tasks.core.session.session import Session
+
+
+@block_task("pairs")
+async def pairs(run: Run, session: Session, block: Block[Job]) -> dict[str, int]:
+    """Make the pairs of some jobs and hand them to the session; returns how many were kept and filtered.
+
+    Raises:
+        BlockFailedError: Some jobs failed.
+    """
+    outcome = run.results[block.key] = await make_pairs(run, block.items, session.keep)
+    if outcome.failures:
+        raise BlockFailedError(
+            f"{len(outcome.failures)} of {len(block.items)} jobs failed, "
+            f"the first with: {outcome.failures[0].message}"
+        )
+    return {"kept": outcome.kept, "filtered": outcome.filtered}

@@ -1,0 +1,34 @@
+"""Phase 2 as Prefect tasks: one for each block of subtopics, then one over the whole run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.core.generation.prompts import complete_prompts, write_prompts
+from tasks.options import BlockFailedError, block_task
+
+if TYPE_CHECKING:
+    from tasks.core.blocks import Block
+    from tasks.core.generation.prompts import Subtopic, SubtopicPrompts
+    from tasks.core.run import Run
+
+
+@block_task("prompts")
+async def prompts(run: Run, block: Block[Subtopic]) -> dict[str, int]:
+    """Ask for the prompts of some subtopics; returns how many came.
+
+    Raises:
+        BlockFailedError: Some subtopics have none.
+    """
+    found = run.results[block.key] = await write_prompts(run, block.items)
+    failed = sum(1 for entry in found if entry.failure)
+    if failed:
+        raise BlockFailedError(f"{failed} of {len(found)} subtopics have no prompts")
+    return {"prompts": sum(len(entry.prompts) for entry in found)}
+
+
+@block_task("complete prompts")
+async def completed_prompts(run: Run, block: Block[SubtopicPrompts]) -> dict[str, int]:
+    """Replace what is double over the whole run; returns how many prompts there are."""
+    found = run.results[block.key] = await complete_prompts(run, block.items)
+    return {"prompts": sum(len(entry.prompts) for entry in found)}

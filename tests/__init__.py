@@ -1,0 +1,1 @@
+"""Tests: `core` needs no Prefect, `flows` is end to end."""

@@ -1,0 +1,219 @@
+"""What several settings mean for each other, reported together with what is wrong in single ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.core.config import rules
+from tasks.core.config.load import load_config
+from tasks.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tasks.core.config.models import Config
+
+URL = "http://127.0.0.1:8000/v1"
+MAIN = {"models.main.base_url": URL, "models.main.model_name": "strong"}
+REJECTED = {"models.rejected.base_url": URL, "models.rejected.model_name": "weak"}
+JUDGE = {"models.judge.base_url": URL, "models.judge.model_name": "critic", "models.judge.enabled": True}
+TOPIC = {
+    "generation.main_topic": "Bridges",
+    "generation.num_subtopics": 4,
+    "generation.num_prompts_per_subtopic": 3,
+}
+
+
+def mode(name: str) -> dict[str, Any]:
+    return {"generation.dataset_mode": name}
+
+
+def load(*parts: dict[str, Any], text: str = "") -> Config:
+    given = {key: value for part in parts for key, value in part.items()}
+    return load_config(None, text=text, environ={}, overrides=given).config
+
+
+def problems(*parts: dict[str, Any], text: str = "") -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load(*parts, text=text)
+    return {
+        problem.key: problem.message.removesuffix(" (set on the command line)")
+        for problem in caught.value.problems
+    }
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "mo-dpo"])
+def test_a_rejected_model_is_needed_unless_the_mode_is_sft(name: str) -> None:
+    assert "models.rejected" in problems(TOPIC, MAIN, JUDGE, mode(name))
+    assert load(TOPIC, MAIN, mode("sft")).models.rejected is None
+
+
+def test_a_main_model_is_always_needed() -> None:
+    found = problems(TOPIC, REJECTED, mode("sft"))
+    assert found == {"models.main": "is missing; it needs base_url and model_name"}
+
+
+def test_an_enabled_judge_is_needed_for_mo_dpo() -> None:
+    found = problems(TOPIC, MAIN, REJECTED)
+    assert found == {
+        "models.judge": 'is missing; generation.dataset_mode = "mo-dpo" needs it with enabled = true'
+    }
+    found = problems(TOPIC, MAIN, REJECTED, JUDGE, {"models.judge.enabled": False})
+    assert found["models.judge"].startswith("is not enabled;")
+    judge = load(TOPIC, MAIN, REJECTED, JUDGE).models.judge
+    assert judge is not None
+    assert judge.enabled
+
+
+def test_an_enabled_judge_is_needed_for_judge_filtering() -> None:
+    filtering = {"judge_filtering.enabled": True}
+    found = problems(TOPIC, MAIN, mode("sft"), filtering)
+    assert found == {
+        "models.judge": "is missing; judge_filtering.enabled = true needs it with enabled = true"
+    }
+    assert load(TOPIC, MAIN, JUDGE, mode("sft"), filtering).judge_filtering.enabled
+
+
+def test_a_judge_that_is_off_needs_no_address() -> None:
+    assert load(TOPIC, MAIN, REJECTED, mode("dpo"), {"models.judge.enabled": False}).models.judge is None
+    assert "models.judge" in problems(TOPIC, MAIN, REJECTED, mode("mo-dpo"), {"models.judge.enabled": False})
+
+
+def test_rules_are_reported_beside_broken_settings() -> None:
+    broken = {
+        "generation.num_subtopics": 0,
+        "models.main.temperature": 9,
+        "provider_rate_limits": {"openia": True},
+    }
+    template = {"prompt_templates.chosen_generation": "{{.Story}}"}
+    context = {"models.main.context_size": 100, "models.main.max_output_tokens": 101}
+    found = problems(TOPIC, MAIN, mode("dpo"), broken, template, context)
+    assert set(found) == {
+        "generation.num_subtopics",
+        "models.main.temperature",
+        "provider_rate_limits.openia",
+        "models.rejected",
+        "models.main.context_size",
+        "prompt_templates.chosen_generation",
+    }
+
+
+def test_no_rule_judges_a_broken_setting() -> None:
+    broken = {"generation.dataset_mode": "ppo", "models.main.context_size": "small"}
+    assert set(problems(TOPIC, MAIN, broken, {"models.main.max_output_tokens": 10**6})) == set(broken)
+
+
+def test_a_section_that_is_none_breaks_nothing_else() -> None:
+    found = problems(TOPIC, MAIN, mode("dpo"), text="models = 3\noutput = 'x'\nprompt_templates = []")
+    assert set(found) == {"models.rejected", "output", "prompt_templates"}
+
+
+@pytest.mark.parametrize("role", ["main", "rejected", "judge"])
+def test_a_context_holds_at_least_the_answer(role: str) -> None:
+    models = TOPIC | MAIN | REJECTED | JUDGE
+    sizes = {f"models.{role}.context_size": 100, f"models.{role}.max_output_tokens": 100}
+    load(models, sizes)
+    found = problems(models, sizes, {f"models.{role}.context_size": 99})
+    expected = f"is 99; allowed: models.{role}.max_output_tokens (100) or more"
+    assert found == {f"models.{role}.context_size": expected}
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("generation.num_subtopics", 10_000),
+        ("generation.num_prompts_per_subtopic", 10_000),
+        ("generation.concurrency", 1024),
+    ],
+)
+def test_upper_limits_can_be_lifted(key: str, most: int) -> None:
+    models = TOPIC | MAIN | mode("sft")
+    lifted = {"generation.disable_validation_limits": True}
+    load(models, {key: most})
+    assert f"allowed: 1 to {most}, or up to" in problems(models, {key: most + 1})[key]
+    load(models, {key: most + 1}, lifted)
+    assert set(problems(models, {key: 0}, lifted)) == {key}
+    assert set(problems(models, {key: 2**31}, lifted)) == {key}
+
+
+def test_a_providers_limit_is_found_by_name_or_by_base_url() -> None:
+    limits = {"openai": 0, f"{URL}/": 7, "https://api.together.xyz/v1": 9}
+    config = load(TOPIC, MAIN, mode("sft"), {"provider_rate_limits": limits})
+    assert config.provider_rate_limits == {"openai": 0, URL: 7, "together": 9}
+
+
+@pytest.mark.parametrize(
+    ("limits", "key", "expected"),
+    [
+        ({"OpenAi": 1}, "provider_rate_limits.OpenAi", "did you mean openai?"),
+        ({"zzz": 1}, "provider_rate_limits.zzz", "allowed: openai, nvidia"),
+        ({"openai": -1}, "provider_rate_limits.openai", "is -1; allowed: 0 or more"),
+        ({"openai": 1.5}, "provider_rate_limits.openai", "must be a whole number"),
+        ({"http://other/v1": 1}, "provider_rate_limits.'http://other/v1'", "is the base_url of no model"),
+        ({"http://u:hidden@h/": 1}, "provider_rate_limits.(hidden)", "must not hold a user name or password"),
+        ({URL: 1, f"{URL}/": 1}, f"provider_rate_limits.'{URL}/'", "is the same provider as"),
+    ],
+)
+def test_names_and_limits_of_providers(limits: dict[str, Any], key: str, expected: str) -> None:
+    found = problems(TOPIC, MAIN, mode("sft"), {"provider_rate_limits": limits})
+    assert set(found) == {key}
+    assert expected in found[key]
+    assert "hidden@" not in str(found)
+
+
+def test_burst_percent_may_stand_in_the_table_of_limits() -> None:
+    table = "[provider_rate_limits]\nopenai = 5\nprovider_burst_percent = 20\n"
+    config = load(TOPIC, MAIN, mode("sft"), text=table)
+    assert (config.provider_burst_percent, config.provider_rate_limits) == (20, {"openai": 5})
+    assert load(TOPIC, MAIN, mode("sft"), text=f"provider_burst_percent = 20\n{table}") == config
+    found = problems(TOPIC, MAIN, mode("sft"), text=f"provider_burst_percent = 30\n{table}")
+    assert "keep one" in found["provider_burst_percent"]
+    overridden = load(TOPIC, MAIN, mode("sft"), {"provider_burst_percent": 30}, text=table)
+    assert overridden.provider_burst_percent == 30
+
+
+@pytest.mark.parametrize("key", ["chosen_generation", "subtopic_system_prompt", "judge_rubric"])
+def test_templates_are_translated_before_the_first_call(key: str) -> None:
+    found = problems(TOPIC, MAIN, mode("sft"), {f"prompt_templates.{key}": "{{.Unknown}}"})
+    assert ".Unknown" in found[f"prompt_templates.{key}"]
+
+
+def test_a_template_that_is_needed_must_not_be_empty() -> None:
+    empty = {"prompt_templates.rejected_generation": " ", "prompt_templates.judge_rubric": ""}
+    load(TOPIC, MAIN, mode("sft"), empty)
+    assert set(problems(TOPIC, MAIN, REJECTED, JUDGE, empty)) == set(empty)
+    load(TOPIC, MAIN, mode("sft"), {"prompt_templates.judge_system_prompt": ""})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"judge_filtering.enabled": True}, "judge_filtering.enabled has no effect in mode mo-dpo"),
+        (mode("dpo"), "models.judge.enabled has no effect in mode dpo"),
+        ({"models.judge.use_streaming": True}, "models.judge.use_streaming has no effect"),
+        (
+            {"models.rejected.structure_temperature": 0.1},
+            "models.rejected.structure_temperature has no effect",
+        ),
+        ({"models.rejected.use_json_mode": True}, "models.rejected.use_json_mode has no effect"),
+        ({"models.main.judge_timeout_seconds": 5}, "models.main.judge_timeout_seconds has no effect"),
+        ({"generation.sft_format": "alpaca"}, "generation.sft_format has no effect"),
+        ({"generation.include_topic_columns": False}, "generation.include_topic_columns has no effect"),
+        ({"generation.reasoning_capture_rejected": True}, "has no effect without enable_reasoning_capture"),
+    ],
+)
+def test_settings_without_effect_are_named(given: dict[str, Any], expected: str) -> None:
+    assert rules.warnings(load(TOPIC, MAIN, REJECTED, JUDGE)) == ()
+    (warning,) = rules.warnings(load(TOPIC, MAIN, REJECTED, JUDGE, given))
+    assert expected in warning
+
+
+def test_settings_with_an_effect_are_not_named() -> None:
+    given = {
+        "generation.sft_format": "alpaca",
+        "generation.include_topic_columns": False,
+        "judge_filtering.enabled": True,
+        "models.main.structure_temperature": 0.1,
+        "models.judge.structure_temperature": 0.1,
+    }
+    assert rules.warnings(load(TOPIC, MAIN, JUDGE, mode("sft"), given)) == ()

@@ -1,0 +1,145 @@
+"""API keys: where they are found, and that nothing ever shows one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core.config.models import ModelConfig
+from tasks.core.errors import ConfigError, UsageError
+from tasks.core.secrets import Keys, read_env_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import SecretStr
+
+
+def model(url: str) -> ModelConfig:
+    return ModelConfig(base_url=url, model_name="m")
+
+
+def value(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def env_problems(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_env_file(path, required=False)
+    assert caught.value.source == str(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_an_env_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "# keys\nexport OPENAI_API_KEY=sk-1\nAPI_KEY='a # b'\n\nEMPTY=\n"
+        "DOLLAR=$API_KEY ${API_KEY}\nAPI_KEY=last\n"
+    )
+    assert read_env_file(path, required=True) == {
+        "OPENAI_API_KEY": "sk-1",
+        "API_KEY": "last",
+        "EMPTY": "",
+        "DOLLAR": "$API_KEY ${API_KEY}",
+    }
+
+
+def test_only_an_env_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
+    assert read_env_file(tmp_path / ".env", required=False) == {}
+    with pytest.raises(UsageError, match="does not exist"):
+        read_env_file(tmp_path / ".env", required=True)
+    with pytest.raises(UsageError, match="is a folder"):
+        read_env_file(tmp_path, required=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "HOME"),
+        *("USER", "SHELL", "TMPDIR", "TMP", "TEMP"),
+    ],
+)
+def test_an_env_file_does_not_decide_what_is_run(name: str, tmp_path: Path) -> None:
+    (found,) = env_problems(tmp_path / ".env", f"API_KEY=x\n{name}=/hidden\n")
+    assert found.startswith(f"{name}: ")
+    assert "hidden" not in found
+
+
+def test_malformed_lines_are_numbered_and_not_shown(tmp_path: Path) -> None:
+    text = 'API_KEY=x\n\n\nsk-hidden\nA="hidden\nB = ok\nC hidden=1\n'
+    assert env_problems(tmp_path / ".env", text) == [
+        "line 4 is not of the form NAME=value",
+        "line 5 is not of the form NAME=value",
+        "line 7 is not of the form NAME=value",
+    ]
+
+
+def test_an_env_file_that_is_not_text_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(b"API_KEY=hidden\nX=\xff\n")
+    with pytest.raises(ConfigError, match="line 2") as caught:
+        read_env_file(path, required=True)
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+        ("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY"),
+        ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+        ("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+        ("https://llm.chutes.ai/v1", "CHUTES_API_KEY"),
+        ("https://ai.nahcrof.com/v2", "NAHCROF_API_KEY"),
+        ("http://127.0.0.1:8000/v1", "API_KEY"),
+        ("https://evil.com/openai.com", "API_KEY"),
+    ],
+)
+def test_a_model_gets_the_key_of_its_provider(url: str, name: str) -> None:
+    everything = {
+        variable: f"value of {variable}"
+        for variable in (
+            *("OPENAI_API_KEY", "NVIDIA_API_KEY", "ANTHROPIC_API_KEY", "TOGETHER_API_KEY"),
+            *("CHUTES_API_KEY", "NAHCROF_API_KEY", "API_KEY"),
+        )
+    }
+    assert value(Keys(everything, {}).for_model(model(url))) == f"value of {name}"
+    assert value(Keys({"API_KEY": "generic"}, {}).for_model(model(url))) == "generic"
+    assert Keys({}, {}).for_model(model(url)) is None
+
+
+def test_the_environment_wins_and_empty_is_unset() -> None:
+    url = "https://api.openai.com/v1"
+    assert value(Keys({"OPENAI_API_KEY": "a"}, {"OPENAI_API_KEY": "b"}).for_model(model(url))) == "a"
+    assert value(Keys({"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": "b"}).for_model(model(url))) == "b"
+    assert value(Keys({"OPENAI_API_KEY": "", "API_KEY": "g"}, {}).for_model(model(url))) == "g"
+
+
+@pytest.mark.parametrize("name", ["HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN"])
+def test_the_hub_token_has_three_names(name: str) -> None:
+    assert value(Keys({}, {name: "hf"}).hub_token()) == "hf"
+    assert Keys({name: ""}, {}).hub_token() is None
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=12))
+def test_a_key_is_never_shown(secret: str) -> None:
+    keys = Keys({"OPENAI_API_KEY": secret, "HF_TOKEN": secret}, {"API_KEY": secret})
+    found = keys.for_model(model("https://api.openai.com/v1"))
+    assert value(found) == secret
+    assert repr(keys) == "Keys(OPENAI_API_KEY, API_KEY, HF_TOKEN)"
+    assert "**" in str(found)
+
+
+@pytest.mark.parametrize("bad", ["hidden\n", "hid\rden", "hidden\x00", "hidden\u00e9", "\u201chidden\u201d"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(bad: str) -> None:
+    keys = Keys({"API_KEY": bad, "HF_TOKEN": bad}, {})
+    with pytest.raises(UsageError, match=r"^API_KEY holds") as caught:
+        keys.for_model(model("http://127.0.0.1/v1"))
+    with pytest.raises(UsageError, match=r"^HF_TOKEN holds"):
+        keys.hub_token()
+    assert "hid" not in str(caught.value)
