@@ -31,6 +31,9 @@ _TAIL_BYTES = 4096
 _POLL_SECONDS = 0.1
 
 _SERVER_SETTINGS: Mapping[str, str] = {
+    # Its terminal is the log, which says why a server did not start.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR",
     # Nobody looks at it while it runs; afterwards `prefect server start` with this home shows all runs.
     "PREFECT_SERVER_UI_ENABLED": "false",
     # 1.4 s of a first start, for block types that a run does not use.
@@ -204,13 +207,13 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
         timeout: The bound in seconds.
 
     Returns:
-        Whether at least `expected` task runs are recorded in a final state. When not, leave by
-        `os._exit`: Prefect would hold up the exit with its queue for as long as the server is gone.
+        Whether at least `expected` task runs are recorded in a final state.
     """
     try:
         async with asyncio.timeout(timeout):
-            await _drain(timeout)
-            while await _recorded(flow_run_ids) < expected:
+            await _drain()
+            # The recorder tells nobody when it has written: it can only be asked.
+            while await _recorded(flow_run_ids) < expected:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         logger.warning("not all task runs were recorded within %g s", timeout)
@@ -221,7 +224,8 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
     return True
 
 
-async def _drain(timeout: float) -> None:  # noqa: ASYNC109 - Prefect's own bound, which leaves its workers alone
+async def _drain() -> None:
+    """Send the events and logs that the client has queued; its workers start again when there are more."""
     # Prefect is imported when the environment is complete, and long after the server was started.
     from prefect.events.worker import EventsWorker  # noqa: PLC0415
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
@@ -229,7 +233,7 @@ async def _drain(timeout: float) -> None:  # noqa: ASYNC109 - Prefect's own boun
     for worker in (EventsWorker, APILogWorker):
         # "Still processing items" is what we are waiting for.
         logging.getLogger(worker.__name__).setLevel(logging.ERROR)
-        waiting = worker.drain_all(timeout=timeout)
+        waiting = worker.drain_all()
         if asyncio.iscoroutine(waiting):
             await waiting
 

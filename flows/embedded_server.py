@@ -33,7 +33,9 @@ class _Server(uvicorn.Server):
     """Uvicorn, with one start at a time in a home: two that migrate one new database would both fail."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        with Path(os.environ["PREFECT_HOME"], "start.lock").open("w") as lock, _one_processor():
+        # Blocking the loop is meant: there is nothing else on it yet.
+        lock_file = Path(os.environ["PREFECT_HOME"], "start.lock")
+        with lock_file.open("w") as lock, _one_processor():  # noqa: ASYNC230 - as above
             fcntl.flock(lock, fcntl.LOCK_EX)
             await super().startup(sockets)
 

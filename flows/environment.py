@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Setting to value. The variable is the name in capitals after PREFECT_, with `_` for the dots.
 DEFAULTS: Mapping[str, str] = {
-    # Nothing is sent to the makers of Prefect: not by a server started here, nor by a browser shown its UI ...
+    # Nothing is sent to the makers of Prefect: not by a server started here nor by its pages ...
     "server.analytics_enabled": "false",
     "server.ui.show_promotional_content": "false",
     # ... nor as spans and machine figures that only their cloud collects.
@@ -33,15 +33,21 @@ DEFAULTS: Mapping[str, str] = {
     "server.services.task_run_recorder.batch_size": "200",
     # With batches, the last task runs of a flow wait for this: whole seconds, and never 0 (a busy loop).
     "server.services.task_run_recorder.flush_interval": "1",
-    # The terminal belongs to the program's own progress; the runs' logs still reach the server.
-    "logging.handlers.console.level": "WARNING",
-    # "Finished in state Completed()", said once for every task run, is what the task run itself records.
-    "logging.loggers.prefect_task_runs.level": "WARNING",
     # Library code logs outside of flows too; that is no mistake to warn about.
     "logging.to_api.when_missing_flow": "ignore",
     # A result is stored only by a task that says so, and never pickled: reading a pickle runs what it holds.
     "results.persist_by_default": "false",
     "results.default_serializer": "json",
+}
+
+# The same, unless the user asks for a level of logging.
+QUIET: Mapping[str, str] = {
+    # The terminal belongs to the program's own reports: a Ctrl+C alone would print two errors for each task
+    # run in flight. The logs of runs still reach the server.
+    "logging.handlers.console.level": "CRITICAL",
+    "internal.logging_level": "CRITICAL",
+    # "Finished in state Completed()", sent once for every task run, is what the task run itself records.
+    "logging.loggers.prefect_task_runs.level": "WARNING",
 }
 
 
@@ -56,12 +62,13 @@ def set_defaults(home: Path) -> None:
 
     Raises:
         RuntimeError: `prefect` is imported already, and would not see the settings.
-        UsageError: A file with Prefect settings is not valid TOML.
+        UsageError: A file with Prefect settings cannot be read, or is not valid TOML.
     """
     if "prefect" in sys.modules:
         raise RuntimeError("flows.environment.set_defaults() must run before prefect is imported")
     sources = _Sources.read()
-    for name, value in DEFAULTS.items():
+    defaults = DEFAULTS if sources.get("logging.level") else {**DEFAULTS, **QUIET}
+    for name, value in defaults.items():
         if sources.get(name) is None:
             os.environ[_variable(name)] = value
     # The client's own switch, honoured by other tools as well; it is no setting of Prefect's.
@@ -74,7 +81,7 @@ def configured_api_url() -> str | None:
     """The URL of the Prefect API that the user configured, or None when there is none.
 
     Raises:
-        UsageError: A file with Prefect settings is not valid TOML.
+        UsageError: A file with Prefect settings cannot be read, or is not valid TOML.
     """
     url = _Sources.read().get("api.url")
     return str(url) if url else None
@@ -82,7 +89,7 @@ def configured_api_url() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What the user configured, in Prefect's order: variables by name first, then tables, then the profile."""
+    """What the user configured, in Prefect's order: the variables, the tables, the active profile."""
 
     environment: Mapping[str, str | None]
     dotenv: Mapping[str, str | None]
@@ -135,8 +142,8 @@ def _toml(path: Path) -> Mapping[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML, and Prefect reads its settings there: {error}") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: Prefect's settings cannot be read there: {error}") from error
 
 
 def _at(table: Mapping[str, Any], name: str) -> Any:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 ONE_EACH = 300
 """Up to so many pairs, each is a block of its own: one task run a pair."""
 
-MOST_PAIR_BLOCKS = 200
-MOST_PROMPT_BLOCKS = 50
+MOST_PAIR_BLOCKS = 64
+MOST_PROMPT_BLOCKS = 16
 """More task runs of a phase would be paid for in Prefect's server: 7 ms each here, 20 ms there."""
 
 _Item = TypeVar("_Item")

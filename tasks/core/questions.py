@@ -65,6 +65,7 @@ class Questions:
             key: compile_template(key, getattr(config.prompt_templates, key))
             for keys in _TEMPLATES.values()
             for key in keys
+            if getattr(config.prompt_templates, key)
         }
         self._parameters: dict[tuple[Purpose, bool], dict[str, Any]] = {}
         self._first_sample = config.generation.seed * SEED_STRIDE
@@ -113,7 +114,8 @@ class Questions:
         user = self._templates[user_key].render(**values)
         if suffix:
             user = f"{user}\n\n{suffix}"
-        system = self._templates[system_key].render(**values)
+        # Mostly there is none, and rendering nothing costs as much as rendering something.
+        system = self._templates[system_key].render(**values) if system_key in self._templates else ""
         model = model_for(self._config, purpose)
         return ChatRequest(
             purpose=purpose,

@@ -1,4 +1,4 @@
-"""For each case on stdin: the API URL as we read it, and as Prefect itself does. Run in a process of its own."""
+"""For each case on stdin: the API URL as we read it, and as Prefect does. A process of its own."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ def main() -> None:
     server.start()
     if sys.argv[2] == "ready":
         server.wait_ready()
-    print(server.pid, flush=True)
+    sys.stdout.write(f"{server.pid}\n")
+    sys.stdout.flush()
     signal.pause()
 
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """`_quick_flow.py HOME COUNT`: prints `[[settled, {state name: task runs}], ...]`."""
+    """`_quick_flow.py HOME COUNT`: writes `[[settled, {state name: task runs}], ...]`."""
     home, count = Path(sys.argv[1]), int(sys.argv[2])
     set_defaults(home)
     with EmbeddedServer(home) as server:
         os.environ.update(server.client_settings)
         quick_flow = _flow(home / "results")
         server.wait_ready()
-        print(json.dumps(asyncio.run(_twice(quick_flow, count))))
+        json.dump(asyncio.run(_twice(quick_flow, count)), sys.stdout)
 
 
 def _flow(results: Path) -> Callable[[int], Awaitable[str]]:

@@ -65,7 +65,7 @@ def test_two_servers_on_one_new_home_answer_and_leave_nothing(tmp_path: Path) ->
             assert status(url, "/health") == HTTPStatus.OK
             assert status(url, "/admin/settings") == HTTPStatus.UNAUTHORIZED
             # A server on all addresses would answer here too.
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.2", urlsplit(url).port or 0), timeout=5)
         assert urls[0] != urls[1]
     for pid, url in zip(pids, urls, strict=True):
@@ -142,7 +142,7 @@ def test_a_configured_server_is_found_where_prefect_finds_it(tmp_path: Path) -> 
         ".env": "PREFECT_API_URL=http://dotenv/api\n",
     }
     for modified, (name, text) in enumerate(files.items()):
-        folder = tmp_path / name.strip(".")
+        folder = tmp_path / f"only {name}"
         folder.mkdir()
         (folder / name).write_text(text)
         os.utime(folder / name, (modified, modified))
@@ -156,9 +156,9 @@ def test_a_configured_server_is_found_where_prefect_finds_it(tmp_path: Path) -> 
         (here, {"PREFECT_PROFILE": "missing"}, None),
         (here, {"PREFECT_HOME": str(tmp_path / "other")}, None),
         (here, {"PREFECT_PROFILES_PATH": str(tmp_path / "nowhere.toml")}, None),
-        (str(tmp_path / "pyproject.toml"), {}, "http://pyproject/api"),
-        (str(tmp_path / "prefect.toml"), {}, "http://toml/api"),
-        (str(tmp_path / "env"), {}, "http://dotenv/api"),
+        (str(tmp_path / "only pyproject.toml"), {}, "http://pyproject/api"),
+        (str(tmp_path / "only prefect.toml"), {}, "http://toml/api"),
+        (str(tmp_path / "only .env"), {}, "http://dotenv/api"),
         (str(tmp_path / "work"), {}, "http://dotenv/api"),
         (str(tmp_path / "work"), {"PREFECT_API_URL": "http://environment/api"}, "http://environment/api"),
         (here, {"prefect_api_url": "http://lower/api"}, "http://lower/api"),
@@ -195,10 +195,12 @@ def test_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.delitem(sys.modules, "prefect", raising=False)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["PREFECT_RESULTS_DEFAULT_SERIALIZER"] = "compressed/json"
+    os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
     Path("prefect.toml").write_text("[server]\nanalytics_enabled = true\n")
     set_defaults(tmp_path)
     assert os.environ["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "compressed/json"
     assert "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ
+    assert "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
     assert os.environ["DO_NOT_TRACK"] == "1"
 
 

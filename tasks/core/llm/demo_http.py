@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,7 @@ MAX_BODY = 16 * 1024 * 1024
 
 _TOO_LARGE = f"the body is over {MAX_BODY} bytes"
 _MAX_HEAD = 64 * 1024
-# So long may a peer still send after its last answer. Closing at once would reset the connection, and the
-# peer might lose an answer that it has not read yet.
+# Closing at once could reset the connection, and the peer lose an answer that it has not read yet.
 _LINGER_SECONDS = 2.0
 _REQUEST_LINE = re.compile(r"([!-~]+) ([!->@-~]+)(?:\?[!-~]*)? (HTTP/1\.[01])")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -92,7 +91,6 @@ class RequestParser:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._searched = 0
         self._head: Request | None = None
         self._chunks = bytearray()
         self._continue_due = False
@@ -127,15 +125,13 @@ class RequestParser:
         buffer = self._buffer
         while buffer.startswith(b"\r\n"):  # empty lines before a request are to be ignored
             del buffer[:2]
-        end = buffer.find(b"\r\n\r\n", self._searched)
+        end = buffer.find(b"\r\n\r\n")
         if end > _MAX_HEAD or (end < 0 and len(buffer) > _MAX_HEAD):
             raise HttpError(431, f"the request's head is over {_MAX_HEAD} bytes")
         if end < 0:
-            self._searched = max(0, len(buffer) - 3)
             return None
         head = _parse_head(buffer[:end].decode("latin-1"))
         del buffer[: end + 4]
-        self._searched = 0
         self._head = head
         self._continue_due = head.headers.get("expect", "").lower() == "100-continue"
         return head
@@ -182,20 +178,24 @@ class RequestParser:
 
 def _parse_head(text: str) -> Request:
     request_line, *lines = text.split("\r\n")
-    match = _REQUEST_LINE.fullmatch(request_line)
-    if match is None:
+    if not (match := _REQUEST_LINE.fullmatch(request_line)):
         raise HttpError(400, "malformed request line")
     method, path, version = match.groups()
     headers: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            raise HttpError(400, "malformed header")
-        name, value = name.lower(), value.strip()
+        name, value = _parse_header(line)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     # An answer to HEAD has no body: closing spares every other place to know it.
     closes = version == "HTTP/1.0" or method == "HEAD" or headers.get("connection", "").lower() == "close"
     return Request(method, path, headers, _body_length(headers), not closes)
+
+
+@lru_cache(maxsize=256)  # most lines are the same in all requests of a client
+def _parse_header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not name or name != name.strip():
+        raise HttpError(400, "malformed header")
+    return name.lower(), value.strip()
 
 
 def _body_length(headers: dict[str, str]) -> int | None:

@@ -68,10 +68,14 @@ class CheckpointState:
         inner = [part[1:-1].strip(b"\n") for part in parts]
         return b"{\n" + b",\n".join(inner) + b"\n}"
 
+    @property
+    def content(self) -> tuple[bool, bool]:
+        """Whether the subtopics and the prompts are there; while it stays, the fixed part does."""
+        return self.phase is not Phase.SUBTOPICS, self.phase in {Phase.PAIRS, Phase.COMPLETE}
+
     def fixed_part(self) -> bytes:
         """The subtopics and prompts as JSON: most of the file."""
-        generated = self.phase is not Phase.SUBTOPICS
-        prompted = self.phase in {Phase.PAIRS, Phase.COMPLETE}
+        generated, prompted = self.content
         jobs = [
             {"ID": job.id, "MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
             for job in self.jobs
@@ -136,6 +140,7 @@ class CheckpointWriter:
         self._interval = interval
         self._unsaved = 0
         self._fixed: bytes | None = None
+        self._fixed_for = self.state.content
         self._wake = asyncio.Event()
         # Held while a file is written: whoever waits for it renders its state after that, so that the
         # newest state lands last.
@@ -159,7 +164,6 @@ class CheckpointWriter:
         """Write the state now: at the end of a phase, and last of all at the end of the run."""
         if not self._enabled:
             return
-        self._fixed = None
         await self._write()
 
     def close(self) -> None:
@@ -178,8 +182,8 @@ class CheckpointWriter:
         """Write the file in a worker thread; returns the seconds that it took."""
         async with self._writing:
             started = time.perf_counter()
-            if self._fixed is None:
-                self._fixed = self.state.fixed_part()
+            if self._fixed is None or self._fixed_for != self.state.content:
+                self._fixed, self._fixed_for = self.state.fixed_part(), self.state.content
             content = self.state.render(time.time(), self._fixed)
             try:
                 await asyncio.to_thread(files.write, self._path, content)
