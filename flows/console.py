@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -25,11 +26,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Console:
-    """The counters and the stop switch of one run, and its summary once it went through."""
+    """The counters and the stop switch of one run.
 
-    summary: Summary | None = None
+    Attributes:
+        progress: The counters.
+        stop: The switch.
+        seed: The seed that the run uses, once it is known; `--fresh` draws it.
+        summary: The run's summary, once it went through.
+    """
 
     def __init__(self) -> None:
+        self.seed: int | None = None
+        self.summary: Summary | None = None
         self.progress = Progress()
         self.stop = Stop()
 
@@ -39,6 +47,9 @@ class Console:
 
         The first lets calls in flight finish for `GRACE_SECONDS`, then cancels the current task.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Signals reach the main thread alone; whoever runs there decides.
+            return
         loop = asyncio.get_running_loop()
         work = asyncio.current_task()
         before = {number: signal.getsignal(number) for number in SIGNALS}

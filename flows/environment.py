@@ -51,7 +51,7 @@ QUIET: Mapping[str, str] = {
 }
 
 
-def set_defaults(home: Path) -> None:
+def set_defaults(home: Path) -> Path:
     """Set the settings that the user left open, as environment variables of this process.
 
     Without a configured server and without a PREFECT_HOME of the user's, PREFECT_HOME becomes `home`, so
@@ -59,6 +59,9 @@ def set_defaults(home: Path) -> None:
 
     Args:
         home: The folder for the embedded server's data; need not exist.
+
+    Returns:
+        Prefect's home: the user's own, else `home`.
 
     Raises:
         RuntimeError: `prefect` is imported already, and would not see the settings.
@@ -73,8 +76,11 @@ def set_defaults(home: Path) -> None:
             os.environ[_variable(name)] = value
     # The client's own switch, honoured by other tools as well; it is no setting of Prefect's.
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    if not sources.get("api.url") and not sources.get("home"):
-        os.environ["PREFECT_HOME"] = str(home.absolute())
+    own = sources.get("home")
+    if own or sources.get("api.url"):
+        return Path(own).expanduser() if own else home
+    os.environ["PREFECT_HOME"] = str(home.absolute())
+    return home
 
 
 def configured_api_url() -> str | None:

@@ -60,6 +60,7 @@ async def generate(
     """
     order = take_order(config, settings, env_file=env_file, overrides=overrides, fresh=fresh)
     console = current.get(None) or Console()
+    console.seed = order.config.generation.seed
     with console.signals():
         async with opened(order, console) as (run, session), display.shown(console.progress):
             for warning in order.warnings:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import resource
+import shlex
 import sys
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from flows.console import Console, current
 from flows.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.embedded import EmbeddedServer, settle
 from flows.opening import take_order
-from flows.terminal import say, show_records
-from tasks.core.errors import RunInterrupted, VellumforgeError
+from flows.terminal import PROGRAM, say, show_records
+from tasks.core.errors import PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.llm.demo import Behaviour, DemoServer
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def run_here(
         parameters |= {"config": config, "overrides": dict(overrides)}
     show_records(verbose=verbose)
     _allow_many_connections()
-    home = Path(settings.output.folder) / HOME
-    environment.set_defaults(home)
+    home = environment.set_defaults(Path(settings.output.folder) / HOME)
     server = None if environment.configured_api_url() else EmbeddedServer(home)
     with server or nullcontext():
         if server is not None:
@@ -84,6 +84,9 @@ def run_here(
         if server is not None:
             server.wait_ready()
         ending = asyncio.run(_run(generate, parameters, overrides if demo else None, show))
+    if isinstance(ending.error, PhaseError | UnfinishedError | RunInterrupted):
+        again = _again(demo=demo, config=config, env_file=env_file, overrides=overrides, seed=ending.seed)
+        ending.error.add_note(f"to go on, paying only for what is missing: {again}")
     if not ending.recorded:
         # A regular exit would wait for Prefect's queue, which nobody takes any more.
         code = say(ending.error) if ending.error else 0
@@ -99,6 +102,7 @@ class _Ending:
     """How a run ended, and whether Prefect recorded it."""
 
     error: VellumforgeError | None
+    seed: int | None
     recorded: bool
 
 
@@ -118,7 +122,8 @@ async def _run(
         error, flow_runs = await _end_of(generate, parameters, console)
     if console.summary is not None:
         show(console.summary)
-    return _Ending(error, await settle(flow_runs, console.progress.blocks, SETTLE_SECONDS))
+    recorded = await settle(flow_runs, console.progress.blocks, SETTLE_SECONDS)
+    return _Ending(error, console.seed, recorded)
 
 
 async def _end_of(
@@ -140,6 +145,19 @@ async def _end_of(
             return error, flow_runs
         raise
     return None, flow_runs
+
+
+def _again(
+    *, demo: bool, config: str, env_file: str | None, overrides: Mapping[str, Any], seed: int | None
+) -> str:
+    """The command that goes on with the same run, with the same seed."""
+    settings = dict(overrides) | ({"generation.seed": seed} if seed else {})
+    words = [PROGRAM, "run", *(["--demo"] if demo else ["--config", config])]
+    if env_file is not None:
+        words += ["--env-file", env_file]
+    for key, value in settings.items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
 
 
 def _import_flow() -> Any:

@@ -43,7 +43,7 @@ def show_json(summary: Summary) -> None:
 
 
 def say(error: VellumforgeError) -> int:
-    """Print what went wrong on standard error, each problem on a line; returns the exit code."""
-    for line in str(error).splitlines():
+    """Print what went wrong on standard error, each problem and note on a line; returns the exit code."""
+    for line in [*str(error).splitlines(), *getattr(error, "__notes__", [])]:
         print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - errors are shown here
     return error.exit_code

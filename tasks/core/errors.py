@@ -18,6 +18,7 @@ database in `llm/ledger.py`, the file system in `session/`.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -120,4 +121,5 @@ class RunInterrupted(VellumforgeError):  # noqa: N818 - an interruption is not a
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # per instance on purpose
-        super().__init__(f"interrupted by signal {signal_number}")
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name}; every answer that was paid for is in the ledger")

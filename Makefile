@@ -1,0 +1,42 @@
+# Everything runs from .venv, made here from the lock; nothing outside this folder is used or changed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO := $(BIN)/python -m flows.generate --demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check lint types layers benchmark lock clean
+
+demo: .venv/installed  ## write a small dataset with a model server of our own
+	@$(DEMO)
+
+test: .venv/installed  ## all tests
+	$(BIN)/python -m pytest
+
+check: lint types layers  ## all that is not a test
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+layers: .venv/installed
+	$(BIN)/lint-imports
+
+benchmark: .venv/installed  ## the table of the README
+	$(BIN)/python -m tests.benchmarks.pipeline
+
+lock: .venv/installed  ## the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
