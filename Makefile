@@ -37,6 +37,7 @@ clean:
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@# The lock is complete. pip's resolver takes sqlalchemy[asyncio] for unpinned (pypa/pip#9644), so it is not asked.
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

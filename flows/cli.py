@@ -6,11 +6,11 @@ Neither Prefect nor the pipeline is imported before a command needs it: help is 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import tomli
 from cyclopts import App, CycloptsError, Parameter
 
+from flows.overrides import read_override
 from flows.terminal import PROGRAM, say, show_json, show_summary
 from tasks.core.errors import UsageError, VellumforgeError
 
@@ -81,7 +81,7 @@ def run(
     # Imported here: it brings the whole pipeline with it.
     from flows.local import run_here  # noqa: PLC0415
 
-    overrides = dict(_setting(item) for item in settings)
+    overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output
     return run_here(
@@ -93,15 +93,3 @@ def run(
         show=show_json if json else show_summary,
         verbose=verbose,
     )
-
-
-def _setting(item: str) -> tuple[str, Any]:
-    """A `KEY=VALUE` of the command line: the value as TOML, and where it is none, as text."""
-    key, separator, text = item.partition("=")
-    if not separator or not key.strip():
-        raise UsageError(f"--set {item}: give a setting as KEY=VALUE, e.g. generation.concurrency=64")
-    try:
-        value: Any = tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
-        value = text
-    return key.strip(), value

@@ -26,13 +26,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Console:
-    """The counters and the stop switch of one run.
+    """The counters and the stop switch of one run, and how its work began and ended.
+
+    Whether Prefect then takes note of the end is another matter, which the work must not wait for.
 
     Attributes:
         progress: The counters.
         stop: The switch.
         seed: The seed that the run uses, once it is known; `--fresh` draws it.
         summary: The run's summary, once it went through.
+        begun: Whether the work began.
+        error: What ended the work, if not its last line.
+        over: Set when the work has ended and its files are closed.
     """
 
     def __init__(self) -> None:
@@ -40,6 +45,22 @@ class Console:
         self.summary: Summary | None = None
         self.progress = Progress()
         self.stop = Stop()
+        self.begun = False
+        self.error: BaseException | None = None
+        self.over = asyncio.Event()
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """The work of the run: what happens in the block is noted, and signals stop it in order."""
+        self.begun = True
+        try:
+            with self.signals():
+                yield
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self.over.set()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -53,6 +74,7 @@ class Console:
         loop = asyncio.get_running_loop()
         work = asyncio.current_task()
         before = {number: signal.getsignal(number) for number in SIGNALS}
+        ends: list[asyncio.TimerHandle] = []
 
         def receive(number: signal.Signals) -> None:
             if self.stop.requested:
@@ -64,13 +86,18 @@ class Console:
                 file=sys.stderr,
             )
             if work is not None:
-                loop.call_later(GRACE_SECONDS, work.cancel)
+                ends.append(loop.call_later(GRACE_SECONDS, work.cancel))
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)
         try:
             yield
+        except asyncio.CancelledError:
+            self.stop.check()
+            raise
         finally:
+            for end in ends:
+                end.cancel()
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])

@@ -17,7 +17,8 @@ from prefect import flow
 
 from flows import display
 from flows.console import Console, current
-from flows.opening import opened, take_order
+from flows.opening import opened
+from flows.order import take_order
 from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
 from tasks.core.config.models import Config  # noqa: TC001 - Prefect reads the flow's annotations
 from tasks.core.errors import UnfinishedError
@@ -58,16 +59,16 @@ async def generate(
         UnfinishedError: The run came to its end, and some rows did not come about.
         RunInterrupted: The run was stopped by a signal.
     """
-    order = take_order(config, settings, env_file=env_file, overrides=overrides, fresh=fresh)
     console = current.get(None) or Console()
-    console.seed = order.config.generation.seed
-    with console.signals():
+    with console.work():
+        order = take_order(config, settings, env_file=env_file, overrides=overrides, fresh=fresh)
+        console.seed = order.config.generation.seed
         async with opened(order, console) as (run, session), display.shown(console.progress):
             for warning in order.warnings:
                 log.warning(warning)
             summary = console.summary = await _stages(run, session)
-    if not summary.complete:
-        raise UnfinishedError(summary.shortfall())
+        if not summary.complete:
+            raise UnfinishedError(summary.shortfall())
     return summary
 
 

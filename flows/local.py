@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import resource
 import shlex
 import sys
-from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import environment
-from flows.console import Console, current
+from flows.console import SIGNALS, Console, current
 from flows.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.embedded import EmbeddedServer, settle
-from flows.opening import take_order
+from flows.order import take_order
+from flows.overrides import write_override
 from flows.terminal import PROGRAM, say, show_records
 from tasks.core.errors import PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.llm.demo import Behaviour, DemoServer
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from tasks.core.summary import Summary
+
+log = logging.getLogger("vellumforge.local")
 
 HOME = ".prefect"
 """The folder, inside the output folder, in which the embedded Prefect server keeps its data."""
@@ -83,27 +87,15 @@ def run_here(
         generate = _import_flow()
         if server is not None:
             server.wait_ready()
-        ending = asyncio.run(_run(generate, parameters, overrides if demo else None, show))
-    if isinstance(ending.error, PhaseError | UnfinishedError | RunInterrupted):
-        again = _again(demo=demo, config=config, env_file=env_file, overrides=overrides, seed=ending.seed)
-        ending.error.add_note(f"to go on, paying only for what is missing: {again}")
-    if not ending.recorded:
-        # A regular exit would wait for Prefect's queue, which nobody takes any more.
-        code = say(ending.error) if ending.error else 0
-        sys.stdout.flush()
-        os._exit(code)
-    if ending.error:
-        raise ending.error
+        again = partial(_again, demo=demo, config=config, env_file=env_file, overrides=overrides, fresh=fresh)
+        error = asyncio.run(_run(generate, parameters, overrides if demo else None, show, again))
+    if error:
+        raise error
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How a run ended, and whether Prefect recorded it."""
-
-    error: VellumforgeError | None
-    seed: int | None
-    recorded: bool
+class PrefectError(VellumforgeError):
+    """Prefect did not begin the run: its server is not there, or does not take it."""
 
 
 async def _run(
@@ -111,7 +103,9 @@ async def _run(
     parameters: dict[str, Any],
     demo: Mapping[str, Any] | None,
     show: Callable[[Summary], None],
-) -> _Ending:
+    again: Callable[[Console], str],
+) -> VellumforgeError | None:
+    """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
     console = Console()
     current.set(console)
     async with AsyncExitStack() as stack:
@@ -119,44 +113,77 @@ async def _run(
             behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
             parameters["settings"] = demo_settings(server.base_url, demo)
-        error, flow_runs = await _end_of(generate, parameters, console)
+        flow_run = asyncio.create_task(generate(**parameters, return_state=True))
+        over = asyncio.create_task(console.over.wait())
+        await asyncio.wait({flow_run, over}, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+    for number in SIGNALS:
+        # The files are closed: from here on nothing needs an orderly end.
+        asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
     if console.summary is not None:
         show(console.summary)
-    recorded = await settle(flow_runs, console.progress.blocks, SETTLE_SECONDS)
-    return _Ending(error, console.seed, recorded)
+    ids = await _recorded_ids(flow_run, console)
+    recorded = bool(ids) and await settle(ids, console.progress.blocks, SETTLE_SECONDS)
+    error = _known(console.error)
+    if isinstance(error, PhaseError | UnfinishedError | RunInterrupted):
+        error.add_note(f"to go on, paying only for what is missing: {again(console)}")
+    if not recorded:
+        # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
+        code = say(error) if error else 0
+        sys.stdout.flush()
+        os._exit(code)
+    return error
 
 
-async def _end_of(
-    generate: Any, parameters: dict[str, Any], console: Console
-) -> tuple[VellumforgeError | None, list[UUID]]:
-    """Run the flow to its end; returns what ended it, if not its last line, and the ids of its runs."""
-    flow_runs: list[UUID] = []
-    try:
-        state = await generate(**parameters, return_state=True)
-        flow_runs.append(state.state_details.flow_run_id)
-        await state.result()
-    except VellumforgeError as error:
-        return error, flow_runs
-    except asyncio.CancelledError:
-        # The grace of an interruption has passed.
-        try:
-            console.stop.check()
-        except RunInterrupted as error:
-            return error, flow_runs
-        raise
-    return None, flow_runs
+async def _recorded_ids(flow_run: asyncio.Task[Any], console: Console) -> list[UUID]:
+    """The id of the flow's run, once Prefect has taken note of its end; none when it does not in time.
+
+    Raises:
+        PrefectError: The run never began.
+    """
+    _, waiting = await asyncio.wait({flow_run}, timeout=SETTLE_SECONDS)
+    if waiting:
+        log.warning("Prefect's server did not take note of the run's end within %g s", SETTLE_SECONDS)
+        return []
+    if flow_run.cancelled():
+        return []
+    error = flow_run.exception()
+    if error is None:
+        return [flow_run.result().state_details.flow_run_id]
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not console.begun:
+        raise PrefectError(
+            f"Prefect cannot run the flow: {reason}; nothing was paid for. "
+            "Set PREFECT_API_URL to a server that runs, or to nothing for one of our own"
+        ) from error
+    if error is not console.error:
+        log.warning("Prefect's server did not take note of the run's end: %s", reason)
+    return []
+
+
+def _known(error: BaseException | None) -> VellumforgeError | None:
+    """What ended the work, if not its last line; a defect is raised as it is."""
+    if error is None or isinstance(error, VellumforgeError):
+        return error
+    raise error
 
 
 def _again(
-    *, demo: bool, config: str, env_file: str | None, overrides: Mapping[str, Any], seed: int | None
+    console: Console,
+    *,
+    demo: bool,
+    config: str,
+    env_file: str | None,
+    overrides: Mapping[str, Any],
+    fresh: bool,
 ) -> str:
-    """The command that goes on with the same run, with the same seed."""
-    settings = dict(overrides) | ({"generation.seed": seed} if seed else {})
+    """The command that goes on with the same run, with the seed that was drawn for it."""
+    settings = dict(overrides) | ({"generation.seed": console.seed} if fresh and console.seed else {})
     words = [PROGRAM, "run", *(["--demo"] if demo else ["--config", config])]
     if env_file is not None:
         words += ["--env-file", env_file]
     for key, value in settings.items():
-        words += ["--set", f"{key}={value}"]
+        words += ["--set", write_override(key, value)]
     return shlex.join(words)
 
 
@@ -175,4 +202,5 @@ def _import_flow() -> Any:
 def _allow_many_connections() -> None:
     """Raise the soft limit of open files: a thousand jobs have two thousand connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

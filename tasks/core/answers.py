@@ -74,7 +74,8 @@ def read_chosen(answer: Answer) -> Text:
     if not text.truncated and stops_mid_sentence(
         content, finished=answer.finish_reason in _FINISHED_BY_MODEL
     ):
-        raise UnusableAnswerError("incomplete", f'the answer stops mid-sentence ("…{content[-30:]}")')
+        end = " ".join(content[-30:].split())
+        raise UnusableAnswerError("incomplete", f'the answer stops mid-sentence ("…{end}")')
     return text
 
 

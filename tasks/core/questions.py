@@ -33,7 +33,11 @@ _TEMPLATES = {
 
 
 def model_for(config: Config, purpose: Purpose) -> ModelConfig:
-    """The model that answers calls of this purpose; the configuration's rules made sure that it is there."""
+    """The model that answers calls of this purpose.
+
+    Raises:
+        LookupError: None is configured; the rules of the configuration demand those that are needed.
+    """
     models = config.models
     model = {Purpose.REJECTED: models.rejected, Purpose.JUDGE: models.judge}.get(purpose, models.main)
     if model is None:

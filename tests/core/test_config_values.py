@@ -172,7 +172,7 @@ def test_the_provider_is_found_in_the_host_alone(url: str, provider: str) -> Non
 
 @pytest.mark.parametrize(
     "url",
-    ["", "sqlite:///ledger.db", "sqlite:////var/ledger.db", "postgresql+asyncpg://me:secret@host/db"],
+    ["", "sqlite:///ledger.db", "sqlite:////var/ledger.db", "postgresql+asyncpg://me@host/db"],
 )
 def test_ledgers_that_can_be_opened(url: str) -> None:
     assert load(output__ledger=url).config.output.ledger == url
@@ -195,4 +195,10 @@ def test_ledgers_that_can_be_opened(url: str) -> None:
 def test_ledgers_that_cannot_be_opened(url: str) -> None:
     found = problems(output__ledger=url)
     assert "postgresql+asyncpg://user@host/database" in found["output.ledger"]
+    assert "hidden" not in found["output.ledger"]
+
+
+def test_a_ledgers_password_is_refused_and_not_repeated() -> None:
+    found = problems(output__ledger="postgresql+asyncpg://me:hidden@host/db")
+    assert "PGPASSWORD" in found["output.ledger"]
     assert "hidden" not in found["output.ledger"]

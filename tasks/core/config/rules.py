@@ -79,7 +79,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Accepted settings that have no effect in this configuration, one line each."""
-    return tuple(_without_effect(config))
+    return (*_without_effect(config), *_not_here_yet(config))
 
 
 def _beyond_limits(draft: Draft) -> Iterator[Problem]:
@@ -157,6 +157,13 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
             compile_template(name, source)
         except TemplateError as error:
             yield from error.problems
+
+
+def _not_here_yet(config: Config) -> Iterator[str]:
+    if config.generation.resume_from_session:
+        yield "generation.resume_from_session has no effect: a new session takes over what is in the ledger"
+    if config.huggingface.repo_id:
+        yield "huggingface.repo_id has no effect: datasets are not uploaded"
 
 
 def _without_effect(config: Config) -> Iterator[str]:

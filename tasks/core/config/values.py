@@ -108,7 +108,7 @@ def check_ledger_url(value: str) -> str:
     """The value, when it is empty or names a database that can hold the ledger.
 
     Raises:
-        ValueError: Another scheme, or no file or database named.
+        ValueError: Another scheme, no file or database named, or a password.
     """
     if not value:
         return value
@@ -123,6 +123,9 @@ def check_ledger_url(value: str) -> str:
         raise ValueError(f"names no database file; {allowed}")
     if parts.scheme == _POSTGRES and parts.path in {"", "/"}:
         raise ValueError(f"names no database; {allowed}")
+    if parts.password is not None:
+        # Settings are kept with every session; a password must not be.
+        raise ValueError("holds a password; leave it out, and set PGPASSWORD or use ~/.pgpass")
     return value
 
 

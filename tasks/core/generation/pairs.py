@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.answers import read_chosen, read_rejected
-from tasks.core.errors import CallError
+from tasks.core.errors import CallError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
 from tasks.core.models import Pair, Phase, Purpose
 from tasks.core.questions import is_judged
@@ -58,11 +58,11 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     block.known = await run.client.recall(request for ask in asks for request in ask.requests())
     waiting = []
     for ask in asks:
-        if is_judged(run.config) or any(block.known[request.key] is None for request in ask.requests()):
-            waiting.append(ask)
-        else:
+        if block.is_answered(ask) and not is_judged(run.config):
             # Nothing to wait for, so no task and no slot: this is what makes a re-run fast.
             await block.work(ask)
+        else:
+            waiting.append(ask)
     await all_of(block.work(ask) for ask in waiting)
     failures = tuple(block.failures[job.id] for job in jobs if job.id in block.failures)
     await run.list_failures(failures)
@@ -84,6 +84,18 @@ class _Block:
         questions = self._run.questions
         with_rejected = self._run.config.generation.dataset_mode != "sft"
         return _Ask(job, questions.chosen(job, 0), questions.rejected(job, 0) if with_rejected else None)
+
+    def is_answered(self, ask: _Ask) -> bool:
+        """Whether the answers that were found can be used, so that nothing of the job is left to ask."""
+        found = [self.known[request.key] for request in ask.requests()]
+        try:
+            for answer, read in zip(found, (read_chosen, read_rejected), strict=False):
+                if answer is None:
+                    return False
+                read(answer)
+        except UnusableAnswerError:
+            return False
+        return True
 
     async def work(self, ask: _Ask) -> None:
         """Make the job's pair and hand it on, or note why there is none."""

@@ -19,11 +19,15 @@ from tasks.core.selection import drop_duplicates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.core.llm.types import Answer
+    from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Failure
     from tasks.core.run import Run
 
 log = logging.getLogger("vellumforge.prompts")
+
+SAMPLES_A_ROUND = 1 << 16
+"""Samples of a subtopic that belong to one round, whether or not its messages differ from those before: more
+than any subtopic is tried. It is no setting's business, so that a re-run with other retries asks the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,32 @@ class SubtopicPrompts:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a subtopic is asked for: prompts other than these, in a round counted from 0."""
+
+    subtopic: Subtopic
+    exclude: tuple[str, ...] = ()
+    round: int = 0
+
+
 async def write_prompts(run: Run, subtopics: Sequence[Subtopic]) -> list[SubtopicPrompts]:
-    """Ask for the prompts of some subtopics, all at once.
+    """Ask for the prompts of some subtopics, all at once; those that failed are tried again.
 
     Returns:
         One entry a subtopic, in their order, each with at most `num_prompts_per_subtopic` prompts,
         without duplicates of its own.
     """
-    return await _ask_all(run, [(subtopic, ()) for subtopic in subtopics], round_number=0)
+    found = await _ask_all(run, [_Wish(subtopic) for subtopic in subtopics])
+    for _ in range(run.config.generation.prompt_retry_attempts):
+        failed = [place for place, entry in enumerate(found) if entry.failure]
+        if not failed:
+            break
+        # The same requests: a re-run, in which the first of them is answered, must not ask anything else.
+        answers = await _ask_all(run, [_Wish(found[place].subtopic) for place in failed])
+        for place, answer in zip(failed, answers, strict=True):
+            found[place] = answer
+    return found
 
 
 async def complete_prompts(run: Run, found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:
@@ -61,27 +83,36 @@ async def complete_prompts(run: Run, found: Sequence[SubtopicPrompts]) -> list[S
         found: All subtopics' prompts, in the order of subtopics.
 
     Returns:
-        The same subtopics with the prompts that count; those of a lower subtopic win.
+        The same subtopics with the prompts that count; those of a lower subtopic win. One that stays
+        short because its last request failed is put on the list of failures.
     """
     wanted = run.config.generation.num_prompts_per_subtopic
     seen: set[str] = set()
     kept = [drop_duplicates(entry.prompts, seen) for entry in found]
-    for round_number in range(1, run.config.generation.prompt_retry_attempts + 1):
+    rounds = [1] * len(found)
+    failed: dict[int, Failure] = {}
+    for _ in range(run.config.generation.prompt_retry_attempts):
         short = [
             place for place, entry in enumerate(found) if not entry.failure and len(kept[place]) < wanted
         ]
         if not short:
             break
         log.info("%d subtopics are short of prompts and asked again", len(short))
-        limit = run.config.generation.max_exclusion_list_size
-        asked = [
-            (found[place].subtopic, tuple([*kept[place], *found[place].prompts][-limit:] if limit else ()))
+        wishes = [
+            _Wish(found[place].subtopic, _exclusion(run, kept[place], found[place]), rounds[place])
             for place in short
         ]
-        answers = await _ask_all(run, asked, round_number=round_number)
-        for place, answer in zip(short, answers, strict=True):
-            fresh = drop_duplicates(answer.prompts, seen)
-            kept[place].extend(fresh[: wanted - len(kept[place])])
+        for place, answer in zip(short, await _ask_all(run, wishes), strict=True):
+            failed.pop(place, None)
+            if answer.failure:
+                failed[place] = answer.failure
+                continue  # The next time it is asked the same, as a re-run will.
+            rounds[place] += 1
+            for prompt in answer.prompts:
+                # What is too many is not marked as seen: another subtopic may need it.
+                if len(kept[place]) < wanted:
+                    kept[place].extend(drop_duplicates([prompt], seen))
+    await run.list_failures(failed.values())
     return [
         SubtopicPrompts(entry.subtopic, tuple(prompts), entry.failure)
         for entry, prompts in zip(found, kept, strict=True)
@@ -117,41 +148,35 @@ def jobs_of(run: Run, found: Sequence[SubtopicPrompts]) -> list[Job]:
     ]
 
 
-async def _ask_all(
-    run: Run, asked: Sequence[tuple[Subtopic, tuple[str, ...]]], *, round_number: int
-) -> list[SubtopicPrompts]:
-    """Ask subtopics for prompts other than those excluded, each in a slot of its own."""
-    first = _first_sample(run, round_number)
+def _exclusion(run: Run, kept: Sequence[str], entry: SubtopicPrompts) -> tuple[str, ...]:
+    """The prompts that a subtopic is told not to repeat: those that count, and those it first came with."""
+    limit = run.config.generation.max_exclusion_list_size
+    return tuple([*kept, *entry.prompts][-limit:] if limit else ())
+
+
+async def _ask_all(run: Run, wishes: Sequence[_Wish]) -> list[SubtopicPrompts]:
+    """Ask subtopics for prompts, each in a slot of its own."""
+    known = await run.client.recall(_request(run, wish, 0) for wish in wishes)
+    return await all_of(_ask(run, wish, known) for wish in wishes)
+
+
+def _request(run: Run, wish: _Wish, sample: int) -> ChatRequest:
     wanted = run.config.generation.num_prompts_per_subtopic
-    known = await run.client.recall(
-        run.questions.prompts(subtopic.name, wanted, exclude, first) for subtopic, exclude in asked
-    )
-    return await all_of(_ask(run, subtopic, exclude, first, known) for subtopic, exclude in asked)
+    first = wish.round * SAMPLES_A_ROUND
+    return run.questions.prompts(wish.subtopic.name, wanted, wish.exclude, first + sample)
 
 
-def _first_sample(run: Run, round_number: int) -> int:
-    """Each round has samples of its own, whether or not its messages differ."""
-    return round_number * (run.tries(Purpose.PROMPTS) + 1)
-
-
-async def _ask(
-    run: Run,
-    subtopic: Subtopic,
-    exclude: tuple[str, ...],
-    first: int,
-    known: dict[bytes, Answer | None],
-) -> SubtopicPrompts:
-    wanted = run.config.generation.num_prompts_per_subtopic
+async def _ask(run: Run, wish: _Wish, known: dict[bytes, Answer | None]) -> SubtopicPrompts:
+    subtopic = wish.subtopic
     try:
         async with run.generating:
             prompts = await run.ask_until_usable(
-                lambda sample: run.questions.prompts(subtopic.name, wanted, exclude, first + sample),
-                _read_prompts,
-                known,
+                lambda sample: _request(run, wish, sample), _read_prompts, known
             )
     except CallError as error:
         failure = failure_of(error, Phase.PROMPTS, subtopic.name, Purpose.PROMPTS)
         return SubtopicPrompts(subtopic, (), failure)
+    wanted = run.config.generation.num_prompts_per_subtopic
     return SubtopicPrompts(subtopic, tuple(drop_duplicates(prompts, set())[:wanted]))
 
 

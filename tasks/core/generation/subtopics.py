@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tasks.core.errors import CallError, PhaseError, UnusableAnswerError
-from tasks.core.models import Phase, Purpose
+from tasks.core.errors import CallError, PhaseError
+from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.parsing import parse_items
 from tasks.core.run import all_of, failure_of
 from tasks.core.selection import chunk_sizes, drop_duplicates, exclusion_list, with_buffer
@@ -48,7 +48,8 @@ async def find_subtopics(run: Run) -> tuple[str, ...]:
         await grown.grow_to(target)
     if not grown.items:
         raise PhaseError("no subtopic came out of the model's answers; look at the subtopic template")
-    if wanted not in reached:
+    # A shorter list was cut from a longer one: as a milestone it would lead the longer one astray.
+    if wanted > max(reached, default=0):
         await run.ledger.add_reached(question, wanted)
     if len(grown.items) < wanted:
         log.warning("the model has %d subtopics of %d; going on with those", len(grown.items), wanted)
@@ -103,11 +104,11 @@ class _Growth:
         requests = [
             self._run.questions.subtopics(size, exclude, first + number) for number, size in enumerate(sizes)
         ]
-        for items in await self._answers(requests):
+        for items in await self._answers(requests, first):
             self.items.extend(drop_duplicates(items, self._seen))
 
-    async def _answers(self, requests: list[ChatRequest]) -> list[tuple[str, ...]]:
-        """The items of each chunk; a chunk whose answer holds no list brings none.
+    async def _answers(self, requests: list[ChatRequest], first: int) -> list[tuple[str, ...]]:
+        """The items of each chunk, numbered from `first`; a chunk whose answer holds no list brings none.
 
         Raises:
             PhaseError: A chunk was not answered. Going on without it would build the list on another
@@ -115,25 +116,23 @@ class _Growth:
         """
         run = self._run
         known = await run.client.recall(requests)
-        outcomes = await all_of(self._ask(request, known) for request in requests)
-        failed = [outcome for outcome in outcomes if isinstance(outcome, CallError)]
-        if failed:
-            item = f"{len(failed)} of {len(requests)} subtopic requests"
-            await run.list_failures(
-                failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)
-                for number, error in enumerate(outcomes)
-                if isinstance(error, CallError)
+        outcomes = await all_of(
+            self._ask(number, request, known) for number, request in enumerate(requests, first)
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        if failures:
+            await run.list_failures(failures)
+            raise PhaseError(
+                f"{len(failures)} of {len(requests)} subtopic requests failed: {failures[0].message}; "
+                "what was answered is kept, run again to go on"
             )
-            raise PhaseError(f"{item} failed: {failed[0]}; what was answered is kept, run again to go on")
-        return [outcome for outcome in outcomes if not isinstance(outcome, CallError)]
+        return [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
 
     async def _ask(
-        self, request: ChatRequest, known: dict[bytes, Answer | None]
-    ) -> tuple[str, ...] | CallError:
+        self, number: int, request: ChatRequest, known: dict[bytes, Answer | None]
+    ) -> tuple[str, ...] | Failure:
         async with self._run.generating:
             try:
                 return parse_items((await self._run.client.ask(request, known)).content)
-            except UnusableAnswerError:
-                return ()
             except CallError as error:
-                return error
+                return failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)

@@ -70,7 +70,7 @@ class ChatClient:
         self._session = session
         self._stop = stop
         self._progress = progress
-        self._flights: dict[bytes, asyncio.Future[Answer]] = {}
+        self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
 
     async def recall(self, requests: Iterable[ChatRequest]) -> dict[bytes, Answer | None]:
         """Look many requests up at once: key to answer, None for what was not paid for yet.
@@ -99,24 +99,22 @@ class ChatClient:
     async def _join_or_fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
         key = request.key
         while flight := self._flights.get(key):
-            try:
-                answer = await asyncio.shield(flight)
-            except asyncio.CancelledError:
-                if not flight.cancelled():
-                    raise
-                continue  # The one who asked first was cancelled, not we: ask ourselves.
-            self._progress.reused[request.purpose] += 1
-            return answer
+            if (answer := await asyncio.shield(flight)) is not None:
+                self._progress.reused[request.purpose] += 1
+                return answer
+            # The one who asked first was cancelled: ask ourselves. It may have paid before, so look again.
+            looked_up = False
         flight = asyncio.get_running_loop().create_future()
         self._flights[key] = flight
         try:
             answer = await self._fetch(request, looked_up=looked_up)
+        except asyncio.CancelledError:
+            # Not flight.cancel(): who joined could not tell it from being cancelled itself.
+            flight.set_result(None)
+            raise
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                flight.cancel()
-            else:
-                flight.set_exception(error)
-                flight.exception()  # Retrieved here, in case nobody joined.
+            flight.set_exception(error)
+            flight.exception()  # Retrieved here, in case nobody joined.
             raise
         else:
             flight.set_result(answer)
@@ -137,9 +135,11 @@ class ChatClient:
         attempt = 0
         while True:
             attempt += 1
-            self._stop.check()
             self._ledger.check()
             await access.limiter.acquire(self._stop)
+            # Asked again after the wait, which may have been long.
+            self._ledger.check()
+            self._stop.check()
             progress.in_flight += 1
             try:
                 answer = await self._http.send(

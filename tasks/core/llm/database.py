@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, select
+from sqlalchemy import URL, event, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tasks.core.errors import LedgerError
-from tasks.core.llm.ledger_schema import SCHEMA_VERSION, about
+from tasks.core.llm.ledger_schema import SCHEMA_VERSION, about, metadata
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -22,40 +23,77 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT = 60.0
 """Seconds that a commit waits for another process which is writing to the same SQLite file."""
 
+OPENING_LOCK = 0x76656C6C756D
+"""Number of the PostgreSQL advisory lock under which tables are made: the letters of `vellum`."""
+
 FILE_NAME = "ledger.db"
 
 
-def ledger_url(config: Config) -> str:
-    """The ledger's URL: `output.ledger`, or `ledger.db` in the output folder."""
-    return config.output.ledger or f"sqlite:///{Path(config.output.folder) / FILE_NAME}"
-
-
-def connect(url: str) -> AsyncEngine:
-    """An engine for the database at `url`; the folder of an SQLite file is made.
+def ledger_url(config: Config) -> URL:
+    """The ledger's URL: `output.ledger`, or `ledger.db` in the output folder.
 
     Raises:
-        LedgerError: The folder cannot be made.
+        LedgerError: `output.ledger` is no URL of a database.
+    """
+    if config.output.ledger:
+        try:
+            return make_url(config.output.ledger)
+        except (SQLAlchemyError, ValueError):
+            # Without its cause, which may show a password.
+            raise LedgerError("output.ledger is not a valid database URL; check its port and path") from None
+    # Not put together as a string: a `?` in the folder's name would begin a query.
+    return URL.create("sqlite", database=str(Path(config.output.folder) / FILE_NAME))
+
+
+def connect(url: str | URL) -> AsyncEngine:
+    """An engine for the database at `url`; an SQLite file and its folder are made.
+
+    Raises:
+        LedgerError: The folder or the file cannot be made.
     """
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
-        return create_async_engine(address)
+        # Between two commits of a slow run, a server or a firewall may drop the connection.
+        return create_async_engine(address, pool_pre_ping=True)
     if address.database:
         folder = Path(address.database).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(f"the ledger's folder {folder} cannot be made: {error.strerror}") from error
+        try:
+            # Tried here, because a failure of aiosqlite's leaves a thread that may outlive the event loop.
+            sqlite3.connect(address.database).close()
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger {address.database} cannot be opened: {reason(error)}") from error
     engine = create_async_engine(address.set(drivername="sqlite+aiosqlite"))
     event.listen(engine.sync_engine, "connect", _make_durable)
     return engine
 
 
-async def identify(connection: AsyncConnection) -> str:
-    """The ledger's own id, made when it is new.
+async def prepare(engine: AsyncEngine) -> str:
+    """Make the tables where there are none; returns the ledger's own id, made when it is new.
 
     Raises:
-        LedgerError: The tables are those of a newer version.
+        LedgerError: The database cannot be reached, is none, or was written by another version.
     """
+    try:
+        async with engine.begin() as connection:
+            # One at a time: of two runs that make the same table at once, one would fail.
+            await connection.exec_driver_sql(
+                "BEGIN IMMEDIATE"
+                if connection.dialect.name == "sqlite"
+                else f"SELECT pg_advisory_xact_lock({OPENING_LOCK})"
+            )
+            await connection.run_sync(metadata.create_all)
+            return await _identify(connection)
+    except LedgerError:
+        raise
+    except Exception as error:  # While connecting, drivers raise errors that SQLAlchemy does not wrap.
+        raise LedgerError(f"the ledger {shown(engine.url)} cannot be opened: {reason(error)}") from error
+
+
+async def _identify(connection: AsyncConnection) -> str:
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(about)
     fresh = [{"name": "id", "value": str(uuid.uuid4())}, {"name": "version", "value": str(SCHEMA_VERSION)}]
     await connection.execute(insert.on_conflict_do_nothing(), fresh)
@@ -71,15 +109,15 @@ async def identify(connection: AsyncConnection) -> str:
 
 def _make_durable(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
     cursor.close()
 
 
-def shown(url: str) -> str:
-    """A URL as it may be shown: without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+def shown(url: str | URL) -> str:
+    """A URL as it may be shown: without its password, and without its query, which may hold one too."""
+    return make_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def reason(error: Exception) -> str:

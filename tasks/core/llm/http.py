@@ -10,6 +10,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import aiohttp
 import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
@@ -32,6 +33,8 @@ MESSAGE_LIMIT = 300
 """Characters of a server's error text that are shown; the rest helps nobody."""
 
 _OK = 200
+# httpx's own; aiohttp's and those of values that cannot be read, which its transport lets through.
+_TRANSPORT_ERRORS = (TimeoutError, httpx.HTTPError, aiohttp.ClientError, ValueError)
 
 
 class ChatHttp:
@@ -80,39 +83,40 @@ class ChatHttp:
         if json_mode:
             body["response_format"] = {"type": "json_object"}
         headers = {"content-type": "application/json", "idempotency-key": request.key.hex()}
-        if api_key is not None:
-            headers["authorization"] = f"Bearer {api_key.get_secret_value()}"
+        secret = api_key.get_secret_value() if api_key is not None else ""
+        if secret:
+            headers["authorization"] = f"Bearer {secret}"
         started = time.time()
         try:
             async with asyncio.timeout(timeout):
                 response = await self._client.post(
                     f"{request.endpoint}/chat/completions", content=orjson.dumps(body), headers=headers
                 )
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise AttemptError("timeout", f"no answer from {request.endpoint} in {timeout:g} s") from error
-        except httpx.HTTPError as error:
-            raise AttemptError("connection", f"{request.endpoint}: {_reason(error)}") from error
+        except _TRANSPORT_ERRORS as error:
+            if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+                raise AttemptError(
+                    "timeout", f"no answer from {request.endpoint} in {timeout:g} s"
+                ) from error
+            # The transport reports lost and refused connections as timeouts too.
+            reason = _line(str(error), secret) or type(error).__name__
+            raise AttemptError("connection", f"{request.endpoint}: {reason}") from error
         if response.status_code != _OK:
-            raise _refusal(response, started)
+            raise _refusal(response, secret)
         return _answer(response.content, started)
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
-
-
-def _refusal(response: httpx.Response, now: float) -> AttemptError:
+def _refusal(response: httpx.Response, secret: str) -> AttemptError:
     status = response.status_code
     return AttemptError(
         "rate_limited" if status == RATE_LIMITED else f"http_{status}",
-        f"HTTP {status}: {_error_text(response)}",
+        f"HTTP {status}: {_line(_error_text(response), secret) or _line(response.reason_phrase, secret)}",
         status=status,
-        retry_after=parse_retry_after(response.headers.get("retry-after"), now),
+        retry_after=parse_retry_after(response.headers.get("retry-after"), time.time()),
     )
 
 
 def _error_text(response: httpx.Response) -> str:
-    """The message of an OpenAI-style error object, else the beginning of the body, on one line."""
+    """The message of an OpenAI-style error object, else the beginning of the body."""
     text = response.content[: 16 * MESSAGE_LIMIT].decode("utf-8", "replace")
     try:
         document = json.loads(text)
@@ -122,8 +126,15 @@ def _error_text(response: httpx.Response) -> str:
         error = document.get("error", document)
         message = error.get("message") if isinstance(error, dict) else error
         text = message if isinstance(message, str) else text
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line[:MESSAGE_LIMIT] or response.reason_phrase
+    return text
+
+
+def _line(text: str, secret: str = "") -> str:
+    """The text on one line, without control characters and the secret, cut to what helps somebody."""
+    if secret:
+        # Some servers repeat the key that they do not accept.
+        text = text.replace(secret, "***")
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MESSAGE_LIMIT]
 
 
 def _answer(content: bytes, started: float) -> Answer:
@@ -135,7 +146,7 @@ def _answer(content: bytes, started: float) -> Answer:
     try:
         choice = document["choices"][0]
         message = choice["message"]
-        text = message["content"]
+        text = message.get("content")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
     except (LookupError, TypeError, AttributeError) as error:
         raise AttemptError("malformed_response", f"not a chat completion: {_shape(document)}") from error
@@ -156,7 +167,7 @@ def _answer(content: bytes, started: float) -> Answer:
 
 def _shape(document: object) -> str:
     if isinstance(document, dict):
-        return f"an object with {', '.join(sorted(map(str, document))[:8]) or 'no keys'}"[:MESSAGE_LIMIT]
+        return _line(f"an object with {', '.join(sorted(document)[:8]) or 'no keys'}")
     return f"a JSON {type(document).__name__}"
 
 

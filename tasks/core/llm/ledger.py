@@ -14,29 +14,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import LedgerError
-from tasks.core.llm.database import connect, identify, reason, shown
-from tasks.core.llm.ledger_schema import (
-    calls,
-    failures,
-    metadata,
-    milestones,
-    sessions,
-    unpack,
-)
+from tasks.core.llm.database import connect, prepare, reason, shown
+from tasks.core.llm.ledger_schema import calls, failures, milestones, sessions, storable, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from types import TracebackType
 
-    from sqlalchemy import Table
+    from sqlalchemy import URL, Table
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from tasks.core.llm.ledger_schema import (
-        LedgerEntry,
-    )
+    from tasks.core.llm.ledger_schema import LedgerEntry
     from tasks.core.llm.types import Answer
     from tasks.core.models import Failure
 
@@ -76,7 +66,7 @@ class Ledger:
         ]
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str | URL) -> Self:
         """Open the ledger at `url`, and make it when there is none.
 
         Raises:
@@ -84,12 +74,11 @@ class Ledger:
         """
         engine = connect(url)
         try:
-            async with engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
-                ledger_id = await identify(connection)
-        except SQLAlchemyError as error:
+            ledger_id = await prepare(engine)
+        except BaseException:
+            # Cancelled or failed, nobody else would close its connections.
             await engine.dispose()
-            raise LedgerError(f"the ledger {shown(url)} cannot be opened: {reason(error)}") from error
+            raise
         return cls(engine, ledger_id)
 
     async def __aenter__(self) -> Self:
@@ -138,13 +127,16 @@ class Ledger:
         row = entry.row()
         if await self._write(calls, row):
             return entry.answer
-        return await self.get(row["key"]) or entry.answer
+        stored = await self.get(row["key"])
+        if stored is None:
+            raise self._fail("written", LookupError("a row that was there is gone"))
+        return stored
 
     async def add_failures(self, session: str, found: Iterable[Failure]) -> None:
         """List failures of a session; returns once they are durable."""
         now = time.time()
         await asyncio.gather(
-            *(self._write(failures, {"session": session, "at": now, **asdict(item)}) for item in found)
+            *(self._write(failures, {"session": session, "at": now, **_row_of(item)}) for item in found)
         )
 
     async def add_session(self, name: str, session_id: str, settings: str) -> None:
@@ -153,12 +145,17 @@ class Ledger:
         await self._write(sessions, row)
 
     async def reached(self, question: bytes) -> list[int]:
-        """The counts that the list of this question was grown to before, ascending."""
+        """The counts that the list of this question was grown to before, ascending.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        self.check()
         query = select(milestones.c.target).where(milestones.c.question == question)
         try:
             async with self._engine.connect() as connection:
                 return sorted((await connection.execute(query)).scalars())
-        except SQLAlchemyError as error:
+        except Exception as error:
             raise self._fail("read", error) from error
 
     async def add_reached(self, question: bytes, target: int) -> None:
@@ -180,7 +177,7 @@ class Ledger:
     def _fail(self, verb: str, error: Exception) -> LedgerError:
         """From the first failure on, everything fails: an answer that is not kept must be the last one."""
         self._broken = LedgerError(
-            f"the ledger {shown(str(self._engine.url))} cannot be {verb}: {reason(error)}; "
+            f"the ledger {shown(self._engine.url)} cannot be {verb}: {reason(error)}; "
             "nothing more was paid for, and a re-run goes on from here"
         )
         return self._broken
@@ -216,8 +213,11 @@ class Ledger:
                 _settle([write.stored for write in batch], self._fail("written", error))
                 continue
             for write in batch:
+                new = write.table is not calls or write.row["key"] in fresh
+                if write.table is calls:
+                    fresh.discard(write.row["key"])  # Of two alike in a batch, the first was stored.
                 if not write.stored.done():
-                    write.stored.set_result(write.table is not calls or write.row["key"] in fresh)
+                    write.stored.set_result(new)
 
     async def _commit(self, batch: list[_Write]) -> set[bytes]:
         """Write the batch in one transaction; returns the keys of the calls that were new."""
@@ -229,6 +229,8 @@ class Ledger:
             for table, values in rows.items():
                 statement = self._insert(table).on_conflict_do_nothing()
                 if table is calls:
+                    # In one order everywhere, or two processes wait for each other's rows (PostgreSQL).
+                    values.sort(key=_key_of)
                     new = await connection.execute(statement.returning(calls.c.key), values)
                     fresh.update(new.scalars())
                 else:
@@ -247,6 +249,16 @@ async def _collect(queue: asyncio.Queue[_Item | None]) -> list[_Item]:
             break
         batch.append(item)
     return batch
+
+
+def _key_of(row: dict[str, Any]) -> bytes:
+    key: bytes = row["key"]
+    return key
+
+
+def _row_of(failure: Failure) -> dict[str, Any]:
+    row = asdict(failure)
+    return row | {"item": storable(failure.item), "message": storable(failure.message)}
 
 
 def _settle(futures: Iterable[asyncio.Future[Any]], error: LedgerError) -> None:

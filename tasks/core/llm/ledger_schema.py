@@ -115,6 +115,11 @@ class LedgerEntry:
         }
 
 
+def storable(text: str) -> str:
+    """A text as every database takes it, with NUL and halves of surrogate pairs replaced."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def pack(answer: Answer) -> bytes:
     """An answer as bytes: JSON, compressed when long. The first byte tells which."""
     plain = orjson.dumps(answer)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.utils
+import math
 from dataclasses import dataclass
+from datetime import UTC
 
 RETRIED_STATUS = frozenset({408, 409, 429})
 """Client errors that pass by themselves; every 5xx is tried again as well."""
@@ -74,6 +76,8 @@ def retry_delay(error: AttemptError, attempt: int, policy: RetryPolicy, jitter: 
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """Seconds that a `Retry-After` header asks for: a number or an HTTP date; None when it is neither.
 
+    Whatever a server puts there, nothing is raised.
+
     Args:
         value: The header's text, or None when it is missing.
         now: The current time in seconds since the epoch.
@@ -83,9 +87,11 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     text = value.strip()
     # isdecimal alone would admit other scripts' digits, which float() reads too: no harm.
     if text.replace(".", "", 1).isdecimal():
-        return float(text)
+        seconds = float(text)
+        return seconds if math.isfinite(seconds) else None
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        # A date without a zone, as in the oldest of the three forms, is meant in GMT.
+        return max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, when.timestamp() - now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from tasks.core.errors import RunInterrupted
 
@@ -33,9 +34,7 @@ class Stop:
     async def sleep(self, seconds: float) -> None:
         """Pause, unless the run is told to stop meanwhile: then RunInterrupted is raised at once."""
         self.check()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
-        except TimeoutError:
-            return
         self.check()

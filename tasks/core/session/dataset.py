@@ -54,7 +54,11 @@ class DatasetFile:
         self._size += len(lines)
 
     def flush(self) -> None:
-        """Hand to the system what waits in memory, so that readers of the file see it."""
+        """Hand to the system what waits in memory, so that readers of the file see it.
+
+        Raises:
+            SessionError: The file cannot be written to.
+        """
         try:
             self._file.flush()
         except OSError as error:
@@ -83,8 +87,15 @@ class DatasetFile:
             return file.readline().rstrip("\n")
 
     def close(self) -> None:
-        """Close the file as it is."""
-        self._file.close()
+        """Close the file as it is.
+
+        Raises:
+            SessionError: What waited in memory cannot be written; the file is closed all the same.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> SessionError:
         return SessionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
@@ -24,15 +25,14 @@ def create_folder(output: Path, now: datetime) -> Path:
         SessionError: The folder cannot be made.
     """
     stamp = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}"
-    for number in itertools.count(1):
-        folder = output / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            if output.exists() and not output.is_dir():
-                raise SessionError(f"{output} is a file; the output folder must be a folder") from error
-        except OSError as error:
-            raise SessionError(f"{folder} cannot be made: {error.strerror}") from error
-        else:
-            return folder
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = output / (stamp if number == 1 else f"{stamp}-{number}")
+            # By one's own attempt alone: whoever looks first and makes it then may find it made meanwhile.
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise SessionError(f"{error.filename} cannot be made: {error.strerror}") from error
     raise AssertionError("unreachable: the numbers do not end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +86,8 @@ class Session:
         self.checkpoint.completed(job.id)
         if (now := time.monotonic()) - self._flushed > FLUSH_SECONDS:
             self._flushed = now
-            self.dataset.flush()
+            for file in self._files():
+                file.flush()
 
     async def enter(self, phase: Phase) -> None:
         """Note that a phase begins, in the checkpoint."""
@@ -107,10 +108,15 @@ class Session:
         await self.checkpoint.save()
 
     def close(self) -> None:
-        """Close the files as they are; after `finish` this changes nothing."""
+        """Close the files as they are; after `finish` this changes nothing.
+
+        Raises:
+            SessionError: What waited in memory cannot be written; all files are closed all the same.
+        """
         self.checkpoint.close()
-        for file in self._files():
-            file.close()
+        with ExitStack() as files_left:
+            for file in self._files():
+                files_left.callback(file.close)
 
     def _files(self) -> list[DatasetFile]:
         return [self.dataset] if self.reasoning is None else [self.dataset, self.reasoning]

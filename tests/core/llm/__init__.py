@@ -1,0 +1,1 @@
+"""Tests of everything between a question and the answer that was paid for."""

@@ -1,0 +1,85 @@
+"""The session folder: one name for one session, whoever else starts at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.core.errors import SessionError
+from tasks.core.session.folder import create_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2026, 3, 9, 8, 7, 6, 999_999, tzinfo=UTC)
+NAME = "session_2026-03-09T08-07-06"
+
+MANY = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tasks.core.session.folder import create_folder
+
+now = datetime(2026, 3, 9, 8, 7, 6, tzinfo=UTC)
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+for _ in range(200):
+    print(create_folder(Path(sys.argv[1]), now).name)
+"""
+
+
+def test_sessions_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "output"
+    folders = [create_folder(output, NOW) for _ in range(3)]
+    assert folders == [output / NAME, output / f"{NAME}-2", output / f"{NAME}-3"]
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_two_processes_at_once_never_share_a_folder(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MANY, str(tmp_path / "output")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert len(names) == len(set(names)) == 400
+    assert set(names) == {folder.name for folder in (tmp_path / "output").iterdir()}
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.write_text("kept")
+    with pytest.raises(SessionError, match=f"{output} cannot be made: File exists"):
+        create_folder(output, NOW)
+    with pytest.raises(SessionError, match=r"cannot be made: Not a directory"):
+        create_folder(output / "inner", NOW)
+    assert output.read_text() == "kept"
+
+
+def test_an_output_folder_that_is_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SessionError, match=f"{output} cannot be made"):
+        create_folder(output, NOW)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"cannot be made: File name too long") as raised:
+        create_folder(tmp_path / ("x" * 300), NOW)
+    assert "\n" not in str(raised.value)

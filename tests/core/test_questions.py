@@ -1,0 +1,175 @@
+"""The requests of the pipeline: what they say, and what their keys depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.core.llm.types import SEED_STRIDE
+from tasks.core.models import Job, Purpose
+from tasks.core.questions import Questions, is_judged, model_for, purposes_of
+from tests.core.running import TEMPLATES, configured, some_jobs
+
+(JOB,) = some_jobs(1)
+
+
+def user(text: str) -> tuple[tuple[str, str], ...]:
+    return (("user", text),)
+
+
+def parameters(**model: Any) -> dict[str, Any]:
+    """What is sent with a request for prose to a model configured so."""
+    config = configured(**{f"models__main__{name}": value for name, value in model.items()})
+    return dict(Questions(config).chosen(JOB, 0).parameters)
+
+
+def test_what_is_asked_for_each_purpose() -> None:
+    questions = Questions(configured())
+    assert questions.subtopics(12, "", 0).messages == user("subtopics 12")
+    assert questions.subtopics(3, "fog, tides", 0).messages == user("subtopics 3 but fog, tides")
+    assert questions.prompts("fog", 3, (), 0).messages == user("prompts 3 of fog")
+    assert questions.prompts("fog", 3, ("a", "b"), 0).messages == user(
+        "prompts 3 of fog\n\nDo not repeat any of these:\n- a\n- b"
+    )
+    assert questions.chosen(JOB, 0).messages == user("chosen p0")
+    assert questions.rejected(JOB, 0).messages == user("rejected p0")
+    assert questions.judge(JOB, "A bell.", 0, explain=True).messages == user("judge A bell.")
+    ((_, alone),) = questions.judge(JOB, "A bell.", 0, explain=False).messages
+    assert alone.startswith("judge A bell.\n\nGive the scores alone, without reasoning")
+
+
+def test_every_variable_of_every_template_has_its_value() -> None:
+    job = "{{.Prompt}}/{{.MainTopic}}/{{.SubTopic}}"
+    templates = {
+        "subtopic_system_prompt": "{{.MainTopic}}/{{.NumSubtopics}}/{{.IsRetry}}/{{.ExcludeSubtopics}}",
+        "prompt_system_prompt": "{{.SubTopic}}/{{.NumPrompts}}/{{.MainTopic}}",
+        "chosen_system_prompt": job,
+        "rejected_system_prompt": job,
+        "judge_system_prompt": f"{job}/{{{{.StoryText}}}}",
+    }
+    questions = Questions(configured(prompt_templates=TEMPLATES | templates))
+    systems = [
+        request.messages[0]
+        for request in (
+            questions.subtopics(3, "fog", 0),
+            questions.prompts("Tides", 2, (), 0),
+            questions.chosen(JOB, 0),
+            questions.rejected(JOB, 0),
+            questions.judge(JOB, "A bell.", 0, explain=True),
+        )
+    ]
+    assert systems == [
+        ("system", "The sea/3/true/fog"),
+        ("system", "Tides/2/The sea"),
+        ("system", "p0/The sea/Tides"),
+        ("system", "p0/The sea/Tides"),
+        ("system", "p0/The sea/Tides/A bell."),
+    ]
+
+
+def test_what_models_wrote_is_only_text_to_the_templates() -> None:
+    job = Job(0, "The sea", "{{.Prompt}}", "{{.MainTopic}} {{if .IsRetry}} {% x %} {{ 7*7 }}")
+    questions = Questions(configured())
+    assert questions.chosen(job, 0).messages == user(f"chosen {job.prompt}")
+    assert questions.judge(job, job.prompt, 0, explain=True).messages == user(f"judge {job.prompt}")
+    assert questions.prompts(job.sub_topic, 1, (), 0).messages == user("prompts 1 of {{.Prompt}}")
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ({}, {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096}),
+        (
+            {"temperature": 0.0, "top_p": 0.0, "max_output_tokens": 1},
+            {"temperature": 0.0, "top_p": 0.0, "max_tokens": 1},
+        ),
+        ({"top_k": -1}, {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096}),
+        ({"top_k": 0}, {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096, "top_k": 0}),
+        ({"min_p": 0.0}, {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096, "min_p": 0.0}),
+        (
+            {"structure_temperature": 0.1, "use_json_mode": True},
+            {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096},
+        ),
+    ],
+)
+def test_what_is_set_is_sent_and_zero_is_zero(model: dict[str, Any], sent: dict[str, Any]) -> None:
+    assert parameters(**model) == sent
+
+
+@pytest.mark.parametrize(("structured", "temperature"), [(None, 0.7), (0.0, 0.0), (1.5, 1.5)])
+def test_lists_and_scores_may_have_a_temperature_of_their_own(
+    structured: float | None, temperature: float
+) -> None:
+    config = configured(
+        models__main__structure_temperature=structured, models__judge__structure_temperature=structured
+    )
+    questions = Questions(config)
+    for request in (
+        questions.subtopics(1, "", 0),
+        questions.prompts("fog", 1, (), 0),
+        questions.judge(JOB, "a", 0, explain=True),
+    ):
+        assert (request.parameters["temperature"], bool(request.schema)) == (temperature, True)
+    for request in (questions.chosen(JOB, 0), questions.rejected(JOB, 0)):
+        assert (request.parameters["temperature"], request.schema) == (0.7, "")
+
+
+def test_whole_numbers_and_floats_of_a_setting_are_one_key() -> None:
+    one = configured(models__main__temperature=1.0, models__main__top_p=1.0)
+    same = configured(models__main__temperature=1, models__main__top_p=1)
+    assert Questions(one).chosen(JOB, 0).key == Questions(same).chosen(JOB, 0).key
+
+
+def test_a_slash_at_the_end_of_an_address_changes_nothing() -> None:
+    plain, slashed = (Questions(configured(f"http://127.0.0.1:9/v1{end}")) for end in ("", "/"))
+    assert plain.chosen(JOB, 0) == slashed.chosen(JOB, 0)
+
+
+def test_chosen_and_rejected_are_bought_apart_even_from_one_model() -> None:
+    config = configured(
+        models__rejected=configured().models.main.model_dump(exclude_unset=True),
+        prompt_templates={"chosen_generation": "{{.Prompt}}", "rejected_generation": "{{.Prompt}}"},
+    )
+    questions = Questions(config)
+    chosen, rejected = questions.chosen(JOB, 0), questions.rejected(JOB, 0)
+    assert chosen.body() == rejected.body()
+    assert chosen.key != rejected.key
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 100), st.integers(0, 100))
+def test_the_seed_moves_every_sample_and_no_two_meet(seed: int, other: int, try_: int, later: int) -> None:
+    first = Questions(configured(generation__seed=seed)).chosen(JOB, try_)
+    second = Questions(configured(generation__seed=other)).chosen(JOB, later)
+    assert first.sample == seed * SEED_STRIDE + try_
+    assert (first.key == second.key) == ((seed, try_) == (other, later))
+    assert first.body() == second.body()
+
+
+@pytest.mark.parametrize(
+    ("options", "judged", "unused"),
+    [
+        ({"generation__dataset_mode": "sft"}, False, {Purpose.REJECTED, Purpose.JUDGE}),
+        ({"generation__dataset_mode": "dpo"}, False, {Purpose.JUDGE}),
+        ({"generation__dataset_mode": "kto"}, False, {Purpose.JUDGE}),
+        ({"generation__dataset_mode": "mo-dpo"}, True, set()),
+        ({"generation__dataset_mode": "sft", "judge_filtering__enabled": True}, True, {Purpose.REJECTED}),
+        ({"generation__dataset_mode": "kto", "judge_filtering__enabled": True}, True, set()),
+    ],
+)
+def test_which_calls_a_configuration_makes(
+    options: dict[str, Any], unused: set[Purpose], *, judged: bool
+) -> None:
+    config = configured(**options)
+    assert is_judged(config) is judged
+    assert set(purposes_of(config)) == set(Purpose) - unused
+
+
+def test_a_model_that_is_not_configured_cannot_be_asked() -> None:
+    config = configured(generation__dataset_mode="sft", models__rejected=None)
+    assert model_for(config, Purpose.CHOSEN) is model_for(config, Purpose.SUBTOPICS) is config.models.main
+    with pytest.raises(LookupError, match="no model is configured for rejected calls"):
+        model_for(config, Purpose.REJECTED)

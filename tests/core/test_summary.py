@@ -1,0 +1,122 @@
+"""What a run came to, in numbers and in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.core.generation.pairs import make_pairs
+from tasks.core.models import Phase
+from tasks.core.session.session import open_session
+from tasks.core.summary import FIRST_ROW_LENGTH, Stopwatch, Summary, summarize
+from tests.core.running import ChatServer, running, some_jobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.core.running import Answer, Chat
+
+WHOLE = Summary(
+    folder="output/session_x",
+    mode="dpo",
+    rows=1200,
+    jobs=1200,
+    wanted=1200,
+    failures=0,
+    filtered=0,
+    truncated=0,
+    paid=2500,
+    reused=17,
+    prompt_tokens=1_000_000,
+    completion_tokens=2_000_000,
+    seconds=61.25,
+    phase_seconds={"subtopics": 1.25, "pairs": 60.0},
+    cpu_seconds=3.5,
+    peak_memory_mb=80.0,
+    first_row='{"prompt":"a"}',
+)
+
+
+def test_a_whole_run_in_words() -> None:
+    assert WHOLE.complete
+    assert WHOLE.lines() == [
+        "1,200 rows (dpo) in 61.2 s: output/session_x/dataset.jsonl",
+        "paid for 2,500 calls (1,000,000 tokens in, 2,000,000 out), reused 17 from the ledger",
+    ]
+    assert WHOLE.excerpt() == '{"prompt":"a"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"paid": 0}, "paid for nothing: all 17 answers came from the ledger"),
+        ({"filtered": 1500}, "1,500 pairs were kept out by the judge's thresholds"),
+        ({"truncated": 3}, "3 chosen answers stop at the token limit"),
+        ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),
+        ({"jobs": 1100}, "1,100 prompts of 1,200"),
+    ],
+)
+def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line: str) -> None:
+    lines = replace(WHOLE, **change).lines()
+    assert [line in shown for shown in lines].count(True) == 1
+    assert all("\n" not in shown for shown in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "shortfall"),
+    [
+        ({"failures": 2}, "finished with 2 failures; 1,200 rows are written"),
+        ({"jobs": 1199}, "finished with 1 prompts of 1,200 missing; 1,200 rows are written"),
+        (
+            {"failures": 1000, "jobs": 0, "rows": 0},
+            "finished with 1,000 failures and 1,200 prompts of 1,200 missing; 0 rows are written",
+        ),
+    ],
+)
+def test_a_run_in_which_something_did_not_come_about_is_not_complete(
+    change: dict[str, Any], shortfall: str
+) -> None:
+    summary = replace(WHOLE, **change)
+    assert not summary.complete
+    assert summary.shortfall() == shortfall
+
+
+def test_filtered_pairs_are_no_shortfall() -> None:
+    assert replace(WHOLE, filtered=600, rows=600).complete
+
+
+def test_a_long_first_row_is_cut() -> None:
+    row = "x" * (FIRST_ROW_LENGTH + 1)
+    assert replace(WHOLE, first_row=row[:-1]).excerpt() == row[:-1]
+    assert replace(WHOLE, first_row=row).excerpt() == row[:-1] + "…"
+
+
+async def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
+    async def script(chat: Chat) -> Answer:
+        if chat.subject == "p2" and not chat.sample:
+            return "no"
+        return f"{chat.text}: the keeper lit the lamp at dusk, and the ships came home."
+
+    options: dict[str, Any] = {"generation__dataset_mode": "kto", "generation__num_subtopics": 3}
+    async with ChatServer(script) as server, running(tmp_path, server.base_url, **options) as run:
+        watch = Stopwatch()
+        with open_session(run.config, run.progress, text="", overridden={}) as session:
+            run.progress.begin(Phase.PAIRS, 5)
+            outcome = await make_pairs(run, some_jobs(5), session.keep)
+            await session.finish(complete=True)
+            summary = summarize(run, session, some_jobs(5), [outcome], watch)
+    assert (summary.folder, summary.mode) == (str(session.folder), "kto")
+    assert (summary.rows, summary.jobs, summary.wanted, summary.failures) == (10, 5, 6, 0)
+    assert (summary.paid, summary.reused) == (11, 0)
+    assert (summary.prompt_tokens, summary.completion_tokens) == (77, 33)
+    assert summary.seconds >= summary.phase_seconds["pairs"] > 0
+    assert summary.cpu_seconds > 0
+    assert summary.peak_memory_mb > 1
+    assert json.loads(summary.first_row) == {
+        "prompt": "p0",
+        "completion": "p0: the keeper lit the lamp at dusk, and the ships came home.",
+        "label": True,
+    }

@@ -1,0 +1,410 @@
+"""The command line as a real process, the demo model server and a Prefect server as others."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from flows.environment import DEFAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+MODULE = (sys.executable, "-m", "flows.generate")
+"""`python -m flows.generate`, whose arguments are those of `vellumforge2 run`."""
+PROGRAM = (sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())")
+"""What the installed script `vellumforge2` does."""
+
+TIMEOUT = 120.0
+"""Seconds that a process may take before the test fails; none takes a quarter of it."""
+POLL = 0.005
+
+_DROPPED = ("PREFECT_", "VELLUMFORGE__", "HF_", "HUGGING")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary that `--json` printed."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+@dataclass(frozen=True)
+class User:
+    """Someone who runs the program in a folder, with a home that is empty at first.
+
+    Attributes:
+        home: Their home.
+        folder: The working folder.
+        variables: Environment variables beside those that every process has.
+    """
+
+    home: Path
+    folder: Path
+    variables: Mapping[str, str]
+
+    @classmethod
+    def made(cls, where: Path, **variables: str) -> User:
+        """A new user below the folder `where`."""
+        home, folder = where / "home", where / "work"
+        for path in (home, folder):
+            path.mkdir(parents=True)
+        return cls(home, folder, variables)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of this user has: nothing of the machine's own settings and secrets."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith(_DROPPED) and not name.upper().endswith("API_KEY")
+        }
+        return kept | {"HOME": str(self.home), "PYTHONPATH": str(ROOT)} | dict(self.variables)
+
+    def start(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Process:
+        """Start the command line; `variables` are added to the environment."""
+        environment = self.environment | variables
+        return Process(
+            subprocess.Popen(
+                [*program, *arguments],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # A group of its own, which can be killed as a whole.
+                start_new_session=True,
+            )
+        )
+
+    def run(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Ended:
+        """Run the command line to its end."""
+        return self.start(*arguments, program=program, **variables).end()
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the working folder."""
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def sessions(self, output: str = "output") -> list[Path]:
+        """The session folders, oldest first."""
+        return sorted((self.folder / output).glob("session_*"), key=lambda path: path.stat().st_ctime_ns)
+
+
+class Process:
+    """A process of the command line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._said = ""
+        self.pid = process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self._process.send_signal(number)
+
+    def kill(self, *, group: bool = False) -> None:
+        """SIGKILL the process, or its whole process group."""
+        (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+
+    def until_said(self, text: str) -> None:
+        """Wait until there is a line with this text on its standard error."""
+        assert self._process.stderr is not None
+        while text not in (line := self._process.stderr.readline()):
+            assert line, f"it ended without saying {text!r}: {self._said}"
+            self._said += line
+        self._said += line
+
+    def end(self, timeout: float = TIMEOUT) -> Ended:
+        """Wait for its end."""
+        try:
+            out, err = self._process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            out, err = self._process.communicate()
+            raise AssertionError(f"still running after {timeout:g} s:\n{out}\n{self._said}{err}") from None
+        return Ended(self._process.returncode, out, self._said + err)
+
+    def children(self) -> list[int]:
+        """The process ids of its children: its embedded server, when it has one."""
+        found: list[int] = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, task.read_text().split())
+        return found
+
+
+def until(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+    """Poll until something holds; fail when it does not in time."""
+    end = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
+        time.sleep(POLL)
+
+
+def outlives(pids: Sequence[int], seconds: float) -> list[int]:
+    """Those of the processes that are still there after so many seconds."""
+    end = time.monotonic() + seconds
+    left = []
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                left.append(pid)
+        finally:
+            os.close(descriptor)
+    return left
+
+
+class Model:
+    """The demo model server as a process; it can be stopped and started again at its address."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Its base URL, the same after every start."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self, **behaviour: float | str) -> None:
+        """Start it, or start it again, with options of `Behaviour`."""
+        self.stop()
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in behaviour.items()]
+        command = [sys.executable, "-m", "tasks.core.llm.demo", "--with-parent", "--port", str(self.port)]
+        self._process = subprocess.Popen(
+            [*command, *options],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        port = urlsplit(self._process.stdout.readline().strip()).port
+        assert port is not None
+        assert self.port in {0, port}, "the port was taken by somebody else"
+        self.port = port
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def stats(self) -> dict[str, Any]:
+        """Its counts since it started."""
+        found: dict[str, Any] = self._get("/stats")
+        return found
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every chat request since it started, in order of arrival."""
+        found: list[dict[str, Any]] = self._get("/requests")
+        return found
+
+    def until_requests(self, number: int, process: Process) -> bool:
+        """Wait until so many requests arrived; False when the process ended before."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        try:
+            while process.running:
+                connection.request("GET", "/stats")
+                if json.load(connection.getresponse())["requests"] >= number:
+                    return True
+                time.sleep(POLL)
+        finally:
+            connection.close()
+        return False
+
+    def _get(self, path: str) -> Any:
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT) as response:
+            return json.load(response)
+
+
+@contextmanager
+def model(**behaviour: float | str) -> Iterator[Model]:
+    """A running demo model server."""
+    server = Model()
+    server.start(**behaviour)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """A real Prefect server of somebody's own, with its home there; gives the URL of its API."""
+    home.mkdir(parents=True)
+    port = free_port()
+    user = User(home, home, {})
+    settings = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
+    settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
+    with (home / "output.log").open("wb") as output:
+        process = subprocess.Popen(
+            command, env=user.environment | settings, cwd=home, stdout=output, stderr=output
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        until(lambda: process.poll() is not None or _healthy(port), "the Prefect server's start")
+        assert process.poll() is None, (home / "output.log").read_text()
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(TIMEOUT)
+        finally:
+            process.kill()
+
+
+def _healthy(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    """A port where nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def rows_of(session: Path, name: str = "dataset.jsonl") -> list[Row]:
+    """The rows of a session's dataset."""
+    return [json.loads(line) for line in (session / name).read_text(encoding="utf-8").splitlines()]
+
+
+def asked_twice(requests: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys of the calls that a server was asked for more than once, one entry a further time."""
+    seen: set[str] = set()
+    again = []
+    for request in requests:
+        if request["key"] in seen:
+            again.append(request["key"])
+        seen.add(request["key"])
+    return again
+
+
+TEMPLATES = """
+[prompt_templates]
+subtopic_generation = '''Generate {{.NumSubtopics}} different subtopics of "{{.MainTopic}}".
+{{if .IsRetry}}Leave out these, which exist already: {{.ExcludeSubtopics}}
+{{end}}Answer with a JSON array of strings and nothing else.'''
+prompt_generation = '''Generate {{.NumPrompts}} writing prompts for subtopic: "{{.SubTopic}}".
+Each is one or two sentences with a character and a conflict.
+Answer with a JSON array of strings and nothing else.'''
+chosen_generation = '''Write a short story of 400 to 600 words for this prompt, with a clear arc:
+
+{{.Prompt}}'''
+rejected_generation = '''Write a short story for this prompt:
+
+{{.Prompt}}'''
+judge_rubric = '''Score the story below on every criterion from 1 to 5, with one sentence of reasoning each.
+
+PROMPT: {{.Prompt}}
+STORY: {{.StoryText}}
+
+Criteria:
+1. plot_quality
+2. creativity
+3. writing_quality
+
+Answer with JSON only: {"plot_quality": {"score": 3, "reasoning": "..."}, ...}'''
+chosen_system_prompt = "You are a published writer of short stories about {{.MainTopic}}."
+"""
+
+
+def config(
+    url: str,
+    *,
+    mode: str = "dpo",
+    subtopics: int = 3,
+    prompts: int = 2,
+    concurrency: int = 8,
+    generation: str = "",
+    models: str = "max_retries = 2\nmax_backoff_seconds = 0.1",
+    more: str = "",
+    templates: str = TEMPLATES,
+) -> str:
+    """A configuration file for models at `url`.
+
+    Args:
+        url: Their base URL.
+        mode: The dataset mode.
+        subtopics: How many are wanted.
+        prompts: How many a subtopic.
+        concurrency: Jobs at the same time.
+        generation: Further lines of that section.
+        models: Further lines for each model.
+        more: Further sections.
+        templates: The section of templates.
+    """
+    judge = "true" if mode == "mo-dpo" or "judge_filtering" in more else "false"
+    lines = [
+        "[generation]",
+        'main_topic = "Lighthouse keepers & the sea"',
+        f"num_subtopics = {subtopics}",
+        f"num_prompts_per_subtopic = {prompts}",
+        f"concurrency = {concurrency}",
+        f'dataset_mode = "{mode}"',
+        "enable_checkpointing = true",
+        "checkpoint_interval = 1",
+        generation,
+    ]
+    for role, name, extra in (
+        ("main", "strong-writer", ""),
+        ("rejected", "weak-writer", ""),
+        ("judge", "critic", f"enabled = {judge}"),
+    ):
+        lines += [
+            f"[models.{role}]",
+            f'base_url = "{url}"',
+            f'model_name = "{name}"',
+            "rate_limit_per_minute = 0",
+            extra,
+            models,
+        ]
+    return "\n".join([*lines, more, templates])

@@ -1,0 +1,47 @@
+"""One Prefect server for all tests here, and users who work with it or without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.flows.command import User, model, prefect_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.flows.command import Model
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the Prefect server that the tests share."""
+    return tmp_path_factory.mktemp("server") / "home"
+
+
+@pytest.fixture(scope="session")
+def prefect_url(prefect_home: Path) -> Iterator[str]:
+    """The API of a Prefect server; a run with it is spared the start of an embedded one."""
+    with prefect_server(prefect_home) as url:
+        yield url
+
+
+@pytest.fixture
+def user(tmp_path: Path, prefect_url: str) -> User:
+    """Someone who works with the shared Prefect server; results of tasks stay in a home of their own."""
+    return User.made(tmp_path, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(tmp_path / "prefect"))
+
+
+@pytest.fixture
+def lone_user(tmp_path: Path) -> User:
+    """Someone who has configured no Prefect server."""
+    return User.made(tmp_path)
+
+
+@pytest.fixture
+def demo_model() -> Iterator[Model]:
+    """A model server that answers flawlessly and at once."""
+    with model() as server:
+        yield server

@@ -1,0 +1,122 @@
+"""What cannot be used is refused in readable lines, before anything is created or Prefect is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.flows.command import MODULE, PROGRAM, User, config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL = "http://127.0.0.1:9/v1"
+GOOD = config(URL)
+PROGRAMS = {"python -m flows.generate": MODULE, "vellumforge2 run": (*PROGRAM, "run")}
+
+FILES: dict[str, tuple[str, list[str]]] = {
+    "not TOML": (
+        "[generation\n",
+        ["config.toml: is not TOML: line 1, column 12: Expected ']' at the end of a table declaration"],
+    ),
+    "an unknown key": (
+        GOOD.replace("concurrency =", "concurency ="),
+        ["config.toml: generation.concurency: unknown key; did you mean generation.concurrency?"],
+    ),
+    "a wrong type": (
+        GOOD.replace("concurrency = 8", 'concurrency = "8"'),
+        ["config.toml: generation.concurrency: "],
+    ),
+    "a missing model": (
+        GOOD.replace("[models.rejected]", "[models.judge_of_old]"),
+        ["config.toml: models.judge_of_old: unknown", "config.toml: models.rejected: is missing; "],
+    ),
+    "an unknown variable": (
+        GOOD.replace("{{.SubTopic}}", "{{.Subject}}"),
+        ["config.toml: prompt_templates.prompt_generation: "],
+    ),
+    "a host that is none": (
+        GOOD.replace(URL, "http://my host/v1", 1),
+        ["config.toml: models.main.base_url: "],
+    ),
+    "several problems": (
+        GOOD.replace("concurrency = 8", "concurrency = 0")
+        .replace('"strong-writer"', '""')
+        .replace("{{.StoryText}}", "{{.Story}}"),
+        [
+            "config.toml: generation.concurrency: is 0; allowed: 1 to 1024",
+            "config.toml: models.main.model_name: ",
+            "config.toml: prompt_templates.judge_rubric: ",
+        ],
+    ),
+}
+
+OPTIONS: dict[str, tuple[list[str], list[str]]] = {
+    "no such file": (["--config", "nowhere.toml"], ["nowhere.toml: does not exist"]),
+    "a folder": (["--config", "folder"], ["folder: is a folder; a file is needed"]),
+    "a file too large": (["--config", "large.toml"], ["large.toml: is too large; allowed: 10485760 bytes"]),
+    "an unknown option": (["--concurrency", "5"], ['Unknown option: "--concurrency"']),
+    "an argument too many": (["config.toml"], ["Unused Tokens: ['config.toml']"]),
+    "a setting without value": (
+        ["--set", "generation.concurrency"],
+        ["--set generation.concurrency: give a setting as KEY=VALUE"],
+    ),
+    "an unknown setting": (
+        ["--set", "generation.topic=Tea"],
+        ["config.toml: generation.topic: unknown key; did you mean generation.main_topic? (set on the"],
+    ),
+    "a setting out of range": (
+        ["--set", "generation.concurrency=0"],
+        ["config.toml: generation.concurrency: is 0; allowed: 1 to 1024 (set on the command line)"],
+    ),
+    "no such env file": (["--env-file", "nowhere.env"], ["nowhere.env: does not exist"]),
+    "an env file that sets PATH": (
+        ["--env-file", "bad.env"],
+        [
+            "bad.env: PATH: an env file must not set this variable",
+            "bad.env: line 2 is not of the form NAME=value",
+        ],
+    ),
+}
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    """Someone who has not even a Prefect server."""
+    return User.made(tmp_path)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_cannot_be_used(user: User, case: str, program: str) -> None:
+    text, problems = FILES[case]
+    assert text != GOOD
+    user.write("config.toml", text)
+    _check(user, [], problems, program)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("case", OPTIONS)
+def test_an_option_that_cannot_be_used(user: User, case: str, program: str) -> None:
+    options, problems = OPTIONS[case]
+    user.write("config.toml", GOOD)
+    user.write("large.toml", GOOD + "#" * 10 * 1024 * 1024)
+    user.write("bad.env", "PATH=/tmp\nplanted-secret-123\n")
+    (user.folder / "folder").mkdir()
+    _check(user, options, problems, program)
+
+
+def _check(user: User, options: list[str], problems: list[str], program: str) -> None:
+    """One line a problem, exit code 2, and nothing created anywhere."""
+    before = sorted(user.folder.rglob("*"))
+    ended = user.run(*options, program=PROGRAMS[program])
+    assert (ended.code, ended.out) == (2, "")
+    lines = ended.err.splitlines()
+    assert len(lines) == len(problems), ended.err
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(f"vellumforge2: {problem}")
+        assert len(line) > len("vellumforge2: ") + len(problem.rstrip(": ")) or problem in line
+    assert "planted-secret-123" not in ended.err
+    assert sorted(user.folder.rglob("*")) == before
+    assert not [*user.home.iterdir()]

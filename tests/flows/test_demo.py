@@ -1,0 +1,41 @@
+"""The demo: a dataset without key, network or configuration; again for nothing; anew with --fresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.flows.command import PROGRAM, outlives, rows_of, until
+
+if TYPE_CHECKING:
+    from tests.flows.command import User
+
+
+def test_the_demo_costs_nothing_twice_and_is_new_when_fresh(lone_user: User, prefect_url: str) -> None:
+    user = lone_user
+    process = user.start("--demo")
+    until(lambda: bool(process.children()), "the embedded server")
+    servers = process.children()
+    first = process.end()
+    assert (first.code, first.err) == (0, "")
+    assert first.out.startswith("12 rows (dpo) in ")
+    assert "paid for 29 calls" in first.out
+    assert not outlives(servers, 5), "the embedded server is still there"
+
+    again = user.run("run", "--demo", program=PROGRAM)
+    assert (again.code, again.err) == (0, "")
+    assert "paid for nothing: all 29 answers came from the ledger; run with --fresh" in again.out
+
+    # Whichever server takes the notes, the ledger is the same.
+    fresh = user.run("--demo", "--fresh", "--json", PREFECT_API_URL=prefect_url)
+    assert (fresh.code, fresh.err) == (0, "")
+    assert (fresh.summary["rows"], fresh.summary["paid"] >= 29) == (12, True)
+    # Nothing of Prefect's either, but what it keeps for a user who configured a server and no PREFECT_HOME.
+    assert {path.name for path in user.home.iterdir()} <= {".prefect"}
+
+    one, two, three = (rows_of(session) for session in user.sessions())
+    assert one == two
+    assert len(one) == len(three) == 12
+    assert not [row for row in three if row in one]
+    assert {path.name for path in user.folder.iterdir()} == {"output"}
+    sessions = {session.name for session in user.sessions()}
+    assert {path.name for path in (user.folder / "output").iterdir()} == {".prefect", "ledger.db"} | sessions

@@ -1,0 +1,91 @@
+"""What Prefect shows of a run and what it must not hold; servers that are not there, or no longer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+from tests.flows.command import TIMEOUT, config, free_port, model, rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.flows.command import Model, User
+
+SECRET = "planted-secret-123"
+JOBS = 40
+
+
+def test_the_server_shows_every_pair_and_holds_no_secret(
+    user: User, demo_model: Model, prefect_url: str, prefect_home: Path
+) -> None:
+    user.write("config.toml", config(demo_model.url, subtopics=8, prompts=5))
+    known = {run["id"] for run in _all(prefect_url, "flow_runs")}
+    for _ in range(2):
+        ended = user.run(API_KEY=SECRET, OPENAI_API_KEY=SECRET, HF_TOKEN=SECRET)
+        assert (ended.code, ended.err) == (0, "")
+    runs = [run for run in _all(prefect_url, "flow_runs") if run["id"] not in known]
+    assert [run["state_name"] for run in runs] == ["Completed", "Completed"]
+    assert all(re.fullmatch(r"[a-z]+-[a-z]+", run["name"]) for run in runs)
+    runs.sort(key=lambda run: str(run["start_time"]))
+    for run, state in zip(runs, ("Completed", "Cached"), strict=True):
+        tasks = _all(prefect_url, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})
+        assert {task["state_name"] for task in tasks} == {state}
+        pairs = [task for task in tasks if task["task_key"].startswith("pairs-")]
+        assert sorted(task["name"] for task in pairs) == sorted(f"job {job}" for job in range(JOBS))
+        others = Counter(task["name"] for task in tasks if task not in pairs)
+        assert others == Counter(
+            ["subtopics", *(f"subtopic {number}" for number in range(8)), "duplicates and shortages"]
+        )
+
+    places = [prefect_home, user.folder, user.home, user.folder.parent / "prefect"]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert {"ledger.db", "prefect.db", "session.log", "dataset.jsonl"} <= {path.name for path in files}
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_server_that_is_not_there_is_named_before_anything_is_paid_for(
+    lone_user: User, demo_model: Model
+) -> None:
+    lone_user.write("config.toml", config(demo_model.url))
+    address = f"http://127.0.0.1:{free_port()}/api"
+    ended = lone_user.run(PREFECT_API_URL=address)
+    assert (ended.code, ended.out) == (1, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"vellumforge2: Prefect cannot run the flow: Failed to reach API at {address}")
+    assert demo_model.stats()["requests"] == 0
+    assert not lone_user.sessions()
+
+
+def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user: User) -> None:
+    with model(latency_ms=300.0) as server:
+        lone_user.write("config.toml", config(server.url, subtopics=2, prompts=3, concurrency=2))
+        process = lone_user.start("--json")
+        assert server.until_requests(2, process)
+        (embedded,) = process.children()
+        os.kill(embedded, signal.SIGKILL)
+        ended = process.end(timeout=60)
+    assert (ended.code, ended.summary["rows"]) == (0, 6)
+    assert "Traceback" not in ended.err
+    assert "did not take note of the run's end" in " ".join(ended.err.split())
+    (session,) = lone_user.sessions()
+    assert len(rows_of(session)) == 6
+    assert json.loads((session / "checkpoint.json").read_text())["current_phase"] == "complete"
+
+
+def _all(url: str, what: str, **filters: Any) -> list[dict[str, Any]]:
+    """All runs of a kind that the filters let through."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = json.dumps({**filters, "offset": len(found), "limit": 200}).encode()
+        headers = {"content-type": "application/json"}
+        with urlopen(Request(f"{url}/{what}/filter", page, headers), timeout=TIMEOUT) as response:
+            some = json.load(response)
+        if not some:
+            return found
+        found += some

@@ -1,0 +1,102 @@
+"""To go on is to run again: what was paid for is used, and only what is new is paid for."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from tests.flows.command import asked_twice, config, model, rows_of
+
+if TYPE_CHECKING:
+    from tests.flows.command import Model, User
+
+
+def test_only_what_a_change_concerns_is_paid_for(user: User, demo_model: Model) -> None:
+    text = config(demo_model.url)
+    user.write("config.toml", text)
+    first = user.run("--json")
+    assert (first.code, first.summary["paid"], first.summary["rows"]) == (0, 1 + 3 + 12, 6)
+
+    old = "Write a short story for this prompt:"
+    assert text.count(old) == 1
+    user.write("config.toml", text.replace(old, "Write a dull story for this prompt:"))
+    before = len(demo_model.requests())
+    second = user.run("--json")
+    assert (second.code, second.summary["paid"], second.summary["rows"]) == (0, 6, 6)
+    assert [request["model"] for request in demo_model.requests()[before:]] == ["weak-writer"] * 6
+    one, two = (rows_of(session) for session in user.sessions())
+    assert [(row["prompt"], row["chosen"]) for row in one] == [(row["prompt"], row["chosen"]) for row in two]
+    assert not {row["rejected"] for row in one} & {row["rejected"] for row in two}
+
+
+def test_more_subtopics_pay_only_for_what_is_new(user: User, demo_model: Model) -> None:
+    user.write("config.toml", config(demo_model.url, subtopics=3))
+    assert user.run().code == 0
+    user.write("config.toml", config(demo_model.url, subtopics=5))
+    grown = user.run("--json")
+    # A request for more subtopics, one for the prompts of each new one, and two answers a new job.
+    assert (grown.code, grown.summary["paid"]) == (0, 1 + 2 + 2 * 4)
+    assert not asked_twice(demo_model.requests())
+    short, long = ((session / "dataset.jsonl").read_bytes() for session in user.sessions())
+    assert long.startswith(short)
+    assert len(long.splitlines()) == 10
+
+    user.write("config.toml", config(demo_model.url, subtopics=3))
+    again = user.run("--json")
+    assert (again.code, again.summary["paid"]) == (0, 0)
+    assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == short
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    user: User, demo_model: Model
+) -> None:
+    text = config(demo_model.url, prompts=2)
+    user.write("config.toml", text)
+    variable = {"VELLUMFORGE__GENERATION__NUM_PROMPTS_PER_SUBTOPIC": "1"}
+    environment = user.run("--json", **variable)
+    assert (environment.code, environment.summary["rows"]) == (0, 3)
+    line = user.run(
+        "--json", "--set", "generation.num_prompts_per_subtopic=3", "--output", "elsewhere", **variable
+    )
+    assert (line.code, line.summary["rows"]) == (0, 9)
+    (session,) = user.sessions("elsewhere")
+    backup = (session / "config.toml.bak").read_text()
+    assert backup.startswith(text.rstrip("\n"))
+    assert "# generation.num_prompts_per_subtopic = 3\n# output.folder = 'elsewhere'\n" in backup
+
+
+def test_two_runs_in_the_same_second_share_a_ledger(user: User) -> None:
+    with model(latency_ms=50.0) as server:
+        user.write("config.toml", config(server.url, subtopics=4, prompts=5))
+        runs = [user.start("--json"), user.start("--json")]
+        ends = [run.end() for run in runs]
+        assert [(ended.code, ended.err, ended.summary["rows"]) for ended in ends] == [(0, "", 20)] * 2
+        one, two = user.sessions()
+        assert (one / "dataset.jsonl").read_bytes() == (two / "dataset.jsonl").read_bytes()
+        # Each call was made by one of them, or by both at the same time; one answer is kept.
+        requests = server.requests()
+        needed = {request["key"] for request in requests}
+        assert len(needed) == 1 + 4 + 40
+        assert len(requests) == sum(ended.summary["paid"] for ended in ends) <= 2 * len(needed)
+        with closing(sqlite3.connect(user.folder / "output" / "ledger.db")) as ledger:
+            kept = ledger.execute("SELECT key FROM calls").fetchall()
+        assert {key.hex() for (key,) in kept} == needed
+        again = user.run("--json")
+        assert (again.code, again.summary["paid"]) == (0, 0)
+
+
+def test_a_run_that_joins_later_uses_what_another_has_paid_for(user: User) -> None:
+    with model(latency_ms=250.0) as server:
+        user.write("config.toml", config(server.url, subtopics=4, prompts=10, concurrency=2))
+        first = user.start("--json")
+        assert server.until_requests(25, first)
+        # What was answered before the second begins, it need not ask for.
+        paid = [request["key"] for request in server.requests() if request["finished"]]
+        second = user.start("--json")
+        ends = [first.end(), second.end()]
+        assert [(ended.code, ended.summary["rows"]) for ended in ends] == [(0, 40)] * 2
+        assert len(paid) >= 20
+        assert not set(paid) & set(asked_twice(server.requests()))
+        one, two = user.sessions()
+        assert (one / "dataset.jsonl").read_bytes() == (two / "dataset.jsonl").read_bytes()
