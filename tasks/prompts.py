@@ -29,6 +29,13 @@ async def prompts(run: Run, block: Block[Subtopic]) -> dict[str, int]:
 
 @block_task("complete prompts")
 async def completed_prompts(run: Run, block: Block[SubtopicPrompts]) -> dict[str, int]:
-    """Replace what is double over the whole run; returns how many prompts there are."""
+    """Replace what is double over the whole run; returns how many prompts there are.
+
+    Raises:
+        BlockFailedError: A subtopic stayed short because its request failed.
+    """
     found = run.results[block.key] = await complete_prompts(run, block.items)
+    failed = sum(1 for entry in found if entry.failure)
+    if failed:
+        raise BlockFailedError(f"{failed} of {len(found)} subtopics are short of prompts")
     return {"prompts": sum(len(entry.prompts) for entry in found)}

@@ -156,6 +156,6 @@ def _sampling_parameters(model: ModelConfig, *, structured: bool) -> dict[str, A
     }
     if model.top_k >= 0:
         parameters["top_k"] = model.top_k
-    if "min_p" in model.model_fields_set:
+    if model.min_p is not None:
         parameters["min_p"] = float(model.min_p)
     return parameters

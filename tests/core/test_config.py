@@ -69,7 +69,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert (generation.sft_format, generation.include_topic_columns) == ("sharegpt", True)
     assert default_of("generation.dataset_mode") == "mo-dpo"
     assert (model.temperature, model.structure_temperature, model.top_p) == (0.7, None, 1.0)
-    assert (model.top_k, model.min_p, model.max_output_tokens, model.context_size) == (-1, 0.0, 4096, 16384)
+    assert (model.top_k, model.min_p, model.max_output_tokens, model.context_size) == (-1, None, 4096, 16384)
     assert (model.rate_limit_per_minute, model.max_retries, model.max_backoff_seconds) == (60, 3, 120)
     assert (model.http_timeout_seconds, model.judge_timeout_seconds) == (120, 100)
     assert (config.judge_filtering.min_chosen_score, config.judge_filtering.max_rejected_score) == (4.0, 3.0)

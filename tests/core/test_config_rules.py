@@ -217,3 +217,18 @@ def test_settings_with_an_effect_are_not_named() -> None:
         "models.judge.structure_temperature": 0.1,
     }
     assert rules.warnings(load(TOPIC, MAIN, JUDGE, mode("sft"), given)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("prompt_generation", "SubTopic"),
+        ("chosen_generation", "Prompt"),
+        ("rejected_generation", "Prompt"),
+        ("judge_rubric", "StoryText"),
+    ],
+)
+def test_a_template_that_asks_the_same_of_every_item_is_refused(name: str, variable: str) -> None:
+    template = {f"prompt_templates.{name}": "Say something as a JSON array."}
+    found = problems(MAIN, REJECTED, JUDGE, TOPIC, mode("mo-dpo"), template)
+    assert f"{{{{.{variable}}}}}" in found[f"prompt_templates.{name}"]

@@ -198,7 +198,8 @@ def test_ledgers_that_cannot_be_opened(url: str) -> None:
     assert "hidden" not in found["output.ledger"]
 
 
-def test_a_ledgers_password_is_refused_and_not_repeated() -> None:
-    found = problems(output__ledger="postgresql+asyncpg://me:hidden@host/db")
+@pytest.mark.parametrize("url", ["me:hidden@host/db", "host/db?password=hidden"])
+def test_a_ledgers_password_is_refused_and_not_repeated(url: str) -> None:
+    found = problems(output__ledger=f"postgresql+asyncpg://{url}")
     assert "PGPASSWORD" in found["output.ledger"]
     assert "hidden" not in found["output.ledger"]

@@ -135,7 +135,8 @@ def check_default(key: str, stated: str) -> None:
     if key.startswith("prompt_templates.") and default:
         assert stated == "built in", key
     elif default is PydanticUndefined or default is None or default == {}:
-        words = {"PydanticUndefined": "required", "None": "as temperature", "{}": "none"}
+        absent = "as temperature" if key.endswith(".structure_temperature") else "unset"
+        words = {"PydanticUndefined": "required", "None": absent, "{}": "none"}
         assert stated == words[str(default)], key
     else:
         assert tomli.loads(f"value = {stated}")["value"] == default, key

@@ -144,7 +144,9 @@ class ModelConfig(Section):
     top_k: int = Field(
         -1, ge=-1, le=MOST, description="Number of tokens that are drawn from; -1 is no limit."
     )
-    min_p: Share = Field(0.0, description="Least probability of a token relative to the likeliest; 0 is off.")
+    min_p: Share | None = Field(
+        None, description="Least probability of a token relative to the likeliest; 0 is off, unset unsent."
+    )
     max_output_tokens: Size = Field(4096, description="Most tokens of an answer.")
     context_size: Size = Field(16384, description="Tokens that question and answer may have together.")
     rate_limit_per_minute: Count = Field(60, description="Requests a minute; 0 is no limit.")

@@ -28,6 +28,20 @@ _IDLE: Final = (
     ("rejected", "use_json_mode", "that model is never asked for JSON"),
 )
 
+# What a template must use, itself or in its system prompt, for its requests to differ.
+_ESSENTIAL: Final = {
+    "prompt_generation": "SubTopic",
+    "chosen_generation": "Prompt",
+    "rejected_generation": "Prompt",
+    "judge_rubric": "StoryText",
+}
+_SYSTEM_PROMPTS: Final = {
+    "prompt_generation": "prompt_system_prompt",
+    "chosen_generation": "chosen_system_prompt",
+    "rejected_generation": "rejected_system_prompt",
+    "judge_rubric": "judge_system_prompt",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -157,6 +171,21 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
             compile_template(name, source)
         except TemplateError as error:
             yield from error.problems
+    yield from _templates_aimless(draft, needed)
+
+
+def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
+    """Templates that ask the same of every item: each would be answered with what another was."""
+    for name, variable in _ESSENTIAL.items():
+        sources = [draft.get(f"prompt_templates.{key}") for key in (name, _SYSTEM_PROMPTS[name])]
+        try:
+            used = {used for source in sources if source for used in compile_template(name, source).variables}
+        except TemplateError:
+            continue
+        if name in needed and all(source is not None for source in sources) and variable not in used:
+            yield Problem(
+                f"prompt_templates.{name}", f"does not use {{{{.{variable}}}}}, so all would be alike"
+            )
 
 
 def _not_here_yet(config: Config) -> Iterator[str]:

@@ -123,7 +123,7 @@ def check_ledger_url(value: str) -> str:
         raise ValueError(f"names no database file; {allowed}")
     if parts.scheme == _POSTGRES and parts.path in {"", "/"}:
         raise ValueError(f"names no database; {allowed}")
-    if parts.password is not None:
+    if parts.password is not None or "password" in parts.query.lower():
         # Settings are kept with every session; a password must not be.
         raise ValueError("holds a password; leave it out, and set PGPASSWORD or use ~/.pgpass")
     return value

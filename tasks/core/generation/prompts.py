@@ -114,8 +114,8 @@ async def complete_prompts(run: Run, found: Sequence[SubtopicPrompts]) -> list[S
                     kept[place].extend(drop_duplicates([prompt], seen))
     await run.list_failures(failed.values())
     return [
-        SubtopicPrompts(entry.subtopic, tuple(prompts), entry.failure)
-        for entry, prompts in zip(found, kept, strict=True)
+        SubtopicPrompts(entry.subtopic, tuple(prompts), entry.failure or failed.get(place))
+        for place, (entry, prompts) in enumerate(zip(found, kept, strict=True))
     ]
 
 

@@ -56,11 +56,25 @@ class Limits:
         self._limiters: dict[str, RateLimiter] = {}
 
     def of(self, model: ModelConfig) -> RateLimiter:
-        """The limiter that every attempt at this model passes."""
+        """The limiter that every attempt at this model passes.
+
+        Two roles of one model share its limiter; of two limits the lower one counts.
+        """
         provider = provider_of(model.base_url)
         shared = self._config.provider_rate_limits.get(provider)
         name = provider if shared is not None else f"{model.base_url} {model.model_name}"
         if name not in self._limiters:
-            per_minute = model.rate_limit_per_minute if shared is None else shared
+            per_minute = self._lowest(model) if shared is None else shared
             self._limiters[name] = RateLimiter(per_minute, self._config.provider_burst_percent)
         return self._limiters[name]
+
+    def _lowest(self, model: ModelConfig) -> int:
+        models = self._config.models
+        limits = [
+            other.rate_limit_per_minute
+            for other in (models.main, models.rejected, models.judge)
+            if other is not None
+            and (other.base_url, other.model_name) == (model.base_url, model.model_name)
+            and other.rate_limit_per_minute
+        ]
+        return min(limits, default=0)

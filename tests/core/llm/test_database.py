@@ -51,7 +51,7 @@ def test_a_configured_database_is_taken() -> None:
 
 def test_a_url_that_cannot_be_read_is_refused_without_showing_it() -> None:
     with pytest.raises(LedgerError) as caught:
-        ledger_url(config(ledger="postgresql+asyncpg://user@host:port/calls?password=hidden-word"))
+        ledger_url(config(ledger="postgresql+asyncpg://user@host:hidden-word/calls"))
     assert "hidden-word" not in str(caught.value)
     assert "output.ledger" in str(caught.value)
 
