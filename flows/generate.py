@@ -81,7 +81,7 @@ async def _stages(run: Run, session: Session) -> Summary:
         state.subtopics = await find_all_subtopics(run)
         await session.enter(Phase.PROMPTS)
         found, state.jobs = await write_all_prompts(run, state.subtopics)
-        state.failed_subtopics = [entry.subtopic.name for entry in found if entry.failure]
+        state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
         state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
         await session.enter(Phase.PAIRS)
         outcomes = await make_all_pairs(run, session, state.jobs)

@@ -9,11 +9,11 @@ import pytest
 from tests.flows.command import MODULE, PROGRAM, User, config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 URL = "http://127.0.0.1:9/v1"
 GOOD = config(URL)
-PROGRAMS = {"python -m flows.generate": MODULE, "vellumforge2 run": (*PROGRAM, "run")}
 
 FILES: dict[str, tuple[str, list[str]]] = {
     "not TOML": (
@@ -56,8 +56,11 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "no such file": (["--config", "nowhere.toml"], ["nowhere.toml: does not exist"]),
     "a folder": (["--config", "folder"], ["folder: is a folder; a file is needed"]),
     "a file too large": (["--config", "large.toml"], ["large.toml: is too large; allowed: 10485760 bytes"]),
-    "an unknown option": (["--concurrency", "5"], ['Unknown option: "--concurrency"']),
-    "an argument too many": (["config.toml"], ["Unused Tokens: ['config.toml']"]),
+    "an unknown option": (
+        ["--concurrency", "5"],
+        ["Unknown option: --concurrency. See vellumforge2 --help."],
+    ),
+    "an argument too many": (["config.toml"], ["Unused Tokens: ['config.toml']. See vellumforge2 --help."]),
     "a setting without value": (
         ["--set", "generation.concurrency"],
         ["--set generation.concurrency: give a setting as KEY=VALUE"],
@@ -68,7 +71,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a setting out of range": (
         ["--set", "generation.concurrency=0"],
-        ["config.toml: generation.concurrency: is 0; allowed: 1 to 1024 (set on the command line)"],
+        ["config.toml: generation.concurrency: is 0; allowed: 1 to 1024"],
     ),
     "no such env file": (["--env-file", "nowhere.env"], ["nowhere.env: does not exist"]),
     "an env file that sets PATH": (
@@ -87,36 +90,33 @@ def user(tmp_path: Path) -> User:
     return User.made(tmp_path)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("case", FILES)
-def test_a_file_that_cannot_be_used(user: User, case: str, program: str) -> None:
+def test_a_file_that_cannot_be_used(user: User, case: str) -> None:
     text, problems = FILES[case]
     assert text != GOOD
     user.write("config.toml", text)
-    _check(user, [], problems, program)
+    _check(user, MODULE, [], problems)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("case", OPTIONS)
-def test_an_option_that_cannot_be_used(user: User, case: str, program: str) -> None:
+def test_an_option_that_cannot_be_used(user: User, case: str) -> None:
     options, problems = OPTIONS[case]
     user.write("config.toml", GOOD)
     user.write("large.toml", GOOD + "#" * 10 * 1024 * 1024)
     user.write("bad.env", "PATH=/tmp\nplanted-secret-123\n")
     (user.folder / "folder").mkdir()
-    _check(user, options, problems, program)
+    _check(user, (*PROGRAM, "run"), options, problems)
 
 
-def _check(user: User, options: list[str], problems: list[str], program: str) -> None:
+def _check(user: User, program: Sequence[str], options: list[str], problems: list[str]) -> None:
     """One line a problem, exit code 2, and nothing created anywhere."""
     before = sorted(user.folder.rglob("*"))
-    ended = user.run(*options, program=PROGRAMS[program])
+    ended = user.run(*options, program=program)
     assert (ended.code, ended.out) == (2, "")
     lines = ended.err.splitlines()
     assert len(lines) == len(problems), ended.err
     for line, problem in zip(lines, problems, strict=True):
         assert line.startswith(f"vellumforge2: {problem}")
-        assert len(line) > len("vellumforge2: ") + len(problem.rstrip(": ")) or problem in line
     assert "planted-secret-123" not in ended.err
     assert sorted(user.folder.rglob("*")) == before
     assert not [*user.home.iterdir()]

@@ -24,7 +24,7 @@ BEFORE_PAIRS = 4
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_stopped_run_keeps_what_is_in_flight(user: User, number: signal.Signals) -> None:
-    with model(latency_ms=400.0) as server:
+    with model(latency_ms=250.0) as server:
         user.write("config.toml", config(server.url, subtopics=3, prompts=4, concurrency=2))
         process = user.start()
         # The second jobs are in flight, the first are done.
@@ -51,7 +51,7 @@ def test_a_stopped_run_keeps_what_is_in_flight(user: User, number: signal.Signal
 
 
 def test_stopped_before_there_are_pairs(user: User) -> None:
-    with model(latency_ms=400.0) as server:
+    with model(latency_ms=250.0) as server:
         user.write("config.toml", config(server.url, subtopics=3, prompts=4, concurrency=2))
         process = user.start()
         assert server.until_requests(2, process)

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.crash.kill import rehearse
 from tests.flows.command import config, model, outlives
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from tests.crash.kill import Report
     from tests.flows.command import User
 
 
-def test_killed_in_every_phase(tmp_path: Path, prefect_url: str) -> None:
-    report = rehearse("dpo", kills=10, seed=1, folder=tmp_path, PREFECT_API_URL=prefect_url)
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> dict[str, Report]:
+    """Rehearsals of two modes; mostly they wait, so they do it at the same time."""
+    kills = {"dpo": 10, "mo-dpo": 4}
+    with ThreadPoolExecutor() as pool:
+        rehearsals = {
+            mode: pool.submit(
+                rehearse,
+                mode,
+                kills=number,
+                seed=1,
+                folder=tmp_path_factory.mktemp(mode),
+                PREFECT_API_URL=prefect_url,
+            )
+            for mode, number in kills.items()
+        }
+        return {mode: rehearsal.result() for mode, rehearsal in rehearsals.items()}
+
+
+@pytest.mark.parametrize(("mode", "kills"), [("dpo", 10), ("mo-dpo", 4)])
+def test_kills_lose_and_repeat_nothing(reports: dict[str, Report], mode: str, kills: int) -> None:
+    report = reports[mode]
     assert not report.broken(), report.lines()
-    assert report.kills.total() == 10
-    assert {"subtopics", "prompts", "prose"} <= set(report.kills)
+    assert report.kills.total() == kills
     assert sum(report.in_flight), "kills that lose nothing show nothing"
 
 
-def test_killed_while_answers_are_judged(tmp_path: Path, prefect_url: str) -> None:
-    report = rehearse("mo-dpo", kills=3, seed=7, folder=tmp_path, PREFECT_API_URL=prefect_url)
-    assert not report.broken(), report.lines()
-    assert report.kills.total() == 3
+def test_kills_hit_every_phase(reports: dict[str, Report]) -> None:
+    assert {"subtopics", "prompts", "prose"} <= set(reports["dpo"].kills)
 
 
 def test_a_killed_group_leaves_no_embedded_server(lone_user: User) -> None:

@@ -6,18 +6,23 @@ import json
 import os
 import re
 import signal
+import threading
 from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.request import Request, urlopen
+
+import httpx
 
 from tests.flows.command import TIMEOUT, config, free_port, model, rows_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.flows.command import Model, User
 
-SECRET = "planted-secret-123"
+PLANTED = "planted-secret-123"
 JOBS = 40
 
 
@@ -27,7 +32,7 @@ def test_the_server_shows_every_pair_and_holds_no_secret(
     user.write("config.toml", config(demo_model.url, subtopics=8, prompts=5))
     known = {run["id"] for run in _all(prefect_url, "flow_runs")}
     for _ in range(2):
-        ended = user.run(API_KEY=SECRET, OPENAI_API_KEY=SECRET, HF_TOKEN=SECRET)
+        ended = user.run(API_KEY=PLANTED, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED)
         assert (ended.code, ended.err) == (0, "")
     runs = [run for run in _all(prefect_url, "flow_runs") if run["id"] not in known]
     assert [run["state_name"] for run in runs] == ["Completed", "Completed"]
@@ -43,10 +48,17 @@ def test_the_server_shows_every_pair_and_holds_no_secret(
             ["subtopics", *(f"subtopic {number}" for number in range(8)), "duplicates and shortages"]
         )
 
+    with _suspicious_server() as (address, received):
+        refused = user.run("--set", f"models.main.base_url={address}", API_KEY=PLANTED)
+    assert received == [f"Bearer {PLANTED}"], "the key was not used"
+    assert refused.code == 3
+    assert "HTTP 401: wrong key: Bearer ***" in refused.err
+    assert PLANTED not in refused.err
+
     places = [prefect_home, user.folder, user.home, user.folder.parent / "prefect"]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert {"ledger.db", "prefect.db", "session.log", "dataset.jsonl"} <= {path.name for path in files}
-    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert not [path for path in files if PLANTED.encode() in path.read_bytes()]
 
 
 def test_a_server_that_is_not_there_is_named_before_anything_is_paid_for(
@@ -78,14 +90,37 @@ def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user:
     assert json.loads((session / "checkpoint.json").read_text())["current_phase"] == "complete"
 
 
+@contextmanager
+def _suspicious_server() -> Iterator[tuple[str, list[str]]]:
+    """A model server that refuses every key and says which; its base URL and the keys that it was given."""
+    received: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.headers["authorization"])
+            body = json.dumps({"error": {"message": f"wrong key: {received[-1]}"}}).encode()
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the library's name
+            """Say nothing on the test's standard error."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", received
+        server.shutdown()
+
+
 def _all(url: str, what: str, **filters: Any) -> list[dict[str, Any]]:
     """All runs of a kind that the filters let through."""
     found: list[dict[str, Any]] = []
-    while True:
-        page = json.dumps({**filters, "offset": len(found), "limit": 200}).encode()
-        headers = {"content-type": "application/json"}
-        with urlopen(Request(f"{url}/{what}/filter", page, headers), timeout=TIMEOUT) as response:
-            some = json.load(response)
-        if not some:
-            return found
-        found += some
+    with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
+        while True:
+            page = {**filters, "offset": len(found), "limit": 200}
+            some = client.post(f"/{what}/filter", json=page).raise_for_status().json()
+            if not some:
+                return found
+            found += some
