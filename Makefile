@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := $(BIN)/python -m flows.generate --demo
 
+# Nothing outside this folder is written: no cache of pip's, and no home of the rustc that pip asks for.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_CACHE_DIR := 1
+export RUSTUP_HOME := $(CURDIR)/.venv/rustup
 
 .PHONY: demo test check lint types layers benchmark lock clean
 
@@ -36,8 +39,9 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv, once; this takes a minute or two."
+	@$(PYTHON) -m venv .venv
 	@# The lock is complete. pip's resolver takes sqlalchemy[asyncio] for unpinned (pypa/pip#9644), so it is not asked.
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
