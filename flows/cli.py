@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from flows import checkpoint, ledger
 from flows.overrides import read_override
 from flows.terminal import PROGRAM, say, show_json, show_summary
 from tasks.core.errors import UsageError, VellumforgeError
@@ -30,6 +31,9 @@ app = App(
     default_parameter=Parameter(negative=()),
     result_action="return_value",
 )
+
+app.command(checkpoint.app)
+app.command(ledger.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @app.command
 def run(
     *,
-    config: str = "config.toml",
+    config: str | None = None,
     env_file: str | None = None,
     demo: bool = False,
     fresh: bool = False,
+    resume: str = "",
+    accept_changes: bool = False,
     output: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
     json: bool = False,
@@ -69,27 +75,22 @@ def run(
     Run it again with the same configuration and everything that was paid for is used again.
 
     Args:
-        config: The configuration file.
+        config: The configuration file; config.toml when left out.
         env_file: A file with API keys; without it, .env is read when there is one.
         demo: Generate a small dataset with a model server of our own: no key, no network, no file.
         fresh: Ask for other answers to the same questions; all of them are paid for.
+        resume: Go on with this session, in its own folder.
+        accept_changes: Go on with it although settings differ that change the outcome.
         output: The output folder, in place of output.folder.
         settings: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
         json: Print the summary as one JSON object.
         verbose: Show the log's records of level INFO.
     """
     # Imported here: it brings the whole pipeline with it.
-    from flows.local import run_here  # noqa: PLC0415
+    from flows.local import Wish, run_here  # noqa: PLC0415
 
     overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output
-    return run_here(
-        config=config,
-        env_file=env_file,
-        overrides=overrides,
-        fresh=fresh,
-        demo=demo,
-        show=show_json if json else show_summary,
-        verbose=verbose,
-    )
+    wish = Wish(config, env_file, overrides, fresh, demo, resume, accept_changes)
+    return run_here(wish, show=show_json if json else show_summary, verbose=verbose)

@@ -33,7 +33,7 @@ class Console:
     Attributes:
         progress: The counters.
         stop: The switch.
-        seed: The seed that the run uses, once it is known; `--fresh` draws it.
+        session: The name of the run's session, once it is open.
         summary: The run's summary, once it went through.
         begun: Whether the work began.
         error: What ended the work, if not its last line.
@@ -41,7 +41,7 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self.seed: int | None = None
+        self.session = ""
         self.summary: Summary | None = None
         self.progress = Progress()
         self.stop = Stop()

@@ -183,6 +183,10 @@ class EmbeddedServer:
         )
 
     def _failure(self, reason: str) -> EmbeddedServerError:
+        status = self._process.poll() if self._process is not None else None
+        if status is not None:
+            # Negative for a signal: whoever killed it is the next question.
+            reason = f"{reason}, it ended with status {status}"
         self.stop()
         log = self._home / LOG_NAME
         with log.open("rb") as file:

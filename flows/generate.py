@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows import display
 from flows.console import Console, current
@@ -26,8 +27,7 @@ from tasks.core.models import Phase
 from tasks.core.summary import Stopwatch, summarize
 
 if TYPE_CHECKING:
-    from tasks.core.run import Run
-    from tasks.core.session.session import Session
+    from flows.opening import Opened
     from tasks.core.summary import Summary
 
 log = logging.getLogger("vellumforge.generate")
@@ -35,20 +35,26 @@ log = logging.getLogger("vellumforge.generate")
 
 @flow(name="generate", persist_result=False)
 async def generate(
-    config: str = "config.toml",
+    *,
+    config: str | None = None,
     settings: Config | None = None,
     env_file: str | None = None,
     overrides: dict[str, Any] | None = None,
-    fresh: bool = False,  # noqa: FBT001, FBT002 - a switch in the form of Prefect's UI
+    fresh: bool = False,
+    resume: str = "",
+    accept_changes: bool = False,
 ) -> Summary:
     """Generate a preference dataset.
 
     Args:
-        config: Path of the configuration file.
+        config: Path of the configuration file; left out, `config.toml`, and where there is none, the settings
+            that the resumed session began with.
         settings: The configuration itself; then the file is not read.
         env_file: Path of the file with API keys; left out, `.env` is read when there is one.
         overrides: Settings by dotted key that win over the file and the environment.
         fresh: Draw a new seed: other answers to the same questions, all of them paid for.
+        resume: Name of the session to go on with; left out, a new one is made.
+        accept_changes: Go on with it although settings differ that change the outcome.
 
     Returns:
         The numbers of the run.
@@ -61,32 +67,44 @@ async def generate(
     """
     console = current.get(None) or Console()
     with console.work():
-        order = take_order(config, settings, env_file=env_file, overrides=overrides, fresh=fresh)
-        console.seed = order.config.generation.seed
-        async with opened(order, console) as (run, session), display.shown(console.progress):
+        order = await take_order(
+            config,
+            settings,
+            env_file=env_file,
+            overrides=overrides,
+            fresh=fresh,
+            resume=resume,
+            accept_changes=accept_changes,
+        )
+        this_run = str(flow_run.id or "")
+        async with opened(order, console, this_run) as work, display.shown(console.progress):
+            console.session = work.session.name
             for warning in order.warnings:
                 log.warning(warning)
-            summary = console.summary = await _stages(run, session)
+            summary = console.summary = await _stages(work)
         if not summary.complete:
             raise UnfinishedError(summary.shortfall())
     return summary
 
 
-async def _stages(run: Run, session: Session) -> Summary:
+async def _stages(work: Opened) -> Summary:
     """Phase after phase; the session folder is finished here, whatever Prefect's server does meanwhile."""
     watch = Stopwatch()
-    finished = False
+    run, session, finished = work.run, work.session, False
     state = session.checkpoint.state
     try:
-        state.subtopics = await find_all_subtopics(run)
+        state.subtopics = await find_all_subtopics(run) if work.subtopics is None else work.subtopics
         await session.enter(Phase.PROMPTS)
-        found, state.jobs = await write_all_prompts(run, state.subtopics)
-        state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
-        state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
+        if work.jobs is None:
+            found, state.jobs = await write_all_prompts(run, state.subtopics)
+            state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
+            state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
+        else:
+            state.jobs = work.jobs
         await session.enter(Phase.PAIRS)
         outcomes = await make_all_pairs(run, session, state.jobs)
         state.failures = sum(len(outcome.failures) for outcome in outcomes)
-        finished = not state.failures
+        finished = not run.progress.failures
     finally:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
         await session.finish(complete=finished)

@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 from contextlib import AsyncExitStack, nullcontext, suppress
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from flows import environment
 from flows.console import SIGNALS, Console, current
 from flows.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.embedded import EmbeddedServer, settle
+from flows.opening import check_order
 from flows.order import take_order
 from flows.overrides import write_override
 from flows.terminal import PROGRAM, say, show_records
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
 
+    from flows.order import Order
     from tasks.core.summary import Summary
 
 log = logging.getLogger("vellumforge.local")
@@ -42,24 +44,57 @@ SETTLE_SECONDS = 10.0
 """How long the end of a run may wait until Prefect has recorded it."""
 
 
-def run_here(
-    *,
-    config: str,
-    env_file: str | None,
-    overrides: Mapping[str, Any],
-    fresh: bool,
-    demo: bool,
-    show: Callable[[Summary], None],
-    verbose: bool,
-) -> int:
-    """Check what is given, run the flow `generate` in this process, and show its summary.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for.
 
-    Args:
-        config: Path of the configuration file; not read with `demo`.
+    Attributes:
+        config: Path of the configuration file; None for `config.toml`, and where there is none, for the
+            settings that a resumed session began with.
         env_file: Path of the file with API keys, or None for `.env` where there is one.
         overrides: Settings by dotted key that win over file and environment.
         fresh: Whether a new seed is drawn.
-        demo: Whether the demo's model server and settings are used.
+        demo: Whether the demo's model server and settings are used; then no file is read.
+        resume: Name of the session to go on with, or "".
+        accept_changes: Whether it is gone on with although settings differ.
+    """
+
+    config: str | None = None
+    env_file: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    demo: bool = False
+    resume: str = ""
+    accept_changes: bool = False
+
+    async def order(self) -> Order:
+        """The wish, read and checked: what the flow does too, before anything is created.
+
+        Raises:
+            UsageError: Something given cannot be used.
+        """
+        settings = demo_settings(f"http://127.0.0.1:{DEMO_PORT}/v1", self.overrides) if self.demo else None
+        return await take_order(self.config, settings, **self._common())
+
+    def parameters(self) -> dict[str, Any]:
+        """The flow's parameters."""
+        return {"config": self.config, **self._common()}
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "env_file": self.env_file,
+            "overrides": {} if self.demo else dict(self.overrides),
+            "fresh": self.fresh,
+            "resume": self.resume,
+            "accept_changes": self.accept_changes,
+        }
+
+
+def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> int:
+    """Check what is given, run the flow `generate` in this process, and show its summary.
+
+    Args:
+        wish: What is given.
         show: Shows the summary, as soon as there is one.
         verbose: Whether log records of level INFO are shown.
 
@@ -70,16 +105,10 @@ def run_here(
         ConfigError: Something given cannot be used; nothing was created.
         VellumforgeError: What ended the run.
     """
-    parameters: dict[str, Any] = {"env_file": env_file, "fresh": fresh}
-    # Checked here as well as in the flow: before anything is created and before Prefect is imported.
-    if demo:
-        settings = demo_settings("http://127.0.0.1/v1", overrides)
-    else:
-        settings = take_order(config, env_file=env_file, overrides=overrides).config
-        parameters |= {"config": config, "overrides": dict(overrides)}
+    order = asyncio.run(_checked(wish))
     show_records(verbose=verbose)
     _allow_many_connections()
-    home = environment.set_defaults(Path(settings.output.folder) / HOME)
+    home = environment.set_defaults(Path(order.config.output.folder) / HOME)
     server = None if environment.configured_api_url() else EmbeddedServer(home)
     with server or nullcontext():
         if server is not None:
@@ -87,32 +116,33 @@ def run_here(
         generate = _import_flow()
         if server is not None:
             server.wait_ready()
-        again = partial(_again, demo=demo, config=config, env_file=env_file, overrides=overrides, fresh=fresh)
-        error = asyncio.run(_run(generate, parameters, overrides if demo else None, show, again))
+        error = asyncio.run(_run(generate, wish, show))
     if error:
         raise error
     return 0
+
+
+async def _checked(wish: Wish) -> Order:
+    """What is to be done, once nothing speaks against it."""
+    order = await wish.order()
+    await check_order(order)
+    return order
 
 
 class PrefectError(VellumforgeError):
     """Prefect did not begin the run: its server is not there, or does not take it."""
 
 
-async def _run(
-    generate: Any,
-    parameters: dict[str, Any],
-    demo: Mapping[str, Any] | None,
-    show: Callable[[Summary], None],
-    again: Callable[[Console], str],
-) -> VellumforgeError | None:
+async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> VellumforgeError | None:
     """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
     console = Console()
     current.set(console)
     async with AsyncExitStack() as stack:
-        if demo is not None:
+        parameters = wish.parameters()
+        if wish.demo:
             behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
-            parameters["settings"] = demo_settings(server.base_url, demo)
+            parameters["settings"] = demo_settings(server.base_url, wish.overrides)
         flow_run = asyncio.create_task(generate(**parameters, return_state=True))
         over = asyncio.create_task(console.over.wait())
         await asyncio.wait({flow_run, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,7 +156,7 @@ async def _run(
     recorded = bool(ids) and await settle(ids, console.progress.blocks, SETTLE_SECONDS)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted):
-        error.add_note(f"to go on, paying only for what is missing: {again(console)}")
+        error.add_note(f"to go on, paying only for what is missing: {_again(console, wish)}")
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
         code = say(error) if error else 0
@@ -168,21 +198,18 @@ def _known(error: BaseException | None) -> VellumforgeError | None:
     raise error
 
 
-def _again(
-    console: Console,
-    *,
-    demo: bool,
-    config: str,
-    env_file: str | None,
-    overrides: Mapping[str, Any],
-    fresh: bool,
-) -> str:
-    """The command that goes on with the same run, with the seed that was drawn for it."""
-    settings = dict(overrides) | ({"generation.seed": console.seed} if fresh and console.seed else {})
-    words = [PROGRAM, "run", *(["--demo"] if demo else ["--config", config])]
-    if env_file is not None:
-        words += ["--env-file", env_file]
-    for key, value in settings.items():
+def _again(console: Console, wish: Wish) -> str:
+    """The command that goes on with the same session, or runs the same again when there is none yet."""
+    if wish.demo or not console.session:
+        words = [PROGRAM, "run", *(["--demo"] if wish.demo else [])]
+        words += ["--resume", console.session] if console.session else []
+    else:
+        words = [PROGRAM, "checkpoint", "resume", console.session]
+    if wish.config is not None and not wish.demo:
+        words += ["--config", wish.config]
+    if wish.env_file is not None:
+        words += ["--env-file", wish.env_file]
+    for key, value in wish.overrides.items():
         words += ["--set", write_override(key, value)]
     return shlex.join(words)
 

@@ -2,39 +2,146 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
+from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_records import find_session_row
+from tasks.core.questions import Questions
 from tasks.core.run import open_run
+from tasks.core.session.adoption import pack_jobs, unpack_jobs
+from tasks.core.session.find import find_session
+from tasks.core.session.record import record_session
+from tasks.core.session.restoring import restore_record
+from tasks.core.session.resuming import check_resumption, find_resumption, with_seed_of
 from tasks.core.session.session import open_session
+from tasks.core.session.takeover import take_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from flows.console import Console
     from flows.order import Order
+    from tasks.core.models import Job
     from tasks.core.run import Run
+    from tasks.core.session.resuming import Resumption
     from tasks.core.session.session import Session
+
+log = logging.getLogger("vellumforge.opening")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open run.
+
+    Attributes:
+        run: What its operations work with.
+        session: The session that is written.
+        subtopics: Subtopics that were taken over from elsewhere; None when they are to be found.
+        jobs: Jobs that were taken over; None when their prompts are to be written.
+    """
+
+    run: Run
+    session: Session
+    subtopics: Sequence[str] | None
+    jobs: Sequence[Job] | None
+
+
+async def check_order(order: Order) -> None:
+    """Refuse a resume that is not what the user wants, before anything is started for it.
+
+    Raises:
+        UsageError: See `check_resumption`.
+        LedgerError: The ledger cannot be opened.
+    """
+    if order.resumption is not None:
+        async with await Ledger.open(ledger_url(order.config)) as ledger:
+            accept = order.accept_changes
+            await check_resumption(order.resumption, order.config, ledger, accept_changes=accept)
 
 
 @asynccontextmanager
-async def opened(order: Order, console: Console) -> AsyncIterator[tuple[Run, Session]]:
-    """Open the ledger, a new session folder and the HTTP client, and close them on leaving.
+async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator[Opened]:
+    """Open the ledger, the session folder and the HTTP client, and close them on leaving.
+
+    Args:
+        order: What is to be done.
+        console: The run's counters and stop switch.
+        flow_run: Id of the Prefect flow run: one that is retried goes on in the session that it began.
 
     Raises:
         LedgerError: The ledger cannot be opened.
-        SessionError: The folder cannot be made.
+        SessionError: The folder cannot be made, or another process writes to it.
+        UsageError: The session cannot be gone on with as it is.
     """
     config, progress = order.config, console.progress
     async with await Ledger.open(ledger_url(config)) as ledger:
-        with open_session(config, progress, text=order.text, overridden=order.overridden) as session:
-            settings = orjson.dumps(config.model_dump(mode="json")).decode()
-            await ledger.add_session(session.name, session.id, settings)
+        resumption = order.resumption
+        if resumption is not None:
+            await check_resumption(resumption, config, ledger, accept_changes=order.accept_changes)
+        elif retried := await _begun_by(ledger, flow_run, Path(config.output.folder)):
+            resumption, config = retried, with_seed_of(retried, config, always=True)
+        with open_session(
+            config,
+            progress,
+            text=order.text,
+            overridden=order.overridden,
+            ledger=ledger.id,
+            flow_run=flow_run,
+            resumption=resumption,
+        ) as session:
             async with open_run(
-                config, order.keys, session=session.name, ledger=ledger, stop=console.stop, progress=progress
+                config,
+                order.keys,
+                session=session.record.id,
+                ledger=ledger,
+                stop=console.stop,
+                progress=progress,
             ) as run:
-                yield run, session
+                subtopics, jobs = await _taken_over(run, session, resumption)
+                yield Opened(run, session, subtopics, jobs)
+            await record_session(ledger, session.name, session.record)
+
+
+async def _begun_by(ledger: Ledger, flow_run: str, output: Path) -> Resumption | None:
+    """The session that this flow run began when it ran before; None when it runs for the first time."""
+    row = await find_session_row(ledger, flow_run=flow_run) if flow_run else None
+    if row is None:
+        return None
+    try:
+        folder = find_session(output, row.name)
+        await restore_record(folder, ledger)
+        return find_resumption(folder)
+    except (UsageError, SessionError) as error:
+        log.warning("the session of this run is gone (%s); a new one is made", error)
+        return None
+
+
+async def _taken_over(
+    run: Run, session: Session, resumption: Resumption | None
+) -> tuple[Sequence[str] | None, Sequence[Job] | None]:
+    """The subtopics and jobs of a session that has them from elsewhere, and the session recorded."""
+    if resumption is not None and resumption.foreign:
+        # Under the settings that bought them: where those changed, the old rows are not the new answers.
+        config = resumption.before or run.config
+        taken = await take_over(session.folder, config, Questions(config), run.ledger, session.record.id)
+        for line in taken.lines():
+            log.warning(line)
+        session.record = replace(session.record, adopted=bool(taken.subtopics))
+        packed = pack_jobs(taken.subtopics, taken.jobs) if taken.subtopics else None
+        await record_session(run.ledger, session.name, session.record, packed)
+        # Last of all: with its record, the session is ours, and is not taken over again.
+        session.write_description()
+    else:
+        await record_session(run.ledger, session.name, session.record)
+    if not session.record.adopted:
+        return None, None
+    row = await find_session_row(run.ledger, session.record.id)
+    if row is None or row.jobs is None:
+        raise SessionError(f"the jobs of session {session.name} are not in this ledger; use its own")
+    return unpack_jobs(row.jobs)

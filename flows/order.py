@@ -8,17 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import URL
+
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
+from tasks.core.config.models import Output
 from tasks.core.config.values import MOST
+from tasks.core.errors import UsageError
+from tasks.core.llm.database import FILE_NAME, ledger_url
+from tasks.core.llm.ledger import Ledger
 from tasks.core.secrets import Keys, read_env_file
+from tasks.core.session.find import find_session
+from tasks.core.session.record import read_record
+from tasks.core.session.restoring import restore_record
+from tasks.core.session.resuming import find_resumption, with_seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.core.config.models import Config
+    from tasks.core.session.resuming import Resumption
 
+DEFAULT_CONFIG = "config.toml"
 DEFAULT_ENV_FILE = ".env"
+OUTPUT_FOLDER = "output.folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,8 @@ class Order:
         text: The configuration file as read, "" when the settings did not come from one.
         overridden: Settings that the file does not hold, by dotted key.
         warnings: Accepted settings that have no effect.
+        resumption: The session to go on with; None for a new one.
+        accept_changes: Whether it is gone on with although settings differ.
     """
 
     config: Config
@@ -38,32 +53,51 @@ class Order:
     text: str
     overridden: Mapping[str, Any]
     warnings: tuple[str, ...]
+    resumption: Resumption | None = None
+    accept_changes: bool = False
 
 
-def take_order(
-    config_file: str,
+async def take_order(
+    config_file: str | None,
     settings: Config | None = None,
     *,
     env_file: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    resume: str = "",
+    accept_changes: bool = False,
 ) -> Order:
     """Read and check everything that a run is given.
 
     Args:
-        config_file: Path of the configuration file.
+        config_file: Path of the configuration file; None for `config.toml`, and where there is none, for the
+            settings that the resumed session began with.
         settings: The configuration itself; then no file is read.
         env_file: Path of the file with API keys; None for `.env`, which may be missing.
         overrides: Settings by dotted key that win over the file and the environment.
         fresh: Whether a new seed is drawn.
+        resume: Name of the session to go on with; "" for `generation.resume_from_session`, if that is set.
+        accept_changes: Whether it is gone on with although settings differ.
 
     Raises:
         ConfigError: The configuration or the env file cannot be used.
+        UsageError: There is no such session, or it was asked for together with a new seed.
+        SessionError: The session cannot be read.
+        LedgerError: The ledger, which knows a session without a record, cannot be opened.
     """
     text, overridden = "", dict(overrides or {})
     if settings is None:
-        loaded = load_config(Path(config_file), overrides=overridden)
-        settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
+        if resume and config_file is None and not _has_default():
+            settings = await _recorded(resume, overridden)
+        else:
+            loaded = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overridden)
+            settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
+    resumption = None
+    if name := resume or settings.generation.resume_from_session:
+        if fresh:
+            raise UsageError("a session is either resumed or made with a fresh seed, not both")
+        resumption = await _find(Path(settings.output.folder), name, ledger_url(settings))
+        settings = with_seed_of(resumption, settings)
     if fresh:
         seed = 1 + secrets.randbelow(MOST)
         generation = settings.generation.model_copy(update={"seed": seed})
@@ -73,4 +107,39 @@ def take_order(
     for model in (settings.models.main, settings.models.rejected, settings.models.judge):
         if model is not None:
             keys.for_model(model)
-    return Order(settings, keys, text, overridden, rules.warnings(settings))
+    return Order(
+        settings, keys, text, overridden, rules.warnings(settings), resumption, accept_changes=accept_changes
+    )
+
+
+def _has_default() -> bool:
+    return Path(DEFAULT_CONFIG).exists()
+
+
+async def _find(output: Path, name: str, ledger_at: URL) -> Resumption:
+    """The session of this name; the ledger stands in for a record that is missing."""
+    folder = find_session(output, name)
+    if read_record(folder) is None:
+        async with await Ledger.open(ledger_at) as ledger:
+            await restore_record(folder, ledger)
+    return find_resumption(folder)
+
+
+async def _recorded(session: str, overrides: Mapping[str, Any]) -> Config:
+    """The settings that a session began with, where there is no configuration file.
+
+    Raises:
+        UsageError: They are not known, or there are overrides, which need a file to lie over.
+    """
+    others = set(overrides) - {OUTPUT_FOLDER}
+    output = str(overrides.get(OUTPUT_FOLDER, Output().folder))
+    # Where the ledger is, is not known either: in its usual place, if anywhere.
+    usual = URL.create("sqlite", database=str(Path(output) / FILE_NAME))
+    settings = (await _find(Path(output), session, usual)).before
+    if settings is None or others:
+        reason = "cannot be overridden" if others else "are not known"
+        raise UsageError(
+            f"there is no {DEFAULT_CONFIG}, and the settings that session {session} began with {reason}; "
+            "give a configuration with --config"
+        )
+    return settings.model_copy(update={"output": settings.output.model_copy(update={"folder": output})})

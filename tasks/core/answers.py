@@ -15,6 +15,9 @@ from tasks.core.models import Text
 if TYPE_CHECKING:
     from tasks.core.llm.types import Answer
 
+ADOPTED = "adopted"
+"""Finish reason of an answer that was taken over from elsewhere, where it was accepted already."""
+
 MIN_CHOSEN_LENGTH = 50
 """Characters that a chosen answer has at least."""
 
@@ -65,6 +68,8 @@ def read_chosen(answer: Answer) -> Text:
     """
     text = read_rejected(answer)
     content = text.content
+    if answer.finish_reason == ADOPTED:
+        return text
     if phrase := refusal_phrase(content):
         raise UnusableAnswerError("refused", f'the answer is a refusal ("{phrase}")')
     if len(content) < MIN_CHOSEN_LENGTH:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config
     from tasks.core.errors import CallError
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.ledger_client import LedgerClient
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Phase
@@ -42,7 +43,7 @@ class Run:
 
     Attributes:
         config: The frozen configuration.
-        session: The session folder's name, under which paid calls and failures are recorded.
+        session: The session's UUID, under which paid calls and failures are recorded.
         generating: Slots of `generation.concurrency` jobs that wait for chosen and rejected answers.
         judging: As many slots of their own, so that a slow judge never holds up generating.
         stop: The switch that stops the run in order.
@@ -56,7 +57,7 @@ class Run:
         *,
         session: str,
         ledger: Ledger,
-        client: ChatClient,
+        client: LedgerClient,
         stop: Stop,
         progress: Progress,
     ) -> None:
@@ -107,6 +108,14 @@ class Run:
         """Further samples that may be asked for after an unusable answer."""
         max_retries = model_for(self.config, purpose).max_retries
         return ENDLESS_TRIES if max_retries < 0 else max_retries
+
+    async def reached(self, question: bytes) -> list[int]:
+        """The counts that a list was grown to before, ascending."""
+        return await self.ledger.reached(question)
+
+    async def remember_reached(self, question: bytes, target: int) -> None:
+        """Note that a list was grown to `target` items, so that a longer one is grown along the same path."""
+        await self.ledger.add_reached(question, target)
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
         """Count failures and put them on the ledger's list."""

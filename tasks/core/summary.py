@@ -39,7 +39,7 @@ class Summary:
         prompt_tokens: Input tokens paid for, as the servers reported them.
         completion_tokens: Output tokens paid for.
         seconds: Wall time, from the first question to the finished files.
-        phase_seconds: Wall time of each phase; `complete` is the finishing of the files.
+        phase_seconds: Wall time of each phase.
         cpu_seconds: CPU time of this process meanwhile.
         peak_memory_mb: The most memory that this process held so far, in MB.
         first_row: The dataset's first row as JSON, "" when there is none.

@@ -103,7 +103,7 @@ async def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
     options: dict[str, Any] = {"generation__dataset_mode": "kto", "generation__num_subtopics": 3}
     async with ChatServer(script) as server, running(tmp_path, server.base_url, **options) as run:
         watch = Stopwatch()
-        with open_session(run.config, run.progress, text="", overridden={}) as session:
+        with open_session(run.config, run.progress, text="", overridden={}, ledger=run.ledger.id) as session:
             run.progress.begin(Phase.PAIRS, 5)
             outcome = await make_pairs(run, some_jobs(5), session.keep)
             await session.finish(complete=True)

@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from tests.flows.command import asked_twice, config, free_port, model, rows_of
+from tests.flows.command import PROGRAM, asked_twice, config, free_port, model, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +36,11 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
         assert "job 7 failed: HTTP 400" in (session / "session.log").read_text()
 
         server.start()
-        mended = user.run(*_command_to_go_on(broken), "--json")
+        mended = user.run(*_command_to_go_on(broken, session), "--json", program=PROGRAM)
         assert (mended.code, mended.err) == (0, "")
         assert (mended.summary["paid"], mended.summary["failures"]) == (2, 0)
-        assert rows_of(user.sessions()[-1]) == whole
+        assert user.sessions() == [session]
+        assert rows_of(session) == whole
 
 
 def test_answers_that_stay_unusable_fail_their_jobs_and_are_not_paid_for_again(user: User) -> None:
@@ -114,9 +115,9 @@ def test_the_run_stops_where_too_few_subtopics_have_prompts(user: User) -> None:
         assert set(_checkpoint(session)["completed_job_ids"]) == {"0", "1", "2", "3", "6", "7"}
 
         server.start()
-        mended = user.run(*_command_to_go_on(lenient), "--json")
+        mended = user.run(*_command_to_go_on(lenient, session), "--json", program=PROGRAM)
         assert (mended.code, mended.summary["paid"]) == (0, 1 + 2 * 2)
-        assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == (whole / "dataset.jsonl").read_bytes()
+        assert (session / "dataset.jsonl").read_bytes() == (whole / "dataset.jsonl").read_bytes()
 
 
 def _checkpoint(session: Path) -> dict[str, Any]:
@@ -124,9 +125,11 @@ def _checkpoint(session: Path) -> dict[str, Any]:
     return found
 
 
-def _command_to_go_on(ended: Ended) -> list[str]:
-    """The options of the command that a run names at its end."""
-    prefix = "vellumforge2: to go on, paying only for what is missing: vellumforge2 run "
+def _command_to_go_on(ended: Ended, session: Path) -> list[str]:
+    """The arguments of the command that a run names at its end: it resumes this session."""
+    prefix = "vellumforge2: to go on, paying only for what is missing: vellumforge2 "
     last = ended.err.splitlines()[-1]
     assert last.startswith(prefix)
-    return shlex.split(last.removeprefix(prefix))
+    words = shlex.split(last.removeprefix(prefix))
+    assert words[:3] == ["checkpoint", "resume", session.name]
+    return words

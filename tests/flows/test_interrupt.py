@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flows.command import asked_twice, config, model, rows_of
+from tests.flows.command import PROGRAM, asked_twice, config, model, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,22 +32,25 @@ def test_a_stopped_run_keeps_what_is_in_flight(user: User, number: signal.Signal
         process.send(number)
         stopped = process.end()
         assert stopped.code == CODES[number]
-        command = _command_to_go_on(stopped.err, number)
+        (session,) = user.sessions()
+        assert _phase(session) == "pairs"
+        some = rows_of(session)
+        command = _command_to_go_on(stopped.err, number, session.name)
         requests = server.requests()
         assert all(request["finished"] for request in requests), "a call in flight was given up"
         assert len(requests) < BEFORE_PAIRS + 2 * JOBS
 
-        again = user.run(*command[2:])
+        again = user.run(*command[1:], program=PROGRAM)
         assert (again.code, again.err) == (0, "")
         assert not asked_twice(server.requests())
         assert len(server.requests()) == BEFORE_PAIRS + 2 * JOBS
 
-    first, second = user.sessions()
-    some, every = rows_of(first), rows_of(second)
+    assert user.sessions() == [session]
+    every = rows_of(session)
     assert len(every) == JOBS
     assert 2 <= len(some) < JOBS
     assert some == [row for row in every if row in some], "rows of a stopped run stand in the order of jobs"
-    assert (_phase(first), _phase(second)) == ("pairs", "complete")
+    assert _phase(session) == "complete"
 
 
 def test_stopped_before_there_are_pairs(user: User) -> None:
@@ -84,9 +87,10 @@ def test_calls_that_do_not_end_are_given_up(user: User) -> None:
         assert patient.running, "the grace has not passed"
         after_grace = patient.end()
         assert after_grace.code == 143
-        _command_to_go_on(after_grace.err, signal.SIGTERM, "--set", "output.folder=patient")
-        assert "Traceback" not in at_once.err + after_grace.err
         (session,) = user.sessions("patient")
+        options = ("--set", "output.folder=patient")
+        _command_to_go_on(after_grace.err, signal.SIGTERM, session.name, *options)
+        assert "Traceback" not in at_once.err + after_grace.err
         assert (rows_of(session), _phase(session)) == ([], "subtopics")
 
 
@@ -95,16 +99,17 @@ def _phase(session: Path) -> str:
     return phase
 
 
-def _command_to_go_on(said: str, number: signal.Signals, *options: str) -> list[str]:
+def _command_to_go_on(said: str, number: signal.Signals, session: str, *options: str) -> list[str]:
     """The words of the command that the program names; what it says besides is checked."""
-    # Between them may be lines of progress.
-    stopping, *_, stopped, go_on = [line for line in said.splitlines() if line]
-    assert stopping.startswith("stopping: no new calls; up to 10 s for those in flight (")
+    # Before and between them may be lines of progress.
+    *before, stopped, go_on = [line for line in said.splitlines() if line]
+    stopping = "stopping: no new calls; up to 10 s for those in flight ("
+    assert any(line.startswith(stopping) for line in before)
     assert (
         stopped == f"vellumforge2: stopped by {number.name}; every answer that was paid for is in the ledger"
     )
     prefix = "vellumforge2: to go on, paying only for what is missing: "
     assert go_on.startswith(prefix)
     words = shlex.split(go_on.removeprefix(prefix))
-    assert words == ["vellumforge2", "run", "--config", "config.toml", *options]
+    assert words == ["vellumforge2", "checkpoint", "resume", session, *options]
     return words

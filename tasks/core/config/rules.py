@@ -189,8 +189,6 @@ def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
 
 
 def _not_here_yet(config: Config) -> Iterator[str]:
-    if config.generation.resume_from_session:
-        yield "generation.resume_from_session has no effect: a new session takes over what is in the ledger"
     if config.huggingface.repo_id:
         yield "huggingface.repo_id has no effect: datasets are not uploaded"
 

@@ -42,7 +42,7 @@ async def find_subtopics(run: Run) -> tuple[str, ...]:
     wanted = run.config.generation.num_subtopics
     run.progress.begin(Phase.SUBTOPICS, wanted)
     question = _question(run)
-    reached = await run.ledger.reached(question)
+    reached = await run.reached(question)
     grown = _Growth(run)
     for target in _path(reached, wanted):
         await grown.grow_to(target)
@@ -50,7 +50,7 @@ async def find_subtopics(run: Run) -> tuple[str, ...]:
         raise PhaseError("no subtopic came out of the model's answers; look at the subtopic template")
     # A shorter list was cut from a longer one: as a milestone it would lead the longer one astray.
     if wanted > max(reached, default=0):
-        await run.ledger.add_reached(question, wanted)
+        await run.remember_reached(question, wanted)
     if len(grown.items) < wanted:
         log.warning("the model has %d subtopics of %d; going on with those", len(grown.items), wanted)
     return tuple(grown.items[:wanted])

@@ -1,19 +1,19 @@
-"""The chat client: the one place that asks the ledger whether a call is paid for, and pays when it is not."""
+"""The chat client: pays for what is not in the ledger, and keeps it there."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError
+from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, retry_delay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from pydantic import SecretStr
 
@@ -48,11 +48,8 @@ class Access:
     json_mode: bool
 
 
-class ChatClient:
-    """Answers for requests: from the ledger when they were paid for, else from their model.
-
-    Two requests alike that are asked at the same time are one call.
-    """
+class ChatClient(LedgerClient):
+    """The client of a run: what is not in the ledger is asked of its model, and paid for."""
 
     def __init__(
         self,
@@ -64,69 +61,11 @@ class ChatClient:
         stop: Stop,
         progress: Progress,
     ) -> None:
+        super().__init__(ledger, progress)
         self._http = http
-        self._ledger = ledger
         self._access = access
         self._session = session
         self._stop = stop
-        self._progress = progress
-        self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
-
-    async def recall(self, requests: Iterable[ChatRequest]) -> dict[bytes, Answer | None]:
-        """Look many requests up at once: key to answer, None for what was not paid for yet.
-
-        The result is handed to `ask`, which then does not look again.
-        """
-        keys = [request.key for request in requests]
-        found = await self._ledger.get_many(keys)
-        return {key: found.get(key) for key in keys}
-
-    async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
-        """The answer to a request; what was recalled in `known` is not looked up again.
-
-        Raises:
-            CallError: No answer came, after every attempt that the model's policy allows.
-            LedgerError: The ledger failed; nothing more is paid for.
-            RunInterrupted: The run was told to stop before the call was made.
-        """
-        key = request.key
-        answer = known.get(key) if known else None
-        if answer is None:
-            return await self._join_or_fetch(request, looked_up=known is not None and key in known)
-        self._progress.reused[request.purpose] += 1
-        return answer
-
-    async def _join_or_fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
-        key = request.key
-        while flight := self._flights.get(key):
-            if (answer := await asyncio.shield(flight)) is not None:
-                self._progress.reused[request.purpose] += 1
-                return answer
-            # The one who asked first was cancelled: ask ourselves. It may have paid before, so look again.
-            looked_up = False
-        flight = asyncio.get_running_loop().create_future()
-        self._flights[key] = flight
-        try:
-            answer = await self._fetch(request, looked_up=looked_up)
-        except asyncio.CancelledError:
-            # Not flight.cancel(): who joined could not tell it from being cancelled itself.
-            flight.set_result(None)
-            raise
-        except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # Retrieved here, in case nobody joined.
-            raise
-        else:
-            flight.set_result(answer)
-            return answer
-        finally:
-            del self._flights[key]
-
-    async def _fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
-        if not looked_up and (answer := await self._ledger.get(request.key)) is not None:
-            self._progress.reused[request.purpose] += 1
-            return answer
-        return await self._buy(request)
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""

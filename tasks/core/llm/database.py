@@ -28,6 +28,12 @@ OPENING_LOCK = 0x76656C6C756D
 
 FILE_NAME = "ledger.db"
 
+CARE = (
+    "it was left as it is: `vellumforge2 ledger check` says what is damaged, "
+    "and `vellumforge2 ledger salvage --into NEW` saves what can be read"
+)
+"""What helps when an SQLite file is damaged."""
+
 
 def ledger_url(config: Config) -> URL:
     """The ledger's URL: `output.ledger`, or `ledger.db` in the output folder.
@@ -121,5 +127,14 @@ def shown(url: str | URL) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The driver's own words, without SQLAlchemy's statement and parameters."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
+    """The driver's own words, without SQLAlchemy's statement and parameters; of damage, what helps."""
+    cause = getattr(error, "orig", None) or error
+    words = " ".join(str(cause).split())
+    return f"{words}; {CARE}" if _is_damage(cause) else words
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether SQLite found its file damaged, or to be no database at all."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    # Above the lowest byte, a code says more closely what is damaged.
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -17,14 +18,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.errors import LedgerError
 from tasks.core.llm.database import connect, prepare, reason, shown
-from tasks.core.llm.ledger_schema import calls, failures, milestones, sessions, storable, unpack
+from tasks.core.llm.ledger_schema import calls, failures, milestones, storable, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
     from types import TracebackType
 
     from sqlalchemy import URL, Table
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tasks.core.llm.ledger_schema import LedgerEntry
     from tasks.core.llm.types import Answer
@@ -139,28 +140,37 @@ class Ledger:
             *(self._write(failures, {"session": session, "at": now, **_row_of(item)}) for item in found)
         )
 
-    async def add_session(self, name: str, session_id: str, settings: str) -> None:
-        """Record a session: its folder's name, its UUID, and its settings as JSON (never a secret)."""
-        row = {"name": name, "id": session_id, "created": time.time(), "settings": settings, "state": "begun"}
-        await self._write(sessions, row)
-
     async def reached(self, question: bytes) -> list[int]:
         """The counts that the list of this question was grown to before, ascending.
 
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        self.check()
         query = select(milestones.c.target).where(milestones.c.question == question)
-        try:
-            async with self._engine.connect() as connection:
-                return sorted((await connection.execute(query)).scalars())
-        except Exception as error:
-            raise self._fail("read", error) from error
+        async with self.transaction("read") as connection:
+            return sorted((await connection.execute(query)).scalars())
 
     async def add_reached(self, question: bytes, target: int) -> None:
         """Remember that the list of this question was grown to `target` items."""
         await self._write(milestones, {"question": question, "target": target})
+
+    async def put_all(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keep answers that came from elsewhere; those that are there already stay as they are."""
+        await asyncio.gather(*(self._write(calls, entry.row()) for entry in entries))
+
+    @asynccontextmanager
+    async def transaction(self, verb: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction of its own, for what is rare; `verb` says what failed: "read" or "written".
+
+        Raises:
+            LedgerError: The database fails in the block.
+        """
+        self.check()
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except Exception as error:
+            raise self._fail(verb, error) from error
 
     async def _write(self, table: Table, row: dict[str, Any]) -> bool:
         """Put a row in the next transaction; whether it was new."""

@@ -83,12 +83,13 @@ milestones = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("name", String(64), primary_key=True),
-    Column("id", String(36), nullable=False),
-    Column("created", Float, nullable=False),
-    Column("settings", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    comment="The sessions that used this ledger, with the settings that each began with.",
+    Column("id", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("flow_run", String(36), nullable=False),
+    Column("record", Text, nullable=False),
+    Column("jobs", LargeBinary),
+    Index("sessions_by_flow_run", "flow_run"),
+    comment="The sessions that used this ledger; the jobs of those that took them over from elsewhere.",
 )
 
 

@@ -44,6 +44,8 @@ class CheckpointState:
     Attributes:
         session_id: UUID of the session.
         config_hash: VellumForge2's own hash, see `config_hash`.
+        spent: Seconds that earlier runs of the session took.
+        resumed: When this run of it began; None when that is when the session did.
         completed: Ids of the jobs that are done, filtered ones included.
         prompt_success_rate: Share of subtopics that have prompts.
     """
@@ -51,6 +53,8 @@ class CheckpointState:
     session_id: str
     config_hash: str
     started: float
+    spent: float = 0.0
+    resumed: float | None = None
     ended: float | None = None
     phase: Phase = Phase.SUBTOPICS
     subtopics: Sequence[str] = ()
@@ -100,7 +104,8 @@ class CheckpointState:
 
     def _rest(self) -> bytes:
         done = len(self.completed) - self.filtered
-        duration = 0 if self.ended is None else int((self.ended - self.started) * NANOSECONDS)
+        begun = self.started if self.resumed is None else self.resumed
+        duration = 0 if self.ended is None else int((self.spent + self.ended - begun) * NANOSECONDS)
         document: dict[str, Any] = {
             "prompt_success_rate": self.prompt_success_rate,
             "completed_job_ids": dict.fromkeys(map(str, self.completed), True),
@@ -125,7 +130,9 @@ class CheckpointWriter:
     A disabled writer takes the same calls and writes nothing.
     """
 
-    def __init__(self, path: Path, state: CheckpointState, *, enabled: bool, interval: int) -> None:
+    def __init__(
+        self, path: Path, state: CheckpointState, *, enabled: bool, interval: int, floor: int = 0
+    ) -> None:
         """Make a writer.
 
         Args:
@@ -133,11 +140,14 @@ class CheckpointWriter:
             state: What is written; the caller changes it and says so.
             enabled: `generation.enable_checkpointing`.
             interval: Finished jobs between two writes, `generation.checkpoint_interval`.
+            floor: Finished jobs in the file of a session that is resumed: it is not replaced by one with
+                fewer while they are found again in the ledger.
         """
         self.state = state
         self._path = path
         self._enabled = enabled
         self._interval = interval
+        self._floor = floor
         self._unsaved = 0
         self._fixed: bytes | None = None
         self._fixed_for = self.state.content
@@ -181,6 +191,8 @@ class CheckpointWriter:
     async def _write(self) -> float:
         """Write the file in a worker thread; returns the seconds that it took."""
         async with self._writing:
+            if len(self.state.completed) < self._floor and self.state.phase is not Phase.COMPLETE:
+                return 0.0
             started = time.perf_counter()
             if self._fixed is None or self._fixed_for != self.state.content:
                 self._fixed, self._fixed_for = self.state.fixed_part(), self.state.content

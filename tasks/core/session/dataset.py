@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
@@ -12,15 +14,23 @@ if TYPE_CHECKING:
     from typing import IO
 
 
+PIECE = 1 << 20
+"""Bytes that are read at a time where only line ends are counted."""
+
+
 class DatasetFile:
     """One growing file of rows.
 
     While it grows, rows stand in the order of arrival; where each job's rows begin is kept in memory, some
     hundred bytes a job, so that ordering the file needs no second copy of its text.
+
+    Where there is a file already, that of a session which is resumed, the rows grow in a hidden file
+    beside it and take its place once they are as many: whatever cuts the resume off, there are never fewer
+    rows than before.
     """
 
     def __init__(self, path: Path) -> None:
-        """Create the file, empty.
+        """Begin the file.
 
         Raises:
             SessionError: It cannot be created.
@@ -28,8 +38,11 @@ class DatasetFile:
         self.path = path
         self._places: dict[int, tuple[int, int]] = {}
         self._size = 0
+        self._rows = 0
         try:
-            self._file: IO[bytes] = path.open("xb")
+            self._rows_before = _count_rows(path)
+            self._growing = path.with_name(f".{path.name}.growing") if self._rows_before else path
+            self._file: IO[bytes] = self._growing.open("wb")
         except OSError as error:
             raise SessionError(f"{path} cannot be created: {error.strerror}") from error
 
@@ -52,6 +65,9 @@ class DatasetFile:
             raise self._failed(error) from error
         self._places[job_id] = (self._size, len(lines))
         self._size += len(lines)
+        self._rows += lines.count(b"\n")
+        if self._growing != self.path and self._rows >= self._rows_before:
+            self._take_place()
 
     def flush(self) -> None:
         """Hand to the system what waits in memory, so that readers of the file see it.
@@ -64,22 +80,41 @@ class DatasetFile:
         except OSError as error:
             raise self._failed(error) from error
 
-    def finish(self) -> None:
+    def finish(self, *, complete: bool = True) -> None:
         """Put the rows in the order of job ids, durably and in one step, and close the file.
+
+        Args:
+            complete: Whether these are all rows; else a file that held more of them stays as it was.
 
         Raises:
             SessionError: The file cannot be written; the unordered one stays.
         """
         self.flush()
         try:
-            # Unbuffered, for rows are read in another order than they stand in.
-            with self.path.open("rb", buffering=0) as grown, replaced(self.path) as ordered:
-                for _, (start, length) in sorted(self._places.items()):
-                    grown.seek(start)
-                    ordered.write(grown.read(length))
+            if complete or self._growing == self.path:
+                self._order()
+            if self._growing != self.path:
+                self._growing.unlink()
         except OSError as error:
             raise self._failed(error) from error
         self.close()
+
+    def _order(self) -> None:
+        # Unbuffered, for rows are read in another order than they stand in.
+        with self._growing.open("rb", buffering=0) as grown, replaced(self.path) as ordered:
+            for _, (start, length) in sorted(self._places.items()):
+                grown.seek(start)
+                ordered.write(grown.read(length))
+
+    def _take_place(self) -> None:
+        self.flush()
+        try:
+            # Else the power may go when the rename is durable and the rows are not.
+            os.fsync(self._file.fileno())
+            self._growing.replace(self.path)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._growing = self.path
 
     def first_row(self) -> str:
         """The first row of the finished file, without its newline; "" when there is none."""
@@ -102,3 +137,16 @@ class DatasetFile:
             f"{self.path} cannot be written: {error.strerror}; every answer is in the ledger, "
             "so run again when there is room and nothing is paid for twice"
         )
+
+
+def _count_rows(path: Path) -> int:
+    """Lines of a file, also a last one without its end, for it may be whole; 0 when there is no file."""
+    lines, last = 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            for piece in iter(partial(file.read, PIECE), b""):
+                lines += piece.count(b"\n")
+                last = piece[-1:]
+    except FileNotFoundError:
+        return 0
+    return lines + (last != b"\n")

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, con
 from tasks.core.session.dataset import DatasetFile
 from tasks.core.session.folder import create_folder
 from tasks.core.session.journal import journal
+from tasks.core.session.lock import locked
+from tasks.core.session.record import BACKUP, SessionRecord, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config
     from tasks.core.models import Job, Pair
     from tasks.core.progress import Progress
+    from tasks.core.session.resuming import Resumption
 
 FLUSH_SECONDS = 1.0
 """How often the growing files are handed to the system, so that people can follow them."""
@@ -35,29 +39,40 @@ class Session:
 
     Attributes:
         folder: The folder.
-        id: The session's UUID.
+        record: What is recorded of it; `id` is its UUID.
+        backup: The text of its `config.toml.bak`; "" to leave what is there.
         dataset: `dataset.jsonl`.
         reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
         checkpoint: `checkpoint.json`.
     """
 
-    def __init__(self, folder: Path, config: Config, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, config: Config, progress: Progress, record: SessionRecord, *, done_before: int = 0
+    ) -> None:
         generation = config.generation
         self.folder = folder
-        self.id = str(uuid.uuid4())
+        self.record = record
+        self.backup = ""
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
         self.checkpoint = CheckpointWriter(
             folder / "checkpoint.json",
-            CheckpointState(self.id, config_hash(config), started=time.time()),
+            CheckpointState(
+                record.id,
+                config_hash(config),
+                started=record.created,
+                spent=record.seconds,
+                resumed=time.time(),
+            ),
             enabled=generation.enable_checkpointing,
             interval=generation.checkpoint_interval,
+            floor=done_before,
         )
         self._config = config
         self._progress = progress
         self._finished: set[int] = set()
-        self._flushed = time.monotonic()
+        self._opened = self._flushed = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -89,6 +104,19 @@ class Session:
             for file in self._files():
                 file.flush()
 
+    def write_description(self) -> None:
+        """Write the copy of the configuration, and last the record, with which the session is ours.
+
+        Raises:
+            SessionError: The folder cannot be written to.
+        """
+        try:
+            if self.backup:
+                files.write(self.folder / BACKUP, self.backup.encode())
+        except OSError as error:
+            raise SessionError(f"{self.folder} cannot be written: {error.strerror}") from error
+        write_record(self.folder, self.record)
+
     async def enter(self, phase: Phase) -> None:
         """Note that a phase begins, in the checkpoint."""
         self.checkpoint.state.phase = phase
@@ -101,11 +129,14 @@ class Session:
             complete: Whether every job is done; else the checkpoint stays in its phase, to be resumed.
         """
         for file in self._files():
-            await asyncio.to_thread(file.finish)
+            await asyncio.to_thread(file.finish, complete=complete)
         if complete:
             self.checkpoint.state.phase = Phase.COMPLETE
             self.checkpoint.state.ended = time.time()
         await self.checkpoint.save()
+        seconds = self.record.seconds + time.monotonic() - self._opened
+        self.record = replace(self.record, complete=complete, seconds=seconds)
+        await asyncio.to_thread(write_record, self.folder, self.record)
 
     def close(self) -> None:
         """Close the files as they are; after `finish` this changes nothing.
@@ -124,27 +155,47 @@ class Session:
 
 @contextmanager
 def open_session(
-    config: Config, progress: Progress, *, text: str, overridden: Mapping[str, object]
+    config: Config,
+    progress: Progress,
+    *,
+    text: str,
+    overridden: Mapping[str, object],
+    ledger: str,
+    flow_run: str = "",
+    resumption: Resumption | None = None,
 ) -> Iterator[Session]:
-    """Make a session folder with its log and its copy of the configuration, and open it.
+    """Open a session for writing: a new one, or one that is gone on with.
+
+    Its folder is locked meanwhile, and holds its log, its record and its copy of the configuration.
 
     Args:
         config: The configuration.
         progress: Counts the rows.
         text: The configuration file as it was read, kept as `config.toml.bak`.
         overridden: Settings that came from elsewhere, by dotted key: noted as comments below the text.
+        ledger: Id of the ledger.
+        flow_run: Id of the Prefect flow run, "" when there is none.
+        resumption: The session to go on with; None for a new one.
 
     Raises:
+        SessionLockedError: Another process writes to it.
         SessionError: The folder cannot be made or written.
     """
-    folder = create_folder(Path(config.output.folder), datetime.now().astimezone())
-    try:
-        files.write(folder / "config.toml.bak", _backup(text, overridden).encode())
-    except OSError as error:
-        raise SessionError(f"{folder} cannot be written: {error.strerror}") from error
-    with journal(folder / "session.log"):
-        session = Session(folder, config, progress)
+    settings = config.model_dump(mode="json", exclude_unset=True)
+    if resumption is None:
+        folder = create_folder(Path(config.output.folder), datetime.now().astimezone())
+        record = SessionRecord(str(uuid.uuid4()), time.time(), settings, ledger, flow_run=flow_run)
+    else:
+        folder = resumption.folder
+        record = replace(resumption.record, settings=settings, ledger=ledger, complete=False)
+    with locked(folder), journal(folder / "session.log"):
+        done_before = 0 if resumption is None else resumption.done
+        session = Session(folder, config, progress, record, done_before=done_before)
+        session.backup = _backup(text, overridden) if text else ""
         try:
+            # What VellumForge2 wrote describes the session until it is taken over.
+            if resumption is None or not resumption.foreign:
+                session.write_description()
             yield session
         finally:
             session.close()

@@ -200,15 +200,6 @@ async def test_a_failure_that_quotes_nul_breaks_nothing(url: str) -> None:
     ]
 
 
-async def test_a_session_is_recorded_once(url: str) -> None:
-    async with await Ledger.open(url) as ledger:
-        await ledger.add_session("session_1", str(uuid.UUID(int=1)), '{"topic": "\\u0000"}')
-        await ledger.add_session("session_1", str(uuid.UUID(int=2)), "{}")
-    assert [tuple(row) for row in await sql(url, "SELECT name, id, settings, state FROM sessions")] == [
-        ("session_1", str(uuid.UUID(int=1)), '{"topic": "\\u0000"}', "begun")
-    ]
-
-
 async def test_a_list_remembers_how_long_it_once_was(url: str) -> None:
     one, other = keys_of(["one", "other"])
     async with await Ledger.open(url) as ledger:

@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from tasks.core.errors import LedgerError
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_records import SessionRow, find_session_row, put_session
 from tasks.core.llm.ledger_schema import SCHEMA_VERSION, LedgerEntry
 from tasks.core.models import Failure, Phase, Purpose
 from tests.core.llm.databases import sql
@@ -45,12 +46,13 @@ async def everything_fails(ledger: Ledger) -> None:
         ledger.get(question().key),
         ledger.get_many([question().key]),
         ledger.add_failures("session_1", [FAILURE]),
-        ledger.add_session("session_1", "id", "{}"),
+        put_session(ledger, SessionRow("id", "session_1", "", "{}")),
+        find_session_row(ledger, "id"),
         ledger.reached(question().key),
         ledger.add_reached(question().key, 1),
         return_exceptions=True,
     )
-    assert [type(error) for error in ended] == [LedgerError] * 7
+    assert [type(error) for error in ended] == [LedgerError] * 8
 
 
 async def test_a_newer_ledger_is_refused(url: str) -> None:
@@ -113,7 +115,7 @@ async def test_a_lost_table_stops_everything(url: str) -> None:
 
 async def test_a_full_disk_stops_everything_and_harms_nothing_that_was_kept(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
-    noise = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(60_000))
+    noise = "".join(chr(0x4E00 + (number * 8919) % 20_000) for number in range(60_000))
     async with await Ledger.open(url) as ledger:
         await ledger.put(entry("before"))
         event.listen(

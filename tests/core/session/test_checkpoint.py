@@ -254,6 +254,39 @@ async def test_subtopics_and_prompts_are_rendered_again_when_their_phase_is_over
     assert len(read(path)["prompts"]) == 1
 
 
+async def test_a_resume_writes_nothing_until_it_has_found_as_many_jobs_as_were_done(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    path.write_bytes(b"that of the run before, with five jobs")
+    writer = CheckpointWriter(path, new_state(phase=Phase.PAIRS), enabled=True, interval=1, floor=5)
+    for job_id in range(4):
+        writer.completed(job_id)
+        for _ in range(5):
+            await asyncio.sleep(0)  # so that the writer in the background has its turn
+        await writer.save()  # which waits for it
+        assert path.read_bytes() == b"that of the run before, with five jobs"
+    writer.completed(4)
+    await writer.save()
+    writer.close()
+    assert len(read(path)["completed_job_ids"]) == 5
+
+
+async def test_a_session_that_ends_with_fewer_jobs_than_before_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    path.write_bytes(b"that of the run before")
+    writer = CheckpointWriter(path, new_state(phase=Phase.PAIRS), enabled=True, interval=10, floor=5)
+    writer.completed(0)
+    writer.state.phase = Phase.COMPLETE
+    await writer.save()
+    assert read(path)["completed_job_ids"] == {"0": True}
+
+
+def test_the_time_of_earlier_runs_counts_and_the_pause_between_them_does_not() -> None:
+    state = new_state(spent=100.0, resumed=STARTED + 5000, ended=STARTED + 5010, completed=[1, 2])
+    stats = json.loads(state.render(STARTED))["stats"]
+    assert stats["StartTime"] == rfc3339(STARTED)
+    assert (stats["TotalDuration"], stats["AverageDuration"]) == (110 * 10**9, 55 * 10**9)
+
+
 async def test_a_disabled_writer_writes_nothing(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path / "checkpoint.json", new_state(), enabled=False, interval=1)
     for job_id in range(20):

@@ -13,6 +13,8 @@ from tasks.core.errors import SessionError
 from tasks.core.session.dataset import DatasetFile
 from tests.core.session.full_disk import no_file_larger_than
 
+ROWS_BEFORE = 3
+
 
 def row(job_id: int, length: int = 5) -> bytes:
     return b'{"id":%d,"text":"%s"}\n' % (job_id, "é".encode() * length)
@@ -79,14 +81,6 @@ def test_a_file_that_is_closed_as_it_is_keeps_the_order_of_arrival(tmp_path: Pat
     assert dataset.path.read_bytes() == row(2) + row(1)
 
 
-def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
-    path = tmp_path / "dataset.jsonl"
-    path.write_bytes(b"kept")
-    with pytest.raises(SessionError, match=r"dataset.jsonl cannot be created: File exists"):
-        DatasetFile(path)
-    assert path.read_bytes() == b"kept"
-
-
 def assert_names_the_file(raised: pytest.ExceptionInfo[SessionError]) -> None:
     message = str(raised.value)
     assert "dataset.jsonl cannot be written: File too large" in message
@@ -123,3 +117,92 @@ def test_an_ordered_file_that_does_not_fit_leaves_the_growing_one(tmp_path: Path
     assert [entry.name for entry in tmp_path.iterdir()] == ["dataset.jsonl"]
     dataset.finish()  # once there is room
     assert dataset.path.read_bytes() == row(1, 1000) + row(2, 1000)
+
+
+def visible(path: Path) -> int:
+    """Rows that a reader finds, the beginning of one included."""
+    return len(path.read_bytes().splitlines())
+
+
+@given(arrived=st.lists(st.integers(0, 12), unique=True), before=st.integers(0, 8), complete=st.booleans())
+def test_a_resume_never_shows_fewer_rows_than_there_were(
+    *, arrived: list[int], before: int, complete: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dataset.jsonl"
+        old = b"".join(row(100 + number) for number in range(before))
+        path.write_bytes(old)
+        dataset = DatasetFile(path)
+        assert visible(path) == before
+        for number, job_id in enumerate(arrived, 1):
+            dataset.add(job_id, row(job_id))
+            dataset.flush()
+            assert visible(path) == max(before, number)
+        dataset.finish(complete=complete)
+        stays = not complete and len(arrived) < before
+        assert path.read_bytes() == (old if stays else b"".join(map(row, sorted(arrived))))
+        # Nothing is left beside it.
+        assert [entry.name for entry in path.parent.iterdir()] == ["dataset.jsonl"]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_file_that_was_cut_anywhere_is_made_whole(tmp_path: Path, *, complete: bool) -> None:
+    path = tmp_path / "dataset.jsonl"
+    whole = b"".join(map(row, range(ROWS_BEFORE)))
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        before = visible(path)
+        dataset = DatasetFile(path)
+        for job_id in reversed(range(ROWS_BEFORE)):
+            dataset.flush()
+            assert visible(path) >= before
+            dataset.add(job_id, row(job_id))
+        dataset.finish(complete=complete)
+        assert path.read_bytes() == whole
+
+
+def test_a_resume_that_is_cut_off_leaves_the_rows_and_the_next_one_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.jsonl"
+    old = b"".join(map(row, range(ROWS_BEFORE)))
+    path.write_bytes(old)
+    cut_off = DatasetFile(path)
+    cut_off.add(2, row(2))
+    cut_off.add(9, row(9))
+    cut_off.close()
+    assert path.read_bytes() == old
+    dataset = DatasetFile(path)
+    for job_id in (0, 2, 1):
+        dataset.add(job_id, row(job_id))
+    dataset.finish(complete=False)
+    assert path.read_bytes() == old
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dataset.jsonl"]
+
+
+def test_a_complete_run_with_fewer_rows_replaces_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.jsonl"
+    path.write_bytes(b"".join(map(row, range(ROWS_BEFORE))))
+    dataset = DatasetFile(path)
+    dataset.add(1, row(1))
+    dataset.finish()
+    assert path.read_bytes() == row(1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["dataset.jsonl"]
+
+
+def test_a_resume_without_room_leaves_the_rows_before(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.jsonl"
+    old = b"".join(row(job_id, 1000) for job_id in range(ROWS_BEFORE))
+    path.write_bytes(old)
+    dataset = DatasetFile(path)
+    dataset.add(0, row(0, 1000))
+    with no_file_larger_than(1000), pytest.raises(SessionError) as raised:
+        dataset.finish()
+    assert_names_the_file(raised)
+    assert path.read_bytes() == old
+    dataset.finish()  # once there is room
+    assert path.read_bytes() == row(0, 1000)
+
+
+def test_a_folder_in_place_of_the_file_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "dataset.jsonl").mkdir()
+    with pytest.raises(SessionError, match=r"dataset\.jsonl cannot be created: Is a directory$"):
+        DatasetFile(tmp_path / "dataset.jsonl")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+import uuid
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,9 @@ from tasks.core.errors import SessionError
 from tasks.core.models import Pair, Phase, Text
 from tasks.core.progress import Progress
 from tasks.core.session import session as module
+from tasks.core.session.lock import SessionLockedError
+from tasks.core.session.record import read_record, settings_of, write_record
+from tasks.core.session.resuming import find_resumption
 from tasks.core.session.session import open_session
 from tests.core.running import configured, some_jobs
 from tests.core.session.full_disk import no_file_larger_than
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
     from tasks.core.config.models import Config
     from tasks.core.models import Job
+    from tasks.core.session.resuming import Resumption
     from tasks.core.session.session import Session
 
 JOBS = some_jobs(4)
@@ -36,9 +43,17 @@ def config_for(folder: Path, **options: Any) -> Config:
 
 
 def opened(
-    config: Config, progress: Progress | None = None, text: str = ""
+    config: Config, progress: Progress | None = None, text: str = "", resumption: Resumption | None = None
 ) -> AbstractContextManager[Session]:
-    return open_session(config, progress or Progress(), text=text, overridden={})
+    return open_session(
+        config,
+        progress or Progress(),
+        text=text,
+        overridden={},
+        ledger="the ledger",
+        flow_run="the flow run",
+        resumption=resumption,
+    )
 
 
 def pair_of(job: Job, chosen: str = "yes") -> Pair:
@@ -74,9 +89,11 @@ async def test_a_session_has_its_files_and_its_rows_in_order(tmp_path: Path) -> 
     assert session.name == session.folder.name
     datetime.strptime(session.name, "session_%Y-%m-%dT%H-%M-%S").astimezone()
     assert sorted(path.name for path in session.folder.iterdir()) == [
+        ".lock",
         "checkpoint.json",
         "config.toml.bak",
         "dataset.jsonl",
+        "session.json",
         "session.log",
     ]
     assert rows(session.folder / "dataset.jsonl") == [
@@ -86,7 +103,7 @@ async def test_a_session_has_its_files_and_its_rows_in_order(tmp_path: Path) -> 
     assert (session.folder / "config.toml.bak").read_bytes() == b"# mine\r\n"
     assert [record["message"] for record in rows(session.folder / "session.log")] == ["almost done"]
     document = checkpoint(session)
-    assert (document["session_id"], document["current_phase"]) == (session.id, "complete")
+    assert (document["session_id"], document["current_phase"]) == (session.record.id, "complete")
     assert document["completed_job_ids"] == dict.fromkeys("3210", True)
     assert document["stats"]["EndTime"] > document["stats"]["StartTime"]
 
@@ -173,7 +190,9 @@ def test_the_growing_files_can_be_followed(tmp_path: Path, monkeypatch: pytest.M
 def test_settings_from_elsewhere_are_noted_below_the_copy_of_the_file(tmp_path: Path) -> None:
     text = '[generation]\nmain_topic = "The sea"\n\n\n'
     overridden = {"generation.main_topic": "Fog\n[models]\n#", "generation.seed": 7}
-    with open_session(config_for(tmp_path), Progress(), text=text, overridden=overridden) as session:
+    with open_session(
+        config_for(tmp_path), Progress(), text=text, overridden=overridden, ledger="the ledger"
+    ) as session:
         backup = (session.folder / "config.toml.bak").read_text()
     assert backup.startswith(text.rstrip("\n"))
     assert "# generation.seed = 7\n" in backup
@@ -184,7 +203,7 @@ def test_two_sessions_at_once_are_apart(tmp_path: Path) -> None:
     config = config_for(tmp_path)
     with opened(config) as one, opened(config) as other:
         assert one.folder != other.folder
-        assert one.id != other.id
+        assert one.record.id != other.record.id
         one.keep(JOBS[0], pair_of(JOBS[0]))
         other.keep(JOBS[1], pair_of(JOBS[1]))
     assert [row["prompt"] for row in rows(one.dataset.path)] == ["p0"]
@@ -232,3 +251,94 @@ def test_a_disk_that_is_full_from_the_beginning_is_the_same_error(tmp_path: Path
         opened(config_for(tmp_path), text="# mine"),
     ):
         raise AssertionError("the session was opened")
+
+
+async def test_a_session_is_recorded_from_its_first_moment_to_its_last(tmp_path: Path) -> None:
+    config = config_for(tmp_path, generation__seed=7)
+    before = time.time()
+    with opened(config) as session:
+        begun = read_record(session.folder)
+        assert begun == session.record
+        await session.finish(complete=True)
+    assert begun is not None
+    assert str(uuid.UUID(begun.id)) == begun.id
+    assert before <= begun.created <= time.time()
+    assert (begun.ledger, begun.flow_run, begun.complete) == ("the ledger", "the flow run", False)
+    assert (begun.seconds, begun.adopted) == (0, False)
+    assert settings_of(begun) == config
+    ended = session.record
+    assert read_record(session.folder) == ended == replace(begun, complete=True, seconds=ended.seconds)
+    assert ended.seconds > 0
+
+
+async def test_a_resumed_session_is_the_same_session(tmp_path: Path) -> None:
+    with opened(config_for(tmp_path), text="# first") as first:
+        await first.enter(Phase.PAIRS)
+        first.keep(JOBS[1], pair_of(JOBS[1]))
+        await first.finish(complete=False)
+    config = config_for(tmp_path, generation__num_subtopics=3)
+    with opened(config, text="# second", resumption=find_resumption(first.folder)) as second:
+        for job in JOBS:
+            second.keep(job, pair_of(job))
+        await second.finish(complete=True)
+    assert second.folder == first.folder
+    assert [path.name for path in first.folder.parent.iterdir()] == [first.name]
+    assert second.record == replace(
+        first.record, settings=second.record.settings, seconds=second.record.seconds, complete=True
+    )
+    assert settings_of(second.record) == config
+    assert second.record.seconds > first.record.seconds
+    assert (second.folder / "config.toml.bak").read_text() == "# second"
+    assert len(rows(second.dataset.path)) == 4
+    document = checkpoint(second)
+    assert document["session_id"] == first.record.id
+    assert document["completed_job_ids"] == dict.fromkeys("0123", True)
+    # The work of both runs, and not what lay between them.
+    assert document["stats"]["TotalDuration"] >= first.record.seconds * 10**9
+
+
+async def test_the_time_between_a_killed_run_and_its_resume_is_not_counted(tmp_path: Path) -> None:
+    config = config_for(tmp_path)
+    with opened(config) as first:
+        pass  # as a kill leaves it: never finished
+    long_ago = replace(first.record, created=first.record.created - 1e6)
+    write_record(first.folder, long_ago)
+    with opened(config, resumption=find_resumption(first.folder)) as second:
+        await second.finish(complete=True)
+    stats = checkpoint(second)["stats"]
+    assert stats["StartTime"] < stats["EndTime"]
+    assert stats["TotalDuration"] < 1e6 * 10**9
+
+
+@pytest.mark.parametrize("redone", range(3))
+async def test_an_interrupted_resume_leaves_rows_and_checkpoint_as_they_were(
+    tmp_path: Path, redone: int
+) -> None:
+    config = config_for(tmp_path, generation__checkpoint_interval=1)
+    with opened(config) as first:
+        await first.enter(Phase.PAIRS)
+        for job in JOBS[:3]:
+            first.keep(job, pair_of(job))
+        await first.finish(complete=False)
+    kept = {name: (first.folder / name).read_bytes() for name in ("dataset.jsonl", "checkpoint.json")}
+    with opened(config, resumption=find_resumption(first.folder)) as second:
+        await second.enter(Phase.PROMPTS)
+        await second.enter(Phase.PAIRS)
+        for job in JOBS[:redone]:
+            second.keep(job, pair_of(job))
+        await second.finish(complete=False)
+    assert {name: (first.folder / name).read_bytes() for name in kept} == kept
+    again = find_resumption(first.folder)
+    assert (again.done, again.record) == (3, second.record)
+
+
+def test_a_session_has_one_writer(tmp_path: Path) -> None:
+    config = config_for(tmp_path)
+    with opened(config, text="# first") as first:
+        first.keep(JOBS[0], pair_of(JOBS[0]))
+        second = opened(config, text="# second", resumption=find_resumption(first.folder))
+        with pytest.raises(SessionLockedError, match=first.name), second:
+            raise AssertionError("the session was opened twice")
+    # The one that was refused has touched nothing.
+    assert len(rows(first.dataset.path)) == 1
+    assert (first.folder / "config.toml.bak").read_text() == "# first"

@@ -1,0 +1,86 @@
+"""Answers by key: found in the ledger, joined while in flight, or bought. How they are bought is open."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.progress import Progress
+
+
+class LedgerClient(ABC):
+    """Answers for requests: from the ledger when they were paid for.
+
+    Two requests alike that are asked at the same time are one call.
+    """
+
+    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+        self._ledger = ledger
+        self._progress = progress
+        self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
+
+    @abstractmethod
+    async def _buy(self, request: ChatRequest) -> Answer:
+        """The answer to a request that is not in the ledger; durable on return."""
+
+    async def recall(self, requests: Iterable[ChatRequest]) -> dict[bytes, Answer | None]:
+        """Look many requests up at once: key to answer, None for what was not paid for yet.
+
+        The result is handed to `ask`, which then does not look again.
+        """
+        keys = [request.key for request in requests]
+        found = await self._ledger.get_many(keys)
+        return {key: found.get(key) for key in keys}
+
+    async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
+        """The answer to a request; what was recalled in `known` is not looked up again.
+
+        Raises:
+            CallError: No answer came, after every attempt that the model's policy allows.
+            LedgerError: The ledger failed; nothing more is paid for.
+            RunInterrupted: The run was told to stop before the call was made.
+        """
+        key = request.key
+        answer = known.get(key) if known else None
+        if answer is None:
+            return await self._join_or_fetch(request, looked_up=known is not None and key in known)
+        self._progress.reused[request.purpose] += 1
+        return answer
+
+    async def _join_or_fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
+        key = request.key
+        while flight := self._flights.get(key):
+            if (answer := await asyncio.shield(flight)) is not None:
+                self._progress.reused[request.purpose] += 1
+                return answer
+            # The one who asked first was cancelled: ask ourselves. It may have paid before, so look again.
+            looked_up = False
+        flight = asyncio.get_running_loop().create_future()
+        self._flights[key] = flight
+        try:
+            answer = await self._fetch(request, looked_up=looked_up)
+        except asyncio.CancelledError:
+            # Not flight.cancel(): who joined could not tell it from being cancelled itself.
+            flight.set_result(None)
+            raise
+        except BaseException as error:
+            flight.set_exception(error)
+            flight.exception()  # Retrieved here, in case nobody joined.
+            raise
+        else:
+            flight.set_result(answer)
+            return answer
+        finally:
+            del self._flights[key]
+
+    async def _fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
+        if not looked_up and (answer := await self._ledger.get(request.key)) is not None:
+            self._progress.reused[request.purpose] += 1
+            return answer
+        return await self._buy(request)

@@ -1,0 +1,97 @@
+"""`session.json`: what a session is and which settings it began with.
+
+It is written whole and in one step. Where it is missing or damaged, the ledger's own entry of the session
+stands in, and below that the checkpoint and the backup of the configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.core.config.models import Config
+from tasks.core.errors import SessionError
+from tasks.core.llm.ledger_records import SessionRow, put_session
+from tasks.core.session import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.core.llm.ledger import Ledger
+
+FILE_NAME = "session.json"
+BACKUP = "config.toml.bak"
+LARGEST_RECORD = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as it is recorded, in its folder and in the ledger.
+
+    Attributes:
+        id: Its UUID.
+        created: Seconds since the epoch.
+        settings: The whole configuration as plain data, seed included, secrets never.
+        ledger: Id of the ledger that holds its answers.
+        complete: Whether every job was done when it was last written.
+        seconds: Wall time that its runs took so far, all together.
+        flow_run: Id of the Prefect flow run that began it, "" when unknown: a retry finds it by this.
+        adopted: Whether its subtopics and jobs were taken over from elsewhere, and stand in the ledger.
+    """
+
+    id: str
+    created: float
+    settings: dict[str, Any]
+    ledger: str = ""
+    complete: bool = False
+    seconds: float = 0.0
+    flow_run: str = ""
+    adopted: bool = False
+
+
+SESSION_RECORD = TypeAdapter(SessionRecord)
+"""Validates a record that came from a file."""
+
+
+def write_record(folder: Path, record: SessionRecord) -> None:
+    """Write the record into the session's folder, durably.
+
+    Raises:
+        SessionError: The folder cannot be written to.
+    """
+    try:
+        files.write(folder / FILE_NAME, orjson.dumps(record, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        raise SessionError(f"{folder / FILE_NAME} cannot be written: {error.strerror}") from error
+
+
+def read_record(folder: Path) -> SessionRecord | None:
+    """The record in a session's folder; None when it is missing or damaged."""
+    path = folder / FILE_NAME
+    try:
+        if path.stat().st_size > LARGEST_RECORD:
+            return None
+        return SESSION_RECORD.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def settings_of(record: SessionRecord) -> Config | None:
+    """The configuration that a session began with; None when this version cannot read it."""
+    try:
+        return Config.model_validate(record.settings)
+    except ValidationError:
+        return None
+
+
+async def record_session(ledger: Ledger, name: str, record: SessionRecord, jobs: bytes | None = None) -> None:
+    """Put a session's record into the ledger too, with the jobs that it took over, if it did.
+
+    Raises:
+        LedgerError: The ledger cannot be written.
+    """
+    packed = orjson.dumps(record).decode()
+    await put_session(ledger, SessionRow(record.id, name, record.flow_run, packed, jobs))

@@ -1,0 +1,172 @@
+"""Going on with a session: is it the same work, and what would a difference cost?
+
+To resume is to run again into the same folder; everything that was paid for is found in the ledger. What
+needs care is that it is the same work: a configuration that differs in anything that changes the outcome
+is refused, unless the user wants it so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.core.config.load import load_config
+from tasks.core.errors import ConfigError, SessionError, UsageError
+from tasks.core.llm.ledger_records import find_session_row
+from tasks.core.session.adoption import unpack_jobs
+from tasks.core.session.cleaning import is_finished
+from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes
+from tasks.core.session.reading import read_checkpoint
+from tasks.core.session.record import BACKUP, SessionRecord, read_record, settings_of
+from tasks.core.survey import survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.core.config.models import Config
+    from tasks.core.llm.ledger import Ledger
+    from tasks.core.session.difference import Change
+    from tasks.core.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A session that is to be gone on with.
+
+    Attributes:
+        folder: Its folder.
+        record: What is recorded of it; made from its other files when VellumForge2 wrote them.
+        before: The configuration that it began with, or None when that is unknown.
+        foreign: Whether VellumForge2 wrote it, so that its rows must be taken over first.
+        done: Jobs that its checkpoint lists as done.
+    """
+
+    folder: Path
+    record: SessionRecord
+    before: Config | None
+    foreign: bool
+    done: int = 0
+
+
+def find_resumption(folder: Path) -> Resumption:
+    """What there is to go on with in a session's folder.
+
+    Raises:
+        SessionError: Neither its record nor a checkpoint can be read.
+    """
+    record = read_record(folder)
+    if record is not None:
+        return Resumption(folder, record, settings_of(record), foreign=False, done=_done(folder))
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is None:
+        raise SessionError(
+            f"session {folder.name} has neither a record nor a checkpoint to go on with; "
+            "run the same configuration again, and what is in the ledger is used again"
+        )
+    before = _backed_up(folder)
+    made = SessionRecord(
+        id=checkpoint.session_id or folder.name,
+        created=folder.stat().st_mtime,
+        settings={} if before is None else before.model_dump(mode="json", exclude_unset=True),
+        complete=is_finished(folder),
+    )
+    return Resumption(folder, made, before, foreign=True, done=len(checkpoint.completed))
+
+
+def _done(folder: Path) -> int:
+    """Jobs that our own checkpoint lists; one that is torn or missing is simply written anew."""
+    try:
+        checkpoint = read_checkpoint(folder)
+    except SessionError:
+        return 0
+    return 0 if checkpoint is None else len(checkpoint.completed)
+
+
+def _backed_up(folder: Path) -> Config | None:
+    """The configuration in the folder's backup; None when there is none that can be used."""
+    try:
+        text = (folder / BACKUP).read_text(encoding="utf-8")
+        return load_config(None, environ={}, text=text).config
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return None
+
+
+def with_seed_of(resumption: Resumption, config: Config, *, always: bool = False) -> Config:
+    """The configuration with the session's own seed, unless it names one itself.
+
+    A session that was begun with --fresh drew its seed, and the file does not know it.
+
+    Args:
+        resumption: The session.
+        config: The configuration.
+        always: Whether the session's seed wins over the configuration's too.
+    """
+    before = resumption.before
+    if before is None or ("seed" in config.generation.model_fields_set and not always):
+        return config
+    generation = config.generation.model_copy(update={"seed": before.generation.seed})
+    return config.model_copy(update={"generation": generation})
+
+
+async def check_resumption(
+    resumption: Resumption, config: Config, ledger: Ledger, *, accept_changes: bool
+) -> list[Change]:
+    """Make sure that going on is what the user wants.
+
+    Returns:
+        The settings that changed and were accepted, or ask for more.
+
+    Raises:
+        UsageError: The session is complete and nothing more is asked for; or settings differ that change
+            the outcome, with the list of them and what the resume would cost; or the answers are in
+            another ledger.
+        LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
+    """
+    name, before, record = resumption.folder.name, resumption.before, resumption.record
+    changes = [] if before is None else changes_between(before, config)
+    if accept_changes:
+        return changes
+    taken_over = resumption.foreign or record.adopted
+    only_more = all(change.is_growth for change in changes) and not taken_over
+    reasons = []
+    if changes and not only_more:
+        reasons.append(
+            f"session {name} cannot be resumed as it is: the configuration differs from the one it began with"
+        )
+    if record.ledger not in {"", ledger.id}:
+        reasons.append(f"session {name} has its answers in another ledger than this one")
+    if reasons:
+        reasons += lines_of_changes(changes)
+        if taken_over and changes:
+            reasons.append(
+                "its subtopics and prompts were taken over: a resume keeps them and asks for no others"
+            )
+        reasons += await _costs(resumption, config, ledger)
+        reasons.append("to go on all the same: --accept-changes; to keep both: run without resuming")
+        raise UsageError("\n".join(reasons))
+    if record.complete and not changes:
+        more = "" if taken_over else "raise num_subtopics, or "
+        raise UsageError(
+            f"session {name} is complete; to get more, {more}run without resuming for a new session"
+        )
+    return changes
+
+
+async def _costs(resumption: Resumption, config: Config, ledger: Ledger) -> list[str]:
+    """What going on would cost; of a session not taken over yet, the ledger knows nothing."""
+    if resumption.foreign:
+        return []
+    found = await survey_session(resumption.record, config, ledger)
+    return ["what going on would cost:", *(f"  {line}" for line in cost_lines(found))]
+
+
+async def survey_session(record: SessionRecord, config: Config, ledger: Ledger) -> Survey:
+    """What of a session is paid for under a configuration; one that took its jobs over has those.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    row = await find_session_row(ledger, record.id) if record.adopted else None
+    subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
+    return await survey(config, ledger, jobs=jobs, subtopics=subtopics)

@@ -1,0 +1,220 @@
+"""What of a configuration is paid for: the pipeline walked over the ledger, without asking any model.
+
+The same operations run as in a real run, so that what they would ask is known exactly, as far as the
+answers that exist lead. What is found answers many questions: what a change would cost, which calls a
+session uses, which jobs and pairs it has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tasks.core.answers import read_chosen, read_rejected
+from tasks.core.errors import CallError, PhaseError
+from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.judging import score_pair
+from tasks.core.llm.ledger_client import LedgerClient
+from tasks.core.llm.stop import Stop
+from tasks.core.models import Pair, Purpose
+from tasks.core.progress import Progress
+from tasks.core.questions import is_judged, purposes_of
+from tasks.core.run import Run, all_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tasks.core.config.models import Config
+    from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Failure, Job
+
+AT_A_TIME = 512
+"""Jobs that are looked up together: bounds memory."""
+
+UNPAID = "unpaid"
+"""Cause of a call that fails because it is not in the ledger."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        reused: Calls that are in the ledger, by purpose.
+        to_pay: Calls that would be paid for, by purpose. Exact where all earlier answers exist; the calls
+            that follow from answers which are not there yet are counted as one for each.
+        keys: The keys of all calls in the ledger that the configuration uses.
+        questions: What identifies its lists, whose milestones decide how they are grown.
+        subtopics: The subtopics, empty when they are not all paid for.
+        jobs: The jobs whose prompts are there.
+        done: Jobs of which everything is there.
+    """
+
+    reused: Counter[str] = field(default_factory=Counter)
+    to_pay: Counter[str] = field(default_factory=Counter)
+    keys: set[bytes] = field(default_factory=set)
+    questions: set[bytes] = field(default_factory=set)
+    subtopics: tuple[str, ...] = ()
+    jobs: list[Job] = field(default_factory=list)
+    done: int = 0
+
+
+async def survey(
+    config: Config,
+    ledger: Ledger,
+    keep: Callable[[Job, Pair | None], None] | None = None,
+    jobs: Sequence[Job] | None = None,
+    subtopics: Sequence[str] | None = None,
+) -> Survey:
+    """Walk a configuration over a ledger; nothing is asked, paid for or written.
+
+    Args:
+        config: The configuration.
+        ledger: The ledger.
+        keep: Called with each finished job and its pair, None for a filtered one; order is not set.
+        jobs: The jobs, for a session that took them over; else they follow from the configuration.
+        subtopics: The subtopics, for a session that took only them over.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    found = Survey()
+    run = _SurveyRun(config, ledger, found)
+    unknown = 0
+    if jobs is None:
+        await _find_jobs(run, found, subtopics)
+        # Where the lists are all there and short, the models had no more: nothing will follow from them.
+        if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
+            generation = config.generation
+            unknown = generation.num_subtopics * generation.num_prompts_per_subtopic - len(found.jobs)
+    else:
+        found.jobs = list(jobs)
+
+    def count(job: Job, pair: Pair | None) -> None:
+        found.done += 1
+        if keep is not None:
+            keep(job, pair)
+
+    answers = [purpose for purpose in purposes_of(config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}]
+    for start in range(0, len(found.jobs), AT_A_TIME):
+        block = found.jobs[start : start + AT_A_TIME]
+        outcome = await make_pairs(run, block, count)
+        if is_judged(config):
+            unpaid = {
+                failure.item
+                for failure in outcome.failures
+                if failure.cause == UNPAID and failure.purpose in answers
+            }
+            halves = [(job, side) for job in block if f"job {job.id}" in unpaid for side in answers]
+            await all_of(_judge_alone(run, job, side) for job, side in halves)
+    for purpose in answers:
+        found.to_pay[purpose] += unknown
+        if is_judged(config):
+            found.to_pay[Purpose.JUDGE] += unknown
+    return found
+
+
+async def _judge_alone(run: _SurveyRun, job: Job, side: Purpose) -> None:
+    """Count the judge's call for one answer of a pair that is not whole."""
+    read, question = read_chosen, run.questions.chosen
+    if side is Purpose.REJECTED:
+        read, question = read_rejected, run.questions.rejected
+    try:
+        text = await run.ask_until_usable(lambda sample: question(job, sample), read)
+    except CallError:
+        # An answer that is not there cannot have been judged.
+        run.found.to_pay[Purpose.JUDGE] += 1
+        return
+    with suppress(CallError):
+        await score_pair(run, Pair(job, text))
+
+
+async def _find_jobs(run: _SurveyRun, found: Survey, subtopics: Sequence[str] | None) -> None:
+    """Find the jobs as far as they are known, and count what of the lists is to be paid for."""
+    generation = run.config.generation
+    try:
+        known = found.subtopics = await find_subtopics(run) if subtopics is None else tuple(subtopics)
+    except PhaseError:
+        known = await _shorter_list(run)
+        found.to_pay[Purpose.PROMPTS] += generation.num_subtopics - len(known)
+    if not known:
+        return
+    prompts = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(known)])
+    if not any(entry.failure for entry in prompts):
+        # Which prompts are double is known only when all are there.
+        prompts = await complete_prompts(run, prompts)
+    try:
+        found.jobs = jobs_of(run, prompts)
+    except PhaseError:
+        found.jobs = []
+
+
+async def _shorter_list(run: _SurveyRun) -> tuple[str, ...]:
+    """The subtopics that the list began with when it was shorter; empty when none is paid for."""
+    config = run.config
+    shorter = max((count for count in run.milestones if count < config.generation.num_subtopics), default=0)
+    if not shorter:
+        return ()
+    run.config = _with(config, num_subtopics=shorter)
+    try:
+        return await find_subtopics(run)
+    except PhaseError:
+        return ()
+    finally:
+        run.config = config
+
+
+def _with(config: Config, **changes: Any) -> Config:
+    generation = config.generation.model_copy(update=changes)
+    return config.model_copy(update={"generation": generation})
+
+
+class _SurveyClient(LedgerClient):
+    """Answers from the ledger alone; what is not there is counted, and fails."""
+
+    def __init__(self, ledger: Ledger, progress: Progress, found: Survey) -> None:
+        super().__init__(ledger, progress)
+        self._found = found
+        self._unpaid: set[bytes] = set()
+
+    async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
+        answer = await super().ask(request, known)
+        self._found.reused[request.purpose] += request.key not in self._found.keys
+        self._found.keys.add(request.key)
+        return answer
+
+    async def _buy(self, request: ChatRequest) -> NoReturn:
+        # An operation may try again what failed; the call is paid for once.
+        self._found.to_pay[request.purpose] += request.key not in self._unpaid
+        self._unpaid.add(request.key)
+        raise CallError(UNPAID, "this call is not paid for")
+
+
+class _SurveyRun(Run):
+    """A run that leaves no trace: no failures are listed, nothing is remembered."""
+
+    def __init__(self, config: Config, ledger: Ledger, found: Survey) -> None:
+        self.milestones: list[int] = []
+        self.found = found
+        progress = Progress()
+        client = _SurveyClient(ledger, progress, found)
+        # Prompts that are not there yet must not hide the jobs of those that are.
+        config = _with(config, min_success_rate=0.0)
+        super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
+
+    async def list_failures(self, failures: Iterable[Failure]) -> None:
+        """What is not paid for is no failure."""
+
+    async def reached(self, question: bytes) -> list[int]:
+        """The milestones, noted as used."""
+        self.found.questions.add(question)
+        self.milestones = await super().reached(question)
+        return self.milestones
+
+    async def remember_reached(self, question: bytes, target: int) -> None:
+        """A survey reaches nothing."""

@@ -1,0 +1,184 @@
+"""What is rarely asked of the ledger: its sessions, whole calls, what was spent, what is used."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.core.errors import LedgerError
+from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_records import (
+    KEYS_AT_ONCE,
+    SessionRow,
+    Spent,
+    call_rows,
+    count_calls,
+    failures_of,
+    find_session_row,
+    put_call_rows,
+    put_session,
+    remove_calls_but,
+    session_rows_named,
+    spent_by,
+)
+from tasks.core.llm.ledger_schema import LedgerEntry
+from tasks.core.models import Failure, Phase, Purpose
+from tests.core.llm.databases import sql
+from tests.core.llm.scripted import answer, question
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = SessionRow("id 1", "session_1", "run 1", '{"topic": "\\u0000é"}', b"the jobs")
+
+
+def entries(number: int, session: str = "id 1", **fields: int) -> list[LedgerEntry]:
+    return [
+        LedgerEntry(question(f"{session}: {place}"), answer(f"A{place}" * place, **fields), session)
+        for place in range(number)
+    ]
+
+
+def keys_of(put: list[LedgerEntry]) -> list[bytes]:
+    return [entry.request.key for entry in put]
+
+
+async def test_a_session_is_found_by_its_id_and_by_its_flow_run(url: str) -> None:
+    other = SessionRow("id 2", "session_2", "", "{}")
+    async with await Ledger.open(url) as ledger:
+        await put_session(ledger, ROW)
+        await put_session(ledger, other)
+    async with await Ledger.open(url) as ledger:
+        assert await find_session_row(ledger, "id 1") == ROW
+        assert await find_session_row(ledger, flow_run="run 1") == ROW
+        assert await find_session_row(ledger, "id 2") == other
+        assert await find_session_row(ledger, "session_1") is None
+        assert await find_session_row(ledger, flow_run="run 2") is None
+        ledger.check()
+
+
+async def test_what_is_new_of_a_session_replaces_what_was_and_jobs_stay(url: str) -> None:
+    async with await Ledger.open(url) as ledger:
+        await put_session(ledger, ROW)
+        moved = SessionRow("id 1", "session_moved", "run 2", '{"complete": true}')
+        await put_session(ledger, moved)
+        assert await find_session_row(ledger, "id 1") == replace(moved, jobs=b"the jobs")
+        assert await find_session_row(ledger, flow_run="run 1") is None
+        await put_session(ledger, replace(moved, jobs=b"other jobs"))
+        assert await find_session_row(ledger, flow_run="run 2") == replace(moved, jobs=b"other jobs")
+    assert [tuple(row) for row in await sql(url, "SELECT count(*) FROM sessions")] == [(1,)]
+
+
+async def test_a_flow_run_has_the_session_that_it_began_last(url: str) -> None:
+    # As when the folder of the first is gone, and the run was tried again.
+    async with await Ledger.open(url) as ledger:
+        for number in (3, 1, 2):
+            await put_session(ledger, replace(ROW, id=f"id {number}", name=f"session_{number}"))
+            found = await find_session_row(ledger, flow_run="run 1")
+            assert found is not None
+            assert found.name == f"session_{number}"
+        assert await find_session_row(ledger, "id 3") == replace(
+            ROW, id="id 3", name="session_3", flow_run=""
+        )
+
+
+async def test_sessions_without_a_flow_run_are_left_alone(url: str) -> None:
+    rows = [replace(ROW, id=f"id {number}", flow_run="") for number in range(3)]
+    async with await Ledger.open(url) as ledger:
+        await asyncio.gather(*(put_session(ledger, row) for row in rows))
+        assert [await find_session_row(ledger, row.id) for row in rows] == rows
+
+
+async def test_sessions_of_one_name_in_several_folders_are_all_found(url: str) -> None:
+    rows = [replace(ROW, id=f"id {number}", flow_run="") for number in range(2)]
+    async with await Ledger.open(url) as ledger:
+        for row in (*rows, replace(ROW, id="id 2", name="session_1-2")):
+            await put_session(ledger, row)
+        found = await session_rows_named(ledger, "session_1")
+        assert sorted(found, key=lambda row: row.id) == rows
+        assert await session_rows_named(ledger, "session_") == []
+
+
+async def test_calls_go_from_one_ledger_to_another_as_they_are(url: str, tmp_path: Path) -> None:
+    paid = entries(40, prompt_tokens=2**40)
+    wanted = keys_of(paid)
+    async with await Ledger.open(url) as ledger:
+        await ledger.put_all(paid)
+        rows = await call_rows(ledger, [*wanted[::-1], question("never paid for").key])
+        assert await call_rows(ledger, []) == []
+    assert [row["key"] for row in rows] == sorted(wanted)
+    async with await Ledger.open(f"sqlite:///{tmp_path}/another.db") as another:
+        kept = LedgerEntry(paid[3].request, answer("paid for here"), "here")
+        await another.put(kept)
+        for _ in range(2):  # The second time, they are all there.
+            await put_call_rows(another, rows)
+        await put_call_rows(another, [])
+        assert await another.get_many(wanted) == {
+            entry.request.key: (kept if entry is paid[3] else entry).answer for entry in paid
+        }
+        others = [key for key in wanted if key != wanted[3]]
+        assert await call_rows(another, others) == [row for row in rows if row["key"] != wanted[3]]
+        assert await spent_by(another, "id 1") == Spent(39, 39 * 2**40, 0)
+
+
+async def test_what_a_session_spent_is_the_sum_of_its_calls(url: str) -> None:
+    async with await Ledger.open(url) as ledger:
+        await ledger.put_all(entries(3, prompt_tokens=7, completion_tokens=2**40))
+        await ledger.put_all(entries(2, "id 2", prompt_tokens=1))
+        await ledger.put_all(entries(4, "id 3"))
+        assert await spent_by(ledger, "id 1") == Spent(3, 21, 3 * 2**40)
+        assert await spent_by(ledger, "id 2") == Spent(2, 2, 0)
+        assert await spent_by(ledger, "id 3") == Spent(4, 0, 0)
+        assert await spent_by(ledger, "id 4") == Spent(0, 0, 0)
+        assert await count_calls(ledger) == 9
+
+
+async def test_failures_are_counted_by_cause(url: str) -> None:
+    def failures(*causes: str) -> list[Failure]:
+        return [Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, cause, "no") for cause in causes]
+
+    async with await Ledger.open(url) as ledger:
+        await ledger.add_failures("id 1", failures("timeout", "http_500", "timeout", "refusal", "timeout"))
+        await ledger.add_failures("id 2", failures("timeout"))
+        assert list((await failures_of(ledger, "id 1")).items()) == [
+            ("http_500", 1),
+            ("refusal", 1),
+            ("timeout", 3),
+        ]
+        assert await failures_of(ledger, "id 2") == {"timeout": 1}
+        assert await failures_of(ledger, "id 3") == {}
+
+
+@pytest.mark.parametrize("number", [7, 2 * KEYS_AT_ONCE + 1])
+async def test_calls_that_nobody_uses_are_counted_and_removed(url: str, number: int) -> None:
+    used, unused = entries(5), entries(number, "id 2")
+    keep = {*keys_of(used), question("never paid for").key}
+    async with await Ledger.open(url) as ledger:
+        await ledger.put_all([*used, *unused])
+        assert await remove_calls_but(ledger, keep, dry_run=True) == number
+        assert await count_calls(ledger) == number + 5
+        assert await remove_calls_but(ledger, keep, dry_run=False) == number
+        assert await count_calls(ledger) == 5
+        assert set(await ledger.get_many(keys_of(used))) == set(keys_of(used))
+        assert await remove_calls_but(ledger, keep, dry_run=False) == 0
+        assert await remove_calls_but(ledger, set(), dry_run=False) == 5
+        assert await count_calls(ledger) == 0
+
+
+async def test_a_transaction_that_fails_breaks_the_ledger_and_changes_nothing(url: str) -> None:
+    async def write_and_fail(ledger: Ledger) -> None:
+        async with ledger.transaction("written") as connection:
+            await connection.exec_driver_sql("DELETE FROM calls")
+            await connection.exec_driver_sql("DELETE FROM nothing")
+
+    async with await Ledger.open(url) as ledger:
+        await ledger.put_all(entries(2))
+        with pytest.raises(LedgerError, match=r"cannot be written: .*nothing") as raised:
+            await write_and_fail(ledger)
+        assert "DELETE" not in str(raised.value)
+        with pytest.raises(LedgerError):
+            ledger.check()
+    assert [tuple(row) for row in await sql(url, "SELECT count(*) FROM calls")] == [(2,)]
