@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from tasks.core.summary import Summary
 
-GRACE_SECONDS = 10.0
-"""How long calls in flight may take to finish after the first signal."""
+IN_WORKER = "PREFECT__FLOW_RUN_ID"
+"""Set by a Prefect worker for the processes that it starts."""
+
+WORKER_GRACE_SECONDS = 20.0
+"""A worker kills 30 s after it sent SIGTERM: what is left is for the files and Prefect's last word."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,6 +36,8 @@ class Console:
     Attributes:
         progress: The counters.
         stop: The switch.
+        grace_seconds: How long calls in flight may take after the first signal; none before the settings are
+            read, for there is no call then.
         session: The name of the run's session, once it is open.
         summary: The run's summary, once it went through.
         begun: Whether the work began.
@@ -41,6 +46,7 @@ class Console:
     """
 
     def __init__(self) -> None:
+        self.grace_seconds = 0.0
         self.session = ""
         self.summary: Summary | None = None
         self.progress = Progress()
@@ -66,7 +72,7 @@ class Console:
     def signals(self) -> Iterator[None]:
         """Stop in order on the first SIGINT or SIGTERM, leave at once on the second.
 
-        The first lets calls in flight finish for `GRACE_SECONDS`, then cancels the current task.
+        The first lets calls in flight finish for `grace_seconds`, then cancels the current task.
         """
         if threading.current_thread() is not threading.main_thread():
             yield  # Signals reach the main thread alone; whoever runs there decides.
@@ -80,13 +86,16 @@ class Console:
             if self.stop.requested:
                 os._exit(128 + number)
             self.stop.request(number)
+            grace = self.grace_seconds
+            if IN_WORKER in os.environ:
+                grace = min(grace, WORKER_GRACE_SECONDS)
             print(  # noqa: T201 - the terminal's own line
-                f"\nstopping: no new calls; up to {GRACE_SECONDS:g} s for those in flight "
+                f"\nstopping: no new calls; up to {grace:g} s for those in flight "
                 f"({self.progress.in_flight}); once more to leave at once",
                 file=sys.stderr,
             )
             if work is not None:
-                ends.append(loop.call_later(GRACE_SECONDS, work.cancel))
+                ends.append(loop.call_later(grace, work.cancel))
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)

@@ -76,6 +76,7 @@ async def generate(
             resume=resume,
             accept_changes=accept_changes,
         )
+        console.grace_seconds = order.config.execution.grace_seconds
         this_run = str(flow_run.id or "")
         async with opened(order, console, this_run) as work, display.shown(console.progress):
             console.session = work.session.name

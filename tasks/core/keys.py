@@ -92,6 +92,9 @@ EFFECTS: dict[str, Effect] = {
     "huggingface.repo_id": Effect.NONE,
     "output.folder": Effect.NONE,
     "output.ledger": Effect.NONE,
+    "output.mirror": Effect.NONE,
+    "output.mirror_minutes": Effect.NONE,
+    "execution.grace_seconds": Effect.NONE,
 }
 
 _DECISIVE = {

@@ -33,6 +33,7 @@ MAX_TOPIC_CHARACTERS: Final = 500
 MAX_TEMPLATE_BYTES: Final = 50 * 1024
 
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9]*")
 _POSTGRES: Final = "postgresql+asyncpg"
 
 
@@ -126,6 +127,29 @@ def check_ledger_url(value: str) -> str:
     if parts.password is not None or "password" in parts.query.lower():
         # Settings are kept with every session; a password must not be.
         raise ValueError("holds a password; leave it out, and set PGPASSWORD or use ~/.pgpass")
+    return value
+
+
+def check_mirror_url(value: str) -> str:
+    """The value, when it is empty or names a place that copies can go to.
+
+    Raises:
+        ValueError: No scheme or place, a chain of file systems, a query, or a password.
+    """
+    if not value:
+        return value
+    allowed = 'allowed: "" for none, or the address of a folder as s3://bucket/prefix, gs://… or file:///path'
+    try:
+        parts = urlsplit(value)
+        has_place = bool(parts.netloc or parts.path.strip("/"))
+    except ValueError as error:
+        raise ValueError(f"is not a valid URL; {allowed}") from error
+    if "::" in value or "://" not in value or not _SCHEME.fullmatch(parts.scheme) or not has_place:
+        raise ValueError(f"names no place for copies; {allowed}")
+    if "?" in value or "#" in value:
+        raise ValueError("must have neither a query (?) nor a fragment (#)")
+    if parts.password is not None:
+        raise ValueError("holds a password; leave it out: the store's own environment variables are read")
     return value
 
 

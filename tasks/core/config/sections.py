@@ -1,0 +1,163 @@
+"""The sections of the configuration other than the models'."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from tasks.core.config import defaults
+from tasks.core.config.section import Section
+from tasks.core.config.values import (
+    MAX_TOPIC_CHARACTERS,
+    MOST,
+    Average,
+    Count,
+    Limit,
+    Line,
+    Seconds,
+    Share,
+    Size,
+    Template,
+    check_ledger_url,
+    check_mirror_url,
+    check_topic,
+)
+
+DatasetMode = Literal["sft", "dpo", "kto", "mo-dpo"]
+SftFormat = Literal["sharegpt", "alpaca"]
+
+
+class Generation(Section):
+    """What to make, how much of it, and how the work is done."""
+
+    main_topic: Annotated[Line, AfterValidator(check_topic)] = Field(
+        title="Main topic",
+        description=f"What the dataset is about, in 1 to {MAX_TOPIC_CHARACTERS} characters.",
+    )
+    num_subtopics: Annotated[Size, Limit(10_000)] = Field(
+        title="Subtopics", description="How many subtopics the main topic is divided into."
+    )
+    num_prompts_per_subtopic: Annotated[Size, Limit(10_000)] = Field(
+        title="Prompts per subtopic", description="How many prompts are written for each subtopic."
+    )
+    subtopic_chunk_size: Count = Field(
+        30, description="Subtopics asked for in one request; 0 asks for all of them at once."
+    )
+    concurrency: Annotated[Size, Limit(1024)] = Field(
+        8, description="Jobs that are worked on at the same time."
+    )
+    over_generation_buffer: Share = Field(
+        0.15, description="Share of subtopics asked for beyond the count, to make up for duplicates."
+    )
+    max_exclusion_list_size: Count = Field(
+        50, description="Known subtopics listed in a repeated request, so that they are not named again."
+    )
+    min_success_rate: Share = Field(
+        0.90, description="Share of subtopics that must get their prompts for the run to go on."
+    )
+    prompt_retry_attempts: int = Field(
+        2, ge=0, le=5, description="How often subtopics whose prompts failed are tried again."
+    )
+    disable_validation_limits: bool = Field(
+        default=False,
+        description="Lift the upper limits of num_subtopics, num_prompts_per_subtopic and concurrency.",
+    )
+    enable_checkpointing: bool = Field(
+        default=False, description="Write checkpoint.json; finished answers are kept either way."
+    )
+    checkpoint_interval: Size = Field(10, description="Finished jobs between two checkpoints.")
+    resume_from_session: Line = Field(
+        "", description="Name of a session folder to go on with; empty for a new one."
+    )
+    dataset_mode: DatasetMode = Field(
+        "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
+    )
+    sft_format: SftFormat = Field("sharegpt", title="SFT format", description="Form of the rows in mode sft.")
+    include_topic_columns: bool = Field(
+        default=True, description="In mode sft, write the main topic and the subtopic into each row."
+    )
+    enable_reasoning_capture: bool = Field(
+        default=False,
+        description="Also write dataset_reasoning.jsonl, with the reasoning before the answers.",
+    )
+    reasoning_capture_rejected: bool = Field(
+        default=False, description="Capture the reasoning of rejected answers too."
+    )
+    seed: Count = Field(0, description="Another number gives other answers to the same questions.")
+
+
+class JudgeFiltering(Section):
+    """Which pairs are kept, by the judge's scores, in every mode but mo-dpo."""
+
+    enabled: bool = Field(default=False, description="Keep only pairs whose scores are within the bounds.")
+    use_explanations: bool = Field(
+        default=False, description="Ask for reasons beside the scores; costs more tokens."
+    )
+    min_chosen_score: Average = Field(
+        4.0, description="Lowest average score of a chosen answer that is kept."
+    )
+    max_rejected_score: Average = Field(
+        3.0, description="Highest average score of a rejected answer that is kept."
+    )
+
+
+class PromptTemplates(Section):
+    """The texts that the models are given, in Go template syntax."""
+
+    subtopic_generation: Template = Field(
+        defaults.SUBTOPIC_GENERATION, description="Asks for subtopics, as a JSON array of strings."
+    )
+    prompt_generation: Template = Field(
+        defaults.PROMPT_GENERATION, description="Asks for a subtopic's prompts, as a JSON array of strings."
+    )
+    chosen_generation: Template = Field(defaults.CHOSEN_GENERATION, description="Asks for the chosen answer.")
+    rejected_generation: Template = Field(
+        defaults.REJECTED_GENERATION, description="Asks for the rejected answer."
+    )
+    judge_rubric: Template = Field(
+        defaults.JUDGE_RUBRIC, description="Asks for scores of 1 to 5 for each criterion, as JSON."
+    )
+    subtopic_system_prompt: Template = Field("", description="System prompt for subtopics; empty for none.")
+    prompt_system_prompt: Template = Field("", description="System prompt for prompts; empty for none.")
+    chosen_system_prompt: Template = Field(
+        "", description="System prompt for chosen answers; empty for none."
+    )
+    rejected_system_prompt: Template = Field(
+        "", description="System prompt for rejected answers; empty for none."
+    )
+    judge_system_prompt: Template = Field("", description="System prompt for the judge; empty for none.")
+
+
+class HuggingFace(Section):
+    """Where the dataset is uploaded to, when that is asked for."""
+
+    repo_id: Line = Field("", title="Repository", description="Dataset repository on the hub, as owner/name.")
+
+
+class Output(Section):
+    """Where results and paid answers are kept."""
+
+    folder: Line = Field("output", min_length=1, description="Folder that the session folders are made in.")
+    ledger: Annotated[Line, AfterValidator(check_ledger_url)] = Field(
+        "",
+        description="Database of paid answers, as sqlite:///path or postgresql+asyncpg://user@host/database; "
+        "empty for ledger.db in the output folder.",
+    )
+    mirror: Annotated[Line, AfterValidator(check_mirror_url)] = Field(
+        "",
+        description="Where copies of the session's files and answers go, as s3://bucket/prefix, gs://… or "
+        "file:///path; empty for none.",
+    )
+    mirror_minutes: Seconds = Field(5.0, description="Minutes between two copies; phase ends bring one too.")
+
+
+class Execution(Section):
+    """How a run is carried out."""
+
+    grace_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=MOST,
+        description="How long calls in flight may still take after the first SIGINT or SIGTERM.",
+    )
