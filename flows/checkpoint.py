@@ -94,6 +94,23 @@ def resume(
 
 
 @app.command
+def merge(*sessions: str, into: str, config: str | None = None, output: str | None = None) -> int:
+    """Make one session of several with the same topic and mode: their jobs, duplicate prompts dropped.
+
+    The first one's settings hold. What any of them paid for is not paid for again; they stay as they are.
+
+    Args:
+        sessions: The sessions' names, at least two.
+        into: The new session's name.
+        config: The configuration file that names the output folder and ledger; config.toml when left out.
+        output: The output folder, in place of output.folder.
+    """
+    from flows import sessions as commands  # noqa: PLC0415
+
+    return commands.merge(sessions, into, config, output)
+
+
+@app.command
 def clean(
     *,
     older_than: str | None = None,

@@ -5,10 +5,11 @@ Neither Prefect nor the pipeline is imported before a command needs it: help is 
 
 from __future__ import annotations
 
+import shlex
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from flows import checkpoint, ledger
 from flows.overrides import read_override
@@ -28,7 +29,8 @@ app = App(
     version=lambda: version(DISTRIBUTION),
     help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed; 2 bad configuration or "
     "usage; 3 finished or stopped with failures; 130 and 143 interrupted.",
-    default_parameter=Parameter(negative=()),
+    # No default says more than that the option was left out.
+    default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
 )
 
@@ -48,12 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return say(UsageError(f"{' '.join(str(error).split())} See {PROGRAM} --help."))
+        return say(UsageError(f"{_reason(error)} See {PROGRAM} --help."))
     except VellumforgeError as error:
         return say(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _reason(error: CycloptsError) -> str:
+    """What is wrong with the command line, in a sentence."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"There is nothing that takes {shlex.join(error.unused_tokens or [])}."
+    return " ".join(str(error).split())
 
 
 @app.command
@@ -89,6 +98,8 @@ def run(
     # Imported here: it brings the whole pipeline with it.
     from flows.local import Wish, run_here  # noqa: PLC0415
 
+    if demo and config is not None:
+        raise UsageError("the demo has its own configuration; leave out --demo or --config")
     overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output

@@ -22,7 +22,7 @@ from flows.opening import opened
 from flows.order import take_order
 from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
 from tasks.core.config.models import Config  # noqa: TC001 - Prefect reads the flow's annotations
-from tasks.core.errors import UnfinishedError
+from tasks.core.errors import SessionError, UnfinishedError
 from tasks.core.models import Phase
 from tasks.core.summary import Stopwatch, summarize
 
@@ -91,11 +91,12 @@ async def generate(
 async def _stages(work: Opened) -> Summary:
     """Phase after phase; the session folder is finished here, whatever Prefect's server does meanwhile."""
     watch = Stopwatch()
-    run, session, finished = work.run, work.session, False
+    run, session = work.run, work.session
     state = session.checkpoint.state
     try:
         state.subtopics = await find_all_subtopics(run) if work.subtopics is None else work.subtopics
         await session.enter(Phase.PROMPTS)
+        work.copy_soon()
         if work.jobs is None:
             found, state.jobs = await write_all_prompts(run, state.subtopics)
             state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
@@ -103,10 +104,17 @@ async def _stages(work: Opened) -> Summary:
         else:
             state.jobs = work.jobs
         await session.enter(Phase.PAIRS)
+        work.copy_soon()
         outcomes = await make_all_pairs(run, session, state.jobs)
         state.failures = sum(len(outcome.failures) for outcome in outcomes)
-        finished = not run.progress.failures
-    finally:
+    except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
-        await session.finish(complete=finished)
-    return summarize(run, session, state.jobs, outcomes, watch)
+        try:
+            await session.finish(complete=False)
+        except SessionError as error:
+            # What ended the run is what people must read; on a full disk this is only what follows.
+            log.info(error)
+        raise
+    await session.finish(complete=not run.progress.failures)
+    taken_over = work.jobs is not None
+    return summarize(run, session, state.jobs, outcomes, watch, taken_over=taken_over)

@@ -155,7 +155,7 @@ async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> Ve
     ids = await _recorded_ids(flow_run, console)
     recorded = bool(ids) and await settle(ids, console.progress.blocks, SETTLE_SECONDS)
     error = _known(console.error)
-    if isinstance(error, PhaseError | UnfinishedError | RunInterrupted):
+    if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         error.add_note(f"to go on, paying only for what is missing: {_again(console, wish)}")
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.questions import Questions
 from tasks.core.run import open_run
 from tasks.core.session.adoption import pack_jobs, unpack_jobs
 from tasks.core.session.find import find_session
+from tasks.core.session.ledger import open_ledger
+from tasks.core.session.mirror import mirrored
 from tasks.core.session.record import record_session
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, with_seed_of
@@ -23,10 +24,11 @@ from tasks.core.session.session import open_session
 from tasks.core.session.takeover import take_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from flows.console import Console
     from flows.order import Order
+    from tasks.core.llm.ledger import Ledger
     from tasks.core.models import Job
     from tasks.core.run import Run
     from tasks.core.session.resuming import Resumption
@@ -44,12 +46,14 @@ class Opened:
         session: The session that is written.
         subtopics: Subtopics that were taken over from elsewhere; None when they are to be found.
         jobs: Jobs that were taken over; None when their prompts are to be written.
+        copy_soon: Asks for a copy to the mirror, if there is one: called at the end of a phase.
     """
 
     run: Run
     session: Session
     subtopics: Sequence[str] | None
     jobs: Sequence[Job] | None
+    copy_soon: Callable[[], None]
 
 
 async def check_order(order: Order) -> None:
@@ -60,7 +64,7 @@ async def check_order(order: Order) -> None:
         LedgerError: The ledger cannot be opened.
     """
     if order.resumption is not None:
-        async with await Ledger.open(ledger_url(order.config)) as ledger:
+        async with await open_ledger(ledger_url(order.config), Path(order.config.output.folder)) as ledger:
             accept = order.accept_changes
             await check_resumption(order.resumption, order.config, ledger, accept_changes=accept)
 
@@ -80,7 +84,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
         UsageError: The session cannot be gone on with as it is.
     """
     config, progress = order.config, console.progress
-    async with await Ledger.open(ledger_url(config)) as ledger:
+    async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:
         resumption = order.resumption
         if resumption is not None:
             await check_resumption(resumption, config, ledger, accept_changes=order.accept_changes)
@@ -95,16 +99,19 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
             flow_run=flow_run,
             resumption=resumption,
         ) as session:
-            async with open_run(
-                config,
-                order.keys,
-                session=session.record.id,
-                ledger=ledger,
-                stop=console.stop,
-                progress=progress,
-            ) as run:
+            async with (
+                open_run(
+                    config,
+                    order.keys,
+                    session=session.record.id,
+                    ledger=ledger,
+                    stop=console.stop,
+                    progress=progress,
+                ) as run,
+                mirrored(run, session) as copy_soon,
+            ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
-                yield Opened(run, session, subtopics, jobs)
+                yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 
 

@@ -16,12 +16,14 @@ from tasks.core.config.models import Output
 from tasks.core.config.values import MOST
 from tasks.core.errors import UsageError
 from tasks.core.llm.database import FILE_NAME, ledger_url
-from tasks.core.llm.ledger import Ledger
 from tasks.core.secrets import Keys, read_env_file
-from tasks.core.session.find import find_session
+from tasks.core.session.fetching import fetch_session
+from tasks.core.session.find import check_name, find_session
+from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import read_record
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import find_resumption, with_seed_of
+from tasks.core.session.store import check_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,14 +91,21 @@ async def take_order(
     if settings is None:
         if resume and config_file is None and not _has_default():
             settings = await _recorded(resume, overridden)
+        elif config_file is None and not _has_default():
+            raise UsageError(
+                f"there is no {DEFAULT_CONFIG}; "
+                f"to begin: cp config.example.toml {DEFAULT_CONFIG}, or try --demo"
+            )
         else:
             loaded = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overridden)
             settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
+    check_store(settings.output.mirror, Path(settings.output.folder))
     resumption = None
     if name := resume or settings.generation.resume_from_session:
         if fresh:
             raise UsageError("a session is either resumed or made with a fresh seed, not both")
-        resumption = await _find(Path(settings.output.folder), name, ledger_url(settings))
+        output = Path(settings.output.folder)
+        resumption = await _find(output, name, ledger_url(settings), settings.output.mirror)
         settings = with_seed_of(resumption, settings)
     if fresh:
         seed = 1 + secrets.randbelow(MOST)
@@ -116,11 +125,14 @@ def _has_default() -> bool:
     return Path(DEFAULT_CONFIG).exists()
 
 
-async def _find(output: Path, name: str, ledger_at: URL) -> Resumption:
-    """The session of this name; the ledger stands in for a record that is missing."""
+async def _find(output: Path, name: str, ledger_at: URL, mirror: str = "") -> Resumption:
+    """The session of this name; the mirror stands in for a lost folder, the ledger for a lost record."""
+    missing = not (output / check_name(name)).exists()
+    if mirror and missing and await fetch_session(mirror, name, output, ledger_at) is None:
+        raise UsageError(f"there is no session {name} in {output}, and none in the mirror {mirror}")
     folder = find_session(output, name)
     if read_record(folder) is None:
-        async with await Ledger.open(ledger_at) as ledger:
+        async with await open_ledger(ledger_at, output) as ledger:
             await restore_record(folder, ledger)
     return find_resumption(folder)
 

@@ -11,12 +11,13 @@ from tasks.core.config.load import load_config
 from tasks.core.config.models import Output
 from tasks.core.errors import UsageError
 from tasks.core.llm.database import FILE_NAME
-from tasks.core.llm.ledger import Ledger
+from tasks.core.session.ledger import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tasks.core.config.models import Config
+    from tasks.core.llm.ledger import Ledger
 
 
 class Place:
@@ -69,5 +70,5 @@ class Place:
         """
         if not make and self._url.startswith("sqlite:///") and not self.ledger_file.exists():
             raise UsageError(f"there is no ledger at {self.ledger_file}")
-        async with await Ledger.open(self._url) as ledger:
+        async with await open_ledger(self._url, self.folder) as ledger:
             yield ledger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from tasks.core.session.cleaning import is_finished, judge_sessions, parse_age, 
 from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes
 from tasks.core.session.find import all_sessions, find_session
 from tasks.core.session.listing import list_sessions, render_checkpoint, render_ending, render_list
+from tasks.core.session.merging import merge_sessions
 from tasks.core.session.reading import read_checkpoint
 from tasks.core.session.record import read_record
 from tasks.core.session.restoring import restore_record
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.core.config.models import Config
+    from tasks.core.session.merging import Merged
     from tasks.core.session.record import SessionRecord
 
 SUFFIX = ".vellumforge.zip"
@@ -48,7 +51,7 @@ def list_all(config: str | None, output: str | None, *, json: bool) -> int:
 def inspect(session: str, config: str | None, output: str | None, *, json: bool) -> int:
     """Print a session in detail."""
     place = Place(config, output)
-    folder = find_session(place.folder, session)
+    folder = asyncio.run(_whole(place, session))
     checkpoint = read_checkpoint(folder)
     record = read_record(folder)
     spent = asyncio.run(_spending(place, record.id)) if record else None
@@ -60,6 +63,9 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
         return 0
     if checkpoint is not None:
         _print(render_checkpoint(session, checkpoint))
+    elif record is None:
+        _print(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
+        return 0
     else:
         _print(f"Session {session} has no checkpoint.")
     if spent:
@@ -69,6 +75,17 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
             _print(f"  Failures:          {count:,} {cause}")
     _print(f"\n{render_ending(session, complete=complete)}")
     return 0
+
+
+async def _whole(place: Place, session: str) -> Path:
+    """The session's folder, its record put back from the ledger where it is missing or damaged."""
+    folder = find_session(place.folder, session)
+    if read_record(folder) is None:
+        # Without a ledger here, the folder is all that is known of it.
+        with suppress(UsageError):
+            async with place.ledger() as ledger:
+                await restore_record(folder, ledger)
+    return folder
 
 
 async def _spending(place: Place, session_id: str) -> dict[str, Any] | None:
@@ -105,7 +122,7 @@ def clean(
 def diff(session: str, other: str | None, config: str | None, output: str | None) -> int:
     """Print how a session differs from another one or from the configuration."""
     place = Place(config, output)
-    first = find_resumption(find_session(place.folder, session))
+    first = find_resumption(asyncio.run(_whole(place, session)))
     if first.before is None:
         raise UsageError(f"the settings of session {session} are not known")
     if other is None:
@@ -113,7 +130,7 @@ def diff(session: str, other: str | None, config: str | None, output: str | None
             raise UsageError("name a second session, or a configuration with --config")
         after, title = place.config, f"{session} -> {config or 'config.toml'}"
     else:
-        second = find_resumption(find_session(place.folder, other))
+        second = find_resumption(asyncio.run(_whole(place, other)))
         if second.before is None:
             raise UsageError(f"the settings of session {other} are not known")
         after, title = second.before, f"{session} -> {other}"
@@ -185,6 +202,19 @@ async def _export(place: Place, session: str, target: Path) -> int:
             questions=sorted(walked.questions),
             jobs=row.jobs if row else None,
         )
+
+
+def merge(sessions: Sequence[str], into: str, config: str | None, output: str | None) -> int:
+    """Make one session of several, and print what of each is in it and what is still to be paid for."""
+    merged = asyncio.run(_merge(Place(config, output), sessions, into))
+    for line in merged.lines():
+        _print(line)
+    return 0
+
+
+async def _merge(place: Place, sessions: Sequence[str], into: str) -> Merged:
+    async with place.ledger() as ledger:
+        return await merge_sessions(sessions, into, place.folder, ledger)
 
 
 async def prune_ledger(place: Place, *, dry_run: bool) -> tuple[int, int]:

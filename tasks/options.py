@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from prefect import task
+from prefect.context import FlowRunContext
+from prefect.filesystems import WritableFileSystem
+from prefect.results import aget_default_result_storage
 from prefect.serializers import JSONSerializer
 
 from tasks.core.errors import VellumforgeError
@@ -14,6 +18,10 @@ if TYPE_CHECKING:
 
     from prefect.context import TaskRunContext
 
+# Without these two, reading a result would import whatever a `__class__` in it names.
+_SERIALIZER = JSONSerializer(object_encoder=None, object_decoder=None)
+_SERIALIZER_AS_STORED = _SERIALIZER.model_dump(mode="json")
+
 
 class BlockFailedError(VellumforgeError):
     """Some items of a block failed. The others are paid for; running the block again does only the rest.
@@ -22,20 +30,61 @@ class BlockFailedError(VellumforgeError):
     """
 
 
+class PlainResults(WritableFileSystem):
+    """The result storage that is configured, from which nothing but our own plain JSON is read.
+
+    Prefect reads a result in the way that the stored file itself names, and takes one that names none for
+    a pickle: whoever can write such a file could have code run here.
+    """
+
+    async def read_path(self, path: str) -> bytes:
+        """A stored result.
+
+        Raises:
+            Exception: There is none, or it is torn or not ours: Prefect then takes it as missing, and the
+                block is run again, for nothing.
+        """
+        content: bytes = await (await _configured_storage()).read_path(path)
+        document = orjson.loads(content)
+        if document["metadata"]["serializer"] != _SERIALIZER_AS_STORED:
+            raise ValueError(f"the result {path} is not stored as plain JSON")
+        # Written anew, so that nothing in it can be read in two ways.
+        return orjson.dumps({"metadata": document["metadata"], "result": document["result"]})
+
+    async def write_path(self, path: str, content: bytes) -> None:
+        """Store a result."""
+        await (await _configured_storage()).write_path(path, content)
+
+    def _resolve_path(self, _path: str) -> None:
+        """Prefect asks for this: None leaves the keys as they are, for the storage beneath."""
+
+
+async def _configured_storage() -> WritableFileSystem:
+    context = FlowRunContext.get()
+    storage = context.result_store.result_storage if context else None
+    return storage or await aget_default_result_storage()
+
+
 def block_task(name: str) -> Callable[[Any], Any]:
     """The decorator of a task over one block, which it is given as the parameter `block`.
 
     A finished block is found again by its key, in this run and in later ones, and shown as Cached.
     """
-    return task(
-        name=name,
-        task_run_name="{block}",
-        persist_result=True,
-        cache_key_fn=_block_key,
-        cache_result_in_memory=False,
-        # Without these two, reading a result would import whatever a `__class__` in it names.
-        result_serializer=JSONSerializer(object_encoder=None, object_decoder=None),
-    )
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        made = task(
+            name=name,
+            task_run_name="{block}",
+            persist_result=True,
+            cache_key_fn=_block_key,
+            cache_result_in_memory=False,
+            result_serializer=_SERIALIZER,
+        )(function)
+        # Not given above, where Prefect wants a storage that others can load from its server.
+        made.result_storage = PlainResults()
+        return made
+
+    return decorate
 
 
 def _block_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -39,12 +39,15 @@ class Job:
         main_topic: The topic of the run.
         sub_topic: The subtopic that the prompt belongs to.
         prompt: The prompt's text.
+        first_sample: Where the samples of its answers begin; not 0 only in a merged session, for a job whose
+            answers come from elsewhere, while its first samples were answered otherwise.
     """
 
     id: int
     main_topic: str
     sub_topic: str
     prompt: str
+    first_sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,17 +99,18 @@ class Questions:
 
     def chosen(self, job: Job, sample: int) -> ChatRequest:
         """Ask the main model to answer the job's prompt."""
-        return self._request(Purpose.CHOSEN, _job_values(job), sample)
+        return self._request(Purpose.CHOSEN, _job_values(job), job.first_sample + sample)
 
     def rejected(self, job: Job, sample: int) -> ChatRequest:
         """Ask the rejected model to answer the job's prompt."""
-        return self._request(Purpose.REJECTED, _job_values(job), sample)
+        return self._request(Purpose.REJECTED, _job_values(job), job.first_sample + sample)
 
     def judge(self, job: Job, text: str, sample: int, *, explain: bool) -> ChatRequest:
         """Ask the judge to score `text` as an answer to the job's prompt, with or without reasoning."""
         values = _job_values(job) | {"StoryText": text}
         suffix = "" if explain else _SCORES_ALONE
-        return self._request(Purpose.JUDGE, values, sample, schema=SCORES, suffix=suffix)
+        first = job.first_sample
+        return self._request(Purpose.JUDGE, values, first + sample, schema=SCORES, suffix=suffix)
 
     def _request(
         self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""

@@ -47,6 +47,7 @@ class Run:
         generating: Slots of `generation.concurrency` jobs that wait for chosen and rejected answers.
         judging: As many slots of their own, so that a slow judge never holds up generating.
         stop: The switch that stops the run in order.
+        lists: What identifies the lists that it grew, whose milestones the ledger knows.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
     """
@@ -67,6 +68,7 @@ class Run:
         self.client = client
         self.stop = stop
         self.progress = progress
+        self.lists: set[bytes] = set()
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
         self.generating = asyncio.Semaphore(config.generation.concurrency)
@@ -111,6 +113,7 @@ class Run:
 
     async def reached(self, question: bytes) -> list[int]:
         """The counts that a list was grown to before, ascending."""
+        self.lists.add(question)
         return await self.ledger.reached(question)
 
     async def remember_reached(self, question: bytes, target: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,10 @@ _PROVIDER_VARIABLES: Final = {
     "nahcrof": "NAHCROF_API_KEY",
 }
 _ANY_PROVIDER: Final = "API_KEY"
+_SECRET_NAME: Final = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 4
+"""Characters: what is shorter is no secret, and would be found in any word."""
+
 _HUB_VARIABLES: Final = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN")
 
 
@@ -106,6 +111,27 @@ class Keys:
             if secret is not None:
                 return _sendable(name, secret)
         return None
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """Another program's words as they may be shown.
+
+    Args:
+        text: The words.
+        environ: The environment: what its variables for keys, tokens and passwords hold is left out.
+
+    Returns:
+        The text without those, without user names and passwords in URLs, and without their queries, which
+        may be signed.
+    """
+    shown = re.sub(r"//[^/@\s]*@", "//***@", text)
+    shown = re.sub(r"(://[^\s?\"']*)\?[^\s\"']*", r"\1?***", shown)
+    secrets = {environ[name] for name in environ if _SECRET_NAME.search(name)}
+    # The longest first: one may be part of another.
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET:
+            shown = shown.replace(value, "***")
+    return shown
 
 
 def _sendable(name: str, secret: SecretStr) -> SecretStr:

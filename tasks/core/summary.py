@@ -70,14 +70,16 @@ class Summary:
 
     def shortfall(self) -> str:
         """Why the run is not complete, in one line."""
-        missing = [f"{self.failures:,} failures"] if self.failures else []
+        missing = [_counted(self.failures, "failure")] if self.failures else []
         if self.jobs < self.wanted:
-            missing.append(f"{self.wanted - self.jobs:,} prompts of {self.wanted:,} missing")
-        return f"finished with {' and '.join(missing)}; {self.rows:,} rows are written"
+            missing.append(f"{_counted(self.wanted - self.jobs, 'prompt')} of {self.wanted:,} missing")
+        written = f"{_counted(self.rows, 'row')} {'is' if self.rows == 1 else 'are'} written"
+        return f"finished with {' and '.join(missing)}; {written}"
 
     def lines(self) -> list[str]:
         """The summary as lines of text, the numbers first."""
-        lines = [f"{self.rows:,} rows ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
+        rows = _counted(self.rows, "row")
+        lines = [f"{rows} ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
         if self.paid:
             tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
             lines.append(f"paid for {self.paid:,} calls ({tokens}), reused {self.reused:,} from the ledger")
@@ -93,7 +95,7 @@ class Summary:
                 f"{self.truncated:,} chosen answers stop at the token limit; a higher max_output_tokens helps"
             )
         if self.failures:
-            lines.append(f"{self.failures:,} failures, listed in {self.folder}/session.log")
+            lines.append(f"{_counted(self.failures, 'failure')}, listed in {self.folder}/session.log")
         if self.jobs < self.wanted:
             lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
         return lines
@@ -102,6 +104,11 @@ class Summary:
         """The first row, cut to a readable length."""
         cut = len(self.first_row) > FIRST_ROW_LENGTH
         return self.first_row[:FIRST_ROW_LENGTH] + ("…" if cut else "")
+
+
+def _counted(number: int, word: str) -> str:
+    """The number with its word: 1 row, 2 rows."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 class Stopwatch:
@@ -117,10 +124,26 @@ class Stopwatch:
 
 
 def summarize(
-    run: Run, session: Session, jobs: Sequence[Job], outcomes: Sequence[PairsOutcome], watch: Stopwatch
+    run: Run,
+    session: Session,
+    jobs: Sequence[Job],
+    outcomes: Sequence[PairsOutcome],
+    watch: Stopwatch,
+    *,
+    taken_over: bool = False,
 ) -> Summary:
-    """The summary of a run whose session is finished."""
+    """The summary of a run whose session is finished.
+
+    Args:
+        run: The run.
+        session: Its session.
+        jobs: All of its jobs.
+        outcomes: What became of them, block by block.
+        watch: Started with the run.
+        taken_over: Whether the jobs came from elsewhere: then they are all that is wanted.
+    """
     generation = run.config.generation
+    wanted = generation.num_subtopics * generation.num_prompts_per_subtopic
     progress = run.progress
     progress.begin(Phase.COMPLETE, 0)
     wall, cpu = watch.read()
@@ -129,7 +152,7 @@ def summarize(
         mode=generation.dataset_mode,
         rows=progress.rows,
         jobs=len(jobs),
-        wanted=generation.num_subtopics * generation.num_prompts_per_subtopic,
+        wanted=len(jobs) if taken_over else wanted,
         failures=progress.failures,
         filtered=sum(outcome.filtered for outcome in outcomes),
         truncated=progress.truncated,

@@ -78,7 +78,7 @@ async def survey(
         ledger: The ledger.
         keep: Called with each finished job and its pair, None for a filtered one; order is not set.
         jobs: The jobs, for a session that took them over; else they follow from the configuration.
-        subtopics: The subtopics, for a session that took only them over.
+        subtopics: The subtopics, for a session that took them over.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -93,7 +93,7 @@ async def survey(
             generation = config.generation
             unknown = generation.num_subtopics * generation.num_prompts_per_subtopic - len(found.jobs)
     else:
-        found.jobs = list(jobs)
+        found.jobs, found.subtopics = list(jobs), tuple(subtopics or ())
 
     def count(job: Job, pair: Pair | None) -> None:
         found.done += 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.core.config.models import ModelConfig
 from tasks.core.errors import ConfigError, UsageError
-from tasks.core.secrets import Keys, read_env_file
+from tasks.core.secrets import Keys, read_env_file, without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +133,20 @@ def test_a_key_is_never_shown(secret: str) -> None:
     assert value(found) == secret
     assert repr(keys) == "Keys(OPENAI_API_KEY, API_KEY, HF_TOKEN)"
     assert "**" in str(found)
+
+
+def test_the_words_of_others_are_shown_without_secrets() -> None:
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "hid/den+1",
+        "SOME_TOKEN": "hid/den+1234",
+        "HOME": "/home",
+        "KEY": "at",
+    }
+    words = (
+        "cannot PUT https://me:hidden@host/path?X-Signature=hidden&a=b with hid/den+1234, hid/den+1 at /home"
+    )
+    assert without_secrets(words, environ) == "cannot PUT https://***@host/path?*** with ***, *** at /home"
+    assert without_secrets("what? //no/user@here", {}) == "what? //no/user@here"
 
 
 @pytest.mark.parametrize("bad", ["hidden\n", "hid\rden", "hidden\x00", "hidden\u00e9", "\u201chidden\u201d"])

@@ -69,7 +69,7 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
     ("change", "shortfall"),
     [
         ({"failures": 2}, "finished with 2 failures; 1,200 rows are written"),
-        ({"jobs": 1199}, "finished with 1 prompts of 1,200 missing; 1,200 rows are written"),
+        ({"jobs": 1199}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
         (
             {"failures": 1000, "jobs": 0, "rows": 0},
             "finished with 1,000 failures and 1,200 prompts of 1,200 missing; 0 rows are written",

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODULE = (sys.executable, "-m", "flows.generate")
 """`python -m flows.generate`, whose arguments are those of `vellumforge2 run`."""
+CHECKPOINT = (sys.executable, "-m", "flows.checkpoint")
+"""`python -m flows.checkpoint`, which is `vellumforge2 checkpoint`."""
 PROGRAM = (sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())")
 """What the installed script `vellumforge2` does."""
 
@@ -105,6 +107,16 @@ class User:
     def run(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Ended:
         """Run the command line to its end."""
         return self.start(*arguments, program=program, **variables).end()
+
+    def processes(self) -> list[int]:
+        """The process ids of all that runs as this user, whoever its parent is."""
+        home = f"HOME={self.home}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it is another user's, or ended meanwhile
+                if home in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        return found
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the working folder."""

@@ -60,7 +60,14 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
         ["--concurrency", "5"],
         ["Unknown option: --concurrency. See vellumforge2 --help."],
     ),
-    "an argument too many": (["config.toml"], ["Unused Tokens: ['config.toml']. See vellumforge2 --help."]),
+    "an argument too many": (
+        ["config.toml"],
+        ["There is nothing that takes config.toml. See vellumforge2 --help."],
+    ),
+    "the demo with a configuration": (
+        ["--demo", "--config", "config.toml"],
+        ["the demo has its own configuration; leave out --demo or --config"],
+    ),
     "a setting without value": (
         ["--set", "generation.concurrency"],
         ["--set generation.concurrency: give a setting as KEY=VALUE"],
@@ -106,6 +113,15 @@ def test_an_option_that_cannot_be_used(user: User, case: str) -> None:
     user.write("bad.env", "PATH=/tmp\nplanted-secret-123\n")
     (user.folder / "folder").mkdir()
     _check(user, (*PROGRAM, "run"), options, problems)
+
+
+def test_without_a_configuration_two_ways_to_begin_are_named(user: User) -> None:
+    _check(
+        user,
+        (*PROGRAM, "run"),
+        [],
+        ["there is no config.toml; to begin: cp config.example.toml config.toml, or try --demo"],
+    )
 
 
 def _check(user: User, program: Sequence[str], options: list[str], problems: list[str]) -> None:

@@ -85,6 +85,45 @@ def test_sessions_are_listed_inspected_compared_and_cleaned(user: User, demo_mod
     assert tell(user, "ledger", "check").out == "output/ledger.db is sound: 0 answers\n"
 
 
+def test_a_record_that_is_torn_or_gone_is_put_back_by_inspect_and_diff(user: User, demo_model: Model) -> None:
+    user.write("config.toml", config(demo_model.url))
+    assert user.run().code == 0
+    (session,) = user.sessions()
+    record = session / "session.json"
+    whole = record.read_bytes()
+
+    record.write_bytes(whole[: len(whole) // 2])
+    shown = checkpoint(user, "inspect", session.name).out
+    assert "Paid calls:        16" in shown
+    assert shown.endswith("This session is complete.\n")
+    assert record.read_bytes() == whole
+    record.unlink()
+    compared = checkpoint(user, "diff", session.name)
+    assert "the settings are the same" in compared.out
+    assert "pairs: 12 calls reused, 0 to be paid for" in compared.out
+    assert record.read_bytes() == whole
+
+
+def test_an_emptied_ledger_is_never_silently_begun_anew(user: User, demo_model: Model) -> None:
+    user.write("config.toml", config(demo_model.url))
+    assert user.run().code == 0
+    (session,) = user.sessions()
+    ledger = user.folder / "output" / "ledger.db"
+    ledger.write_bytes(b"")
+    asked = len(demo_model.requests())
+    for ended in (
+        user.run(),
+        checkpoint(user, "inspect", session.name),
+        tell(user, "ledger", "prune"),
+    ):
+        assert (ended.code, ended.out) == (1, "")
+        assert "vellumforge2: the ledger output/ledger.db is damaged: it is empty, and there are" in ended.err
+    checked = tell(user, "ledger", "check")
+    assert (checked.code, "output/ledger.db: it is empty" in checked.out) == (1, True)
+    assert ledger.read_bytes() == b""
+    assert len(demo_model.requests()) == asked
+
+
 def test_what_cannot_be_done_is_said_and_has_an_exit_code(user: User) -> None:
     for words, reason in (
         (("inspect", "session_2026-01-01T00-00-00"), "there is no session session_2026-01-01T00-00-00"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.answers import read_chosen, read_rejected
-from tasks.core.errors import CallError, UnusableAnswerError
+from tasks.core.errors import CallError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
 from tasks.core.models import Pair, Phase, Purpose
 from tasks.core.questions import is_judged
@@ -52,6 +52,9 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
 
     Returns:
         The numbers, and the failures in the order of jobs. A failed job does not stop the others.
+
+    Raises:
+        SessionError: `keep` could not write a pair; the run is stopped, and nothing more is paid for.
     """
     block = _Block(run, keep)
     asks = [block.ask(job) for job in jobs]
@@ -108,11 +111,19 @@ class _Block:
         if passes(run.config, pair):
             self.kept += 1
             run.progress.truncated += pair.chosen.truncated
-            self._keep(ask.job, pair)
+            self._hand_on(ask.job, pair)
         else:
             self.filtered += 1
             run.progress.filtered += 1
-            self._keep(ask.job, None)
+            self._hand_on(ask.job, None)
+
+    def _hand_on(self, job: Job, pair: Pair | None) -> None:
+        try:
+            self._keep(job, pair)
+        except SessionError as error:
+            # The other jobs would be paid for, and the run would fail all the same.
+            self._run.stop.fail(error)
+            raise
 
     async def _make(self, ask: _Ask) -> Pair | _Failed:
         run = self._run

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import CallError
+from tasks.core.errors import CallError, LedgerError
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, retry_delay
@@ -107,4 +107,9 @@ class ChatClient(LedgerClient):
         progress.paid[request.purpose] += 1
         progress.prompt_tokens += answer.prompt_tokens or 0
         progress.completion_tokens += answer.completion_tokens or 0
-        return await self._ledger.put(LedgerEntry(request, answer, self._session))
+        try:
+            return await self._ledger.put(LedgerEntry(request, answer, self._session))
+        except LedgerError as error:
+            # Whoever waits for a turn, or to try again, need not wait any longer.
+            self._stop.fail(error)
+            raise

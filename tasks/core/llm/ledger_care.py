@@ -57,6 +57,9 @@ def check_ledger(path: Path) -> Health:
         LedgerError: There is no such file, or it cannot be opened.
     """
     with _reading(path) as database:
+        if not path.stat().st_size:
+            # To SQLite that is a new database, and sound.
+            return Health(0, 0, ("it is empty, which no ledger is",))
         problems = [line for line in _integrity(database) if line != "ok"]
         sound = damaged = 0
         try:

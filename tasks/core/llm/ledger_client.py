@@ -7,20 +7,29 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.progress import Progress
 
 
+def _nobody(_key: bytes) -> None:
+    """Nobody keeps count of the calls that are used."""
+
+
 class LedgerClient(ABC):
     """Answers for requests: from the ledger when they were paid for.
 
     Two requests alike that are asked at the same time are one call.
+
+    Attributes:
+        used: Told the key of every call that was asked for, once its answer is there, however it came. A call
+            that failed is among them, and one that nobody waits for any more: its answer may still be kept.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
+        self.used: Callable[[bytes], object] = _nobody
         self._ledger = ledger
         self._progress = progress
         self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
@@ -48,8 +57,11 @@ class LedgerClient(ABC):
         """
         key = request.key
         answer = known.get(key) if known else None
-        if answer is None:
-            return await self._join_or_fetch(request, looked_up=known is not None and key in known)
+        try:
+            if answer is None:
+                return await self._join_or_fetch(request, looked_up=known is not None and key in known)
+        finally:
+            self.used(key)
         self._progress.reused[request.purpose] += 1
         return answer
 

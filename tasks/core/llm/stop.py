@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import RunInterrupted
 
+if TYPE_CHECKING:
+    from tasks.core.errors import VellumforgeError
+
 
 class Stop:
-    """Set once by a signal; asked before every attempt and during every pause."""
+    """Set once, by a signal or by broken machinery; asked before every attempt and during every pause."""
 
     def __init__(self) -> None:
         self._signal_number: int | None = None
+        self._broken: VellumforgeError | None = None
         self._event = asyncio.Event()
 
     @property
     def requested(self) -> bool:
-        """Whether the run was told to stop."""
+        """Whether a signal told the run to stop."""
         return self._signal_number is not None
 
     def request(self, signal_number: int) -> None:
@@ -26,13 +31,21 @@ class Stop:
             self._signal_number = signal_number
             self._event.set()
 
+    def fail(self, error: VellumforgeError) -> None:
+        """Stop the run because something is broken that all of it needs; the first such error counts."""
+        if self._broken is None:
+            self._broken = error
+            self._event.set()
+
     def check(self) -> None:
-        """Raise RunInterrupted when the run was told to stop."""
+        """Raise what stops the run: the error that broke it, or RunInterrupted after a signal."""
+        if self._broken is not None:
+            raise self._broken
         if self._signal_number is not None:
             raise RunInterrupted(self._signal_number)
 
     async def sleep(self, seconds: float) -> None:
-        """Pause, unless the run is told to stop meanwhile: then RunInterrupted is raised at once."""
+        """Pause, unless the run is stopped meanwhile: then what `check` raises is raised at once."""
         self.check()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

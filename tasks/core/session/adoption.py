@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,18 +18,27 @@ from tasks.core.answers import ADOPTED
 from tasks.core.errors import SessionError
 from tasks.core.judging import wants_explanations
 from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.llm.types import Answer
+from tasks.core.llm.types import SEED_STRIDE, Answer
 from tasks.core.models import Job  # noqa: TC001 - pydantic needs it at run time
-from tasks.core.questions import is_judged
+from tasks.core.questions import Questions, is_judged
+from tasks.core.run import all_of
+from tasks.core.session.foreign import ForeignRow
+from tasks.core.survey import AT_A_TIME, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.core.config.models import Config
+    from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.types import ChatRequest
-    from tasks.core.models import Scores
-    from tasks.core.questions import Questions
-    from tasks.core.session.foreign import ForeignRow
+    from tasks.core.models import Pair, Scores
+
+
+SAMPLES_A_PAIR = 1 << 16
+"""Samples of an answer from one place of its job on: more than any answer is tried."""
+
+NOBODY = ""
+"""The session under which answers are put into the ledger again: they were paid for before."""
 
 
 def entries_of(
@@ -44,16 +53,16 @@ def entries_of(
         row: What the row holds.
         session: The id under which the calls are recorded.
     """
-    answered: list[tuple[ChatRequest, str]] = []
+    answered: list[tuple[ChatRequest, str, str]] = []
     if row.chosen is not None:
-        answered.append((questions.chosen(job, 0), row.chosen))
+        answered.append((questions.chosen(job, 0), row.chosen, row.chosen_reasoning))
     if row.rejected is not None and config.generation.dataset_mode != "sft":
-        answered.append((questions.rejected(job, 0), row.rejected))
+        answered.append((questions.rejected(job, 0), row.rejected, row.rejected_reasoning))
     if is_judged(config):
         explain = wants_explanations(config)
         sides = ((row.chosen, row.chosen_scores), (row.rejected, row.rejected_scores))
         answered += [
-            (questions.judge(job, text.strip(), 0, explain=explain), _scores(scores))
+            (questions.judge(job, text.strip(), 0, explain=explain), _scores(scores), "")
             for text, scores in sides
             if text is not None and scores is not None
         ]
@@ -61,10 +70,10 @@ def entries_of(
     return [
         LedgerEntry(
             request,
-            Answer(content, finish_reason=ADOPTED, model=request.model, started=now, finished=now),
+            Answer(content, reasoning, ADOPTED, model=request.model, started=now, finished=now),
             session,
         )
-        for request, content in answered
+        for request, content, reasoning in answered
     ]
 
 
@@ -73,6 +82,76 @@ def _scores(scores: Scores) -> str:
         name: {"score": item.score, "reasoning": item.reasoning} for name, item in scores.criteria.items()
     }
     return orjson.dumps(document).decode()
+
+
+async def adopt_pairs(config: Config, found: Sequence[tuple[Job, Pair | None]], ledger: Ledger) -> list[Job]:
+    """Put pairs of other settings into the ledger, so that these settings find them.
+
+    Args:
+        config: The settings that the pairs are to be found under.
+        found: The jobs numbered from 0, and the pair of each, None where there is none.
+        ledger: The ledger.
+
+    Returns:
+        The jobs with which their pairs are found.
+
+    Raises:
+        LedgerError: The ledger cannot be read or written.
+    """
+    there: dict[int, Pair | None] = {}
+    jobs = [job for job, _ in found]
+    await survey(unfiltered(config), ledger, lambda job, pair: there.update({job.id: pair}), jobs=jobs)
+    questions = Questions(config)
+    wanting = [(job, pair) for job, pair in found if pair and not _is_that(there.get(job.id), pair, config)]
+    for start in range(0, len(wanting), AT_A_TIME):
+        piece = wanting[start : start + AT_A_TIME]
+        places = await all_of(_place(config, questions, job, pair, ledger) for job, pair in piece)
+        await ledger.put_all([entry for _, entries in places for entry in entries])
+        for job, _ in places:
+            jobs[job.id] = job
+    return jobs
+
+
+def _is_that(there: Pair | None, pair: Pair, config: Config) -> bool:
+    """Whether the pair that is found is the one that is wanted, as far as it goes."""
+    if there is None or (there.chosen, there.rejected) != (pair.chosen, pair.rejected):
+        return False
+    scored = is_judged(config) and pair.chosen_scores is not None
+    return not scored or (there.chosen_scores, there.rejected_scores) == (
+        pair.chosen_scores,
+        pair.rejected_scores,
+    )
+
+
+async def _place(
+    config: Config, questions: Questions, job: Job, pair: Pair, ledger: Ledger
+) -> tuple[Job, list[LedgerEntry]]:
+    """The calls that bring a pair, and the job counted from samples that nobody has answered otherwise."""
+    row = ForeignRow(
+        job.prompt,
+        pair.chosen.content,
+        pair.rejected.content if pair.rejected else None,
+        pair.chosen_scores,
+        pair.rejected_scores,
+        pair.chosen.reasoning,
+        pair.rejected.reasoning if pair.rejected else "",
+    )
+    for first in range(0, SEED_STRIDE, SAMPLES_A_PAIR):
+        placed = replace(job, first_sample=first)
+        entries = entries_of(config, questions, placed, row, NOBODY)
+        held = await ledger.get_many([entry.request.key for entry in entries])
+        if all(
+            entry.request.key not in held or held[entry.request.key].content == entry.answer.content
+            for entry in entries
+        ):
+            return placed, entries
+    return job, []  # As good as impossible; the pair is then asked for again, and counted so.
+
+
+def unfiltered(config: Config) -> Config:
+    """The same questions, and no pair is kept out: its answers are wanted all the same."""
+    limits = {"min_chosen_score": float("-inf"), "max_rejected_score": float("inf")}
+    return config.model_copy(update={"judge_filtering": config.judge_filtering.model_copy(update=limits)})
 
 
 def pack_jobs(subtopics: Sequence[str], jobs: Sequence[Job] | None) -> bytes:

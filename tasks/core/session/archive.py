@@ -79,12 +79,12 @@ async def export_session(
                 for start in range(0, len(keys), ROWS_AT_ONCE):
                     rows = await call_rows(ledger, keys[start : start + ROWS_AT_ONCE])
                     calls += len(rows)
-                    lines.write(b"".join(_line_of(row) for row in rows))
+                    lines.write(b"".join(line_of(row) for row in rows))
             reached = {question.hex(): await ledger.reached(question) for question in questions}
             archive.writestr(MILESTONES, orjson.dumps(reached))
             if jobs is not None:
                 archive.writestr(JOBS, jobs)
-            for path in _own_files(folder):
+            for path in own_files(folder):
                 archive.write(path, FILES + path.name)
             manifest = Manifest(format=FORMAT, session=folder.name, calls=calls, record=asdict(record))
             archive.writestr(MANIFEST, manifest.model_dump_json())
@@ -139,13 +139,14 @@ async def import_session(source: Path, output: Path, ledger: Ledger, name: str |
     return target
 
 
-def _own_files(folder: Path) -> list[Path]:
+def own_files(folder: Path) -> list[Path]:
     """The session's files that go along: no links, and nothing hidden, such as the lock."""
     found = (path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
     return sorted(path for path in found if archived.is_file_name(path.name))
 
 
-def _line_of(row: dict[str, Any]) -> bytes:
+def line_of(row: dict[str, Any]) -> bytes:
+    """A call, as the ledger's table holds it, as a line of JSON."""
     answer = base64.b64encode(row["answer"]).decode()
     document = row | {"key": row["key"].hex(), "answer": answer}
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)

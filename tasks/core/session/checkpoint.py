@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class CheckpointState:
 
     def render(self, now: float, fixed: bytes | None = None) -> bytes:
         """The file's bytes; `fixed` is what `fixed_part` rendered before."""
-        parts = [self._beginning(now), fixed or self.fixed_part(), self._rest()]
+        parts = [self._beginning(now), fixed or self.fixed_part(), self._rest(now)]
         # Each part is a JSON object of its own: without the inner braces they are one.
         inner = [part[1:-1].strip(b"\n") for part in parts]
         return b"{\n" + b",\n".join(inner) + b"\n}"
@@ -102,10 +103,11 @@ class CheckpointState:
         }
         return orjson.dumps(document, option=_INDENT)
 
-    def _rest(self) -> bytes:
+    def _rest(self, now: float) -> bytes:
         done = len(self.completed) - self.filtered
         begun = self.started if self.resumed is None else self.resumed
-        duration = 0 if self.ended is None else int((self.spent + self.ended - begun) * NANOSECONDS)
+        until = now if self.ended is None else self.ended
+        duration = int((self.spent + until - begun) * NANOSECONDS)
         document: dict[str, Any] = {
             "prompt_success_rate": self.prompt_success_rate,
             "completed_job_ids": dict.fromkeys(map(str, self.completed), True),
@@ -152,13 +154,16 @@ class CheckpointWriter:
         self._fixed: bytes | None = None
         self._fixed_for = self.state.content
         self._wake = asyncio.Event()
-        # Held while a file is written: whoever waits for it renders its state after that, so that the
-        # newest state lands last.
+        # Held while a file is written: whoever waits for it renders its state after that.
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        # One thread: a write whose waiter was cancelled still lands before the next.
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._warned = False
         self.seconds = 0.0
-        """Wall time spent on writing so far, for the benchmark."""
+        """Wall time spent on writing so far."""
+        self.cpu_seconds = 0.0
+        """CPU time of it, in this thread and the one that writes, for the benchmark."""
 
     def completed(self, job_id: int) -> None:
         """Note a finished job; every `interval` jobs the background writer is woken."""
@@ -177,10 +182,11 @@ class CheckpointWriter:
         await self._write()
 
     def close(self) -> None:
-        """End the background writer; what it has not begun to write stays unwritten."""
+        """End the background writer; what it has not begun to write stays unwritten, and nothing is after."""
         if self._writer is not None:
             self._writer.cancel()
             self._writer = None
+        self._thread.shutdown(cancel_futures=True)
 
     async def _write_when_woken(self) -> None:
         while True:
@@ -193,12 +199,13 @@ class CheckpointWriter:
         async with self._writing:
             if len(self.state.completed) < self._floor and self.state.phase is not Phase.COMPLETE:
                 return 0.0
-            started = time.perf_counter()
+            started, rendering = time.perf_counter(), time.thread_time()
             if self._fixed is None or self._fixed_for != self.state.content:
                 self._fixed, self._fixed_for = self.state.fixed_part(), self.state.content
             content = self.state.render(time.time(), self._fixed)
+            self.cpu_seconds += time.thread_time() - rendering
             try:
-                await asyncio.to_thread(files.write, self._path, content)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._put, content)
             except OSError as error:
                 if not self._warned:
                     self._warned = True
@@ -206,6 +213,14 @@ class CheckpointWriter:
             took = time.perf_counter() - started
             self.seconds += took
             return took
+
+    def _put(self, content: bytes) -> None:
+        """Replace the file; in the writer's thread."""
+        began = time.thread_time()
+        try:
+            files.write(self._path, content)
+        finally:
+            self.cpu_seconds += time.thread_time() - began
 
 
 def config_hash(config: Config) -> str:

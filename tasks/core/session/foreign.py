@@ -33,6 +33,8 @@ class ForeignRow:
     rejected: str | None = None
     chosen_scores: Scores | None = None
     rejected_scores: Scores | None = None
+    chosen_reasoning: str = ""
+    rejected_reasoning: str = ""
 
     def is_whole(self, mode: str) -> bool:
         """Whether it has all that a row of this mode has."""

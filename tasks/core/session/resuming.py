@@ -21,10 +21,12 @@ from tasks.core.session.record import BACKUP, SessionRecord, read_record, settin
 from tasks.core.survey import survey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.models import Job, Pair
     from tasks.core.session.difference import Change
     from tasks.core.survey import Survey
 
@@ -148,7 +150,8 @@ async def check_resumption(
     if record.complete and not changes:
         more = "" if taken_over else "raise num_subtopics, or "
         raise UsageError(
-            f"session {name} is complete; to get more, {more}run without resuming for a new session"
+            f"session {name} is complete; to get more, {more}run without resuming for a new session; "
+            "to have its files written anew from the ledger, for nothing: --accept-changes"
         )
     return changes
 
@@ -161,12 +164,19 @@ async def _costs(resumption: Resumption, config: Config, ledger: Ledger) -> list
     return ["what going on would cost:", *(f"  {line}" for line in cost_lines(found))]
 
 
-async def survey_session(record: SessionRecord, config: Config, ledger: Ledger) -> Survey:
+async def survey_session(
+    record: SessionRecord,
+    config: Config,
+    ledger: Ledger,
+    keep: Callable[[Job, Pair | None], None] | None = None,
+) -> Survey:
     """What of a session is paid for under a configuration; one that took its jobs over has those.
+
+    Finished jobs and their pairs are given to `keep`, as `survey` does.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     row = await find_session_row(ledger, record.id) if record.adopted else None
     subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
-    return await survey(config, ledger, jobs=jobs, subtopics=subtopics)
+    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -197,8 +197,12 @@ def open_session(
             if resumption is None or not resumption.foreign:
                 session.write_description()
             yield session
-        finally:
-            session.close()
+        except BaseException:
+            # What ended the run counts; that the files cannot be closed either is only what follows.
+            with suppress(SessionError):
+                session.close()
+            raise
+        session.close()
 
 
 def _backup(text: str, overridden: Mapping[str, object]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.stop import Stop
 from tasks.core.models import Phase, Purpose
@@ -68,27 +69,29 @@ async def make_session(output: Path, *, half: bool = False) -> Made:
         config = configured(
             server.base_url, output__folder=str(output), generation__enable_checkpointing=True
         )
-        progress = Progress()
-        async with await Ledger.open(ledger_at(output)) as ledger:
-            with open_session(config, progress, text="# ours\n", overridden={}, ledger=ledger.id) as session:
-                async with open_run(
-                    config,
-                    Keys({}, {}),
-                    session=session.record.id,
-                    ledger=ledger,
-                    stop=Stop(),
-                    progress=progress,
-                ) as run:
-                    state = session.checkpoint.state
-                    state.subtopics = await find_subtopics(run)
-                    subtopics = [Subtopic(place, name) for place, name in enumerate(state.subtopics)]
-                    found = await complete_prompts(run, await write_prompts(run, subtopics))
-                    state.jobs = jobs_of(run, found)
-                    await session.enter(Phase.PAIRS)
-                    await make_pairs(run, state.jobs[:1] if half else state.jobs, session.keep)
-                await session.finish(complete=not half)
-                await record_session(ledger, session.name, session.record)
-    return Made(config, session.folder, session.record, len(server.asked))
+        folder, record = await run_session(config, slice(1) if half else slice(None))
+    return Made(config, folder, record, len(server.asked))
+
+
+async def run_session(config: Config, part: slice) -> tuple[Path, SessionRecord]:
+    """Run the pipeline into a new session, of whose jobs only a part is done."""
+    progress = Progress()
+    async with await Ledger.open(ledger_url(config)) as ledger:
+        with open_session(config, progress, text="# ours\n", overridden={}, ledger=ledger.id) as session:
+            async with open_run(
+                config, Keys({}, {}), session=session.record.id, ledger=ledger, stop=Stop(), progress=progress
+            ) as run:
+                state = session.checkpoint.state
+                state.subtopics = await find_subtopics(run)
+                subtopics = [Subtopic(place, name) for place, name in enumerate(state.subtopics)]
+                found = await complete_prompts(run, await write_prompts(run, subtopics))
+                state.jobs = jobs_of(run, found)
+                await session.enter(Phase.PAIRS)
+                outcome = await make_pairs(run, state.jobs[part], session.keep)
+            complete = part == slice(None) and not outcome.failures
+            await session.finish(complete=complete)
+            await record_session(ledger, session.name, session.record)
+    return session.folder, session.record
 
 
 async def export(made: Made, target: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -239,6 +240,42 @@ async def test_the_writer_rests_a_hundred_times_as_long_as_it_wrote(
                 await pause(0.001)
         assert rests[job_id] == pytest.approx(99 * (writer.seconds - before))
     writer.close()
+
+
+def names(folder: Path) -> list[str]:
+    return [found.name for found in folder.iterdir()]
+
+
+async def test_the_newest_state_lands_last_although_an_earlier_write_was_cancelled(tmp_path: Path) -> None:
+    path, disk = tmp_path / "checkpoint.json", threading.Event()
+    writer = CheckpointWriter(path, new_state(phase=Phase.PROMPTS), enabled=True, interval=1)
+    writer._thread.submit(disk.wait)  # a disk that is slow
+    writer.completed(0)
+    earlier = asyncio.create_task(writer.save())
+    await asyncio.sleep(0)
+    earlier.cancel()
+    writer.state.phase = Phase.COMPLETE
+    last = asyncio.create_task(writer.save())
+    await asyncio.sleep(0)
+    disk.set()
+    await last
+    writer.close()
+    assert read(path)["current_phase"] == "complete"
+    assert names(tmp_path) == ["checkpoint.json"]
+
+
+async def test_nothing_is_written_any_more_after_closing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.json"
+    for job_id in range(20):
+        writer = CheckpointWriter(path, new_state(), enabled=True, interval=1)
+        writer.completed(job_id)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # by now the write is under way, or about to be
+        writer.close()
+        assert [name for name in names(tmp_path) if name != path.name] == []
+        before = path.read_bytes() if path.exists() else b""
+        await asyncio.sleep(0.002)
+        assert (path.read_bytes() if path.exists() else b"") == before
 
 
 async def test_subtopics_and_prompts_are_rendered_again_when_their_phase_is_over(tmp_path: Path) -> None:

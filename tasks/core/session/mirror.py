@@ -1,0 +1,236 @@
+"""The mirror: a session and the calls that it uses, copied to a store while the session is written.
+
+Copies are made at the ends of phases, every few minutes, and at the end, one at a time and in the
+background. Each call is copied once. A mirror that fails warns and is tried again; whatever happens to
+it, the run goes on, and ends as it would without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import orjson
+
+from tasks.core.llm.ledger_records import call_rows, find_session_row
+from tasks.core.session.archive import own_files
+from tasks.core.session.archived import FILES, FORMAT, JOBS, MANIFEST, MILESTONES, ROWS_AT_ONCE, Manifest
+from tasks.core.session.mirrored import LARGEST_PAPER, Memory, address, pack_part
+from tasks.core.session.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tasks.core.run import Run
+    from tasks.core.session.record import SessionRecord
+    from tasks.core.session.session import Session
+
+log = logging.getLogger("vellumforge.mirror")
+
+LAST_SECONDS = 120.0
+"""How long the last copy may take."""
+
+STOPPED_SECONDS = 5.0
+"""How long it may take after a signal: a Prefect worker kills 30 s after its own, and 20 s are given to the
+calls in flight."""
+
+SMALL_FILE = 1024 * 1024
+GROWTH = 1.25
+"""A larger file that grows is copied anew, between phases, only when it is so many times as large as at its
+last copy: all its copies together are then no more than five times the file."""
+
+
+@asynccontextmanager
+async def mirrored(run: Run, session: Session) -> AsyncIterator[Callable[[], None]]:
+    """Mirror a session while the block runs, if there is a mirror, with a last copy on leaving.
+
+    Args:
+        run: The run that writes the session; from here on, the mirror is told what it uses.
+        session: The session.
+
+    Yields:
+        What asks for a copy now: to be called at the end of a phase.
+    """
+    if not run.config.output.mirror:
+        yield _no_copy
+        return
+    mirror = Mirror(run, session)
+    run.client.used = mirror.note
+    try:
+        yield mirror.copy_soon
+    finally:
+        stopped = run.stop.requested
+        # A session that is complete is taken as it stands in the mirror; any other dataset is made anew.
+        whole = not stopped or session.record.complete
+        await mirror.close(STOPPED_SECONDS if stopped else LAST_SECONDS, whole=whole)
+
+
+class Mirror:
+    """The mirror of one session; made and closed by `mirrored`.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    def __init__(self, run: Run, session: Session) -> None:
+        self.url = address(run.config.output.mirror, session.name)
+        self._run = run
+        self._session = session
+        self._store = Store(self.url)
+        self._memory = Memory(session.folder, self.url)
+        self._waiting: set[bytes] = set()
+        """Keys of calls that are used and not mirrored yet; some may have no answer, and never get one."""
+        self._papers: dict[str, bytes] = {}
+        """Hashes of the small documents as the mirror has them, by name."""
+        self._files: dict[str, tuple[int, int]] = {}
+        """Time and size of the session's files as the mirror has them, by name."""
+        self._compared = False
+        self._behind = False
+        self._wanted = asyncio.Event()
+        self._whole = False
+        self._copying = asyncio.Lock()
+        self._copier = asyncio.create_task(self._copy_now_and_then())
+
+    def note(self, key: bytes) -> None:
+        """Note a call that the session uses."""
+        if key not in self._memory.keys:
+            self._waiting.add(key)
+
+    def copy_soon(self) -> None:
+        """Ask for a copy now, of everything: a phase has ended."""
+        self._whole = True
+        self._wanted.set()
+
+    async def close(self, seconds: float, *, whole: bool) -> None:
+        """Make the last copy, as far as it can be made in time, and say so when something is missing.
+
+        Args:
+            seconds: How long it may take.
+            whole: Whether large files that grew a little are copied too.
+        """
+        reason = f"it took more than {seconds:g} s"
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    reason = await self._copy(whole=whole)
+        finally:
+            self._copier.cancel()
+            await asyncio.gather(self._copier, return_exceptions=True)
+        if reason:
+            log.warning(
+                "the mirror is behind the session: %s; `checkpoint export` makes a copy of all", reason
+            )
+        elif self._behind:
+            self._say_whole()
+
+    async def _copy_now_and_then(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._run.config.output.mirror_minutes * 60):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            whole, self._whole = self._whole, False
+            reason = await self._copy(whole=whole)
+            if reason and not self._behind:
+                log.warning("the mirror fails: %s; the run goes on, and the next copy tries again", reason)
+            elif self._behind and not reason:
+                self._say_whole()
+            self._behind = bool(reason)
+
+    def _say_whole(self) -> None:
+        log.warning("the mirror works again: %s has everything", self.url)
+
+    async def _copy(self, *, whole: bool) -> str:
+        """Copy what is new; returns what is wrong, "" when nothing is."""
+        async with self._copying:
+            # Taken first: it must not call a session complete whose files are those from before.
+            record = self._session.record
+            try:
+                await self._compare()
+                await self._copy_calls()
+                await self._copy_papers()
+                # The largest last: where time is short, the others are there.
+                for path in sorted(own_files(self._session.folder), key=lambda path: path.stat().st_size):
+                    await self._copy_file(path, whole=whole)
+                await self._copy_manifest(record)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a copy must not end the run
+                return str(error) or type(error).__name__
+        self._memory.save()
+        return ""
+
+    async def _compare(self) -> None:
+        """Before the first copy: make sure that the mirror is this session's, and holds what is remembered.
+
+        Raises:
+            StoreError: It is another session's.
+        """
+        if self._compared:
+            return
+        content = await self._store.get(MANIFEST, LARGEST_PAPER)
+        try:
+            manifest = None if content is None else Manifest.model_validate_json(content)
+        except ValueError:
+            manifest = None  # It is written anew.
+        if manifest is not None and manifest.record.get("id") != self._session.record.id:
+            raise StoreError(f"{self.url} holds another session of this name")
+        if manifest is None or manifest.calls < len(self._memory.keys):
+            self._waiting |= self._memory.keys
+            self._memory.forget()
+        self._compared = True
+
+    async def _copy_calls(self) -> None:
+        keys = sorted(self._waiting)
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            rows = await call_rows(self._run.ledger, keys[start : start + ROWS_AT_ONCE])
+            if rows:
+                await self._store.put(*await asyncio.to_thread(pack_part, rows))
+            found = {bytes(row["key"]) for row in rows}
+            self._memory.add(found)
+            self._waiting -= found
+
+    async def _copy_papers(self) -> None:
+        """Copy the milestones of the session's lists, and its jobs when they were taken over."""
+        ledger = self._run.ledger
+        lists = sorted(self._run.lists)
+        reached = {question.hex(): await ledger.reached(question) for question in lists}
+        await self._put(MILESTONES, orjson.dumps(reached))
+        row = await find_session_row(ledger, self._session.record.id)
+        if row is not None and row.jobs is not None:
+            await self._put(JOBS, row.jobs)
+
+    async def _copy_manifest(self, record: SessionRecord) -> None:
+        name, calls = self._session.name, len(self._memory.keys)
+        manifest = Manifest(format=FORMAT, session=name, calls=calls, record=asdict(record))
+        await self._put(MANIFEST, manifest.model_dump_json().encode())
+
+    async def _put(self, name: str, content: bytes) -> None:
+        """Write a small document, when it is not what the mirror has."""
+        digest = hashlib.sha256(content).digest()
+        if self._papers.get(name) != digest:
+            await self._store.put(name, content)
+            self._papers[name] = digest
+
+    async def _copy_file(self, path: Path, *, whole: bool) -> None:
+        """Copy a file of the session, when it is worth it."""
+        now = _state(path)
+        before = self._files.get(path.name)
+        if before == now:
+            return
+        grown_a_little = before is not None and SMALL_FILE < now[1] < GROWTH * before[1]
+        if whole or not grown_a_little:
+            await self._store.put_file(FILES + path.name, path)
+            self._files[path.name] = now
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _no_copy() -> None:
+    """There is no mirror."""
