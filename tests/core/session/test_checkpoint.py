@@ -242,10 +242,6 @@ async def test_the_writer_rests_a_hundred_times_as_long_as_it_wrote(
     writer.close()
 
 
-def names(folder: Path) -> list[str]:
-    return [found.name for found in folder.iterdir()]
-
-
 async def test_the_newest_state_lands_last_although_an_earlier_write_was_cancelled(tmp_path: Path) -> None:
     path, disk = tmp_path / "checkpoint.json", threading.Event()
     writer = CheckpointWriter(path, new_state(phase=Phase.PROMPTS), enabled=True, interval=1)
