@@ -77,6 +77,8 @@ class Report:
             "calls were made that the undisturbed run does not make": self.needless,
             "a run has more than one session": self.sessions,
             "processes were left behind": self.orphans,
+            "folders of sessions that never were were left behind": self.empty,
+            "unfinished files were left behind": self.torn,
         }
         return [*(law for law, is_broken in laws.items() if is_broken), *self.faults]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SUFFIX = ".part"
+"""The end of the names of files that are being written."""
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -38,6 +41,13 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file's content in one step; durable on return."""
     with replaced(path) as file:
         file.write(content)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer that was killed left of its files; nobody else may be writing in the folder."""
+    for left in folder.glob(f".*{SUFFIX}"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,12 +184,15 @@ def open_session(
     """
     settings = config.model_dump(mode="json", exclude_unset=True)
     if resumption is None:
-        folder = create_folder(Path(config.output.folder), datetime.now().astimezone())
         record = SessionRecord(str(uuid.uuid4()), time.time(), settings, ledger, flow_run=flow_run)
+        folder = create_folder(
+            Path(config.output.folder), datetime.now().astimezone(), partial(write_record, record=record)
+        )
     else:
         folder = resumption.folder
         record = replace(resumption.record, settings=settings, ledger=ledger, complete=False)
     with locked(folder), journal(folder / "session.log"):
+        files.sweep(folder)
         done_before = 0 if resumption is None else resumption.done
         session = Session(folder, config, progress, record, done_before=done_before)
         session.backup = _backup(text, overridden) if text else ""

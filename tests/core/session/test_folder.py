@@ -29,13 +29,35 @@ sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.readline()
 for _ in range(200):
-    print(create_folder(Path(sys.argv[1]), now).name)
+    print(create_folder(Path(sys.argv[1]), now, lambda folder: (folder / "first").touch()).name)
 """
+
+
+def fill(folder: Path) -> None:
+    (folder / "first").touch()
+
+
+def test_a_folder_is_found_with_its_first_file_or_not_at_all(tmp_path: Path) -> None:
+    def look(made: Path) -> None:
+        assert [found.name for found in tmp_path.glob("session_*")] == []
+        fill(made)
+
+    assert [found.name for found in create_folder(tmp_path, NOW, look).iterdir()] == ["first"]
+
+
+def test_a_folder_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
+    def fail(made: Path) -> None:
+        fill(made)
+        raise SessionError("no room")
+
+    with pytest.raises(SessionError, match="no room"):
+        create_folder(tmp_path, NOW, fail)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sessions_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "output"
-    folders = [create_folder(output, NOW) for _ in range(3)]
+    folders = [create_folder(output, NOW, fill) for _ in range(3)]
     assert folders == [output / NAME, output / f"{NAME}-2", output / f"{NAME}-3"]
     assert all(folder.is_dir() for folder in folders)
 
@@ -66,9 +88,9 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.write_text("kept")
     with pytest.raises(SessionError, match=f"{output} cannot be made: File exists"):
-        create_folder(output, NOW)
+        create_folder(output, NOW, fill)
     with pytest.raises(SessionError, match=r"cannot be made: Not a directory"):
-        create_folder(output / "inner", NOW)
+        create_folder(output / "inner", NOW, fill)
     assert output.read_text() == "kept"
 
 
@@ -76,10 +98,10 @@ def test_an_output_folder_that_is_a_link_to_nowhere_is_refused(tmp_path: Path) -
     output = tmp_path / "output"
     output.symlink_to(tmp_path / "nowhere")
     with pytest.raises(SessionError, match=f"{output} cannot be made"):
-        create_folder(output, NOW)
+        create_folder(output, NOW, fill)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match=r"cannot be made: File name too long") as raised:
-        create_folder(tmp_path / ("x" * 300), NOW)
+        create_folder(tmp_path / ("x" * 300), NOW, fill)
     assert "\n" not in str(raised.value)
