@@ -60,6 +60,7 @@ class Summary:
     seconds: float
     phase_seconds: Mapping[str, float]
     cpu_seconds: float
+    checkpoint_cpu_seconds: float
     peak_memory_mb: float
     first_row: str
 
@@ -163,6 +164,7 @@ def summarize(
         seconds=wall,
         phase_seconds={str(phase): seconds for phase, seconds in progress.seconds.items()},
         cpu_seconds=cpu,
+        checkpoint_cpu_seconds=session.checkpoint.cpu_seconds,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         first_row=session.dataset.first_row(),
     )

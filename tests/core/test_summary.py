@@ -35,6 +35,7 @@ WHOLE = Summary(
     seconds=61.25,
     phase_seconds={"subtopics": 1.25, "pairs": 60.0},
     cpu_seconds=3.5,
+    checkpoint_cpu_seconds=0.01,
     peak_memory_mb=80.0,
     first_row='{"prompt":"a"}',
 )
