@@ -90,7 +90,8 @@ def test_checkpoint_not_found_verify_that_the_session_folder_exists(story: Story
 def test_checkpoint_not_found_check_for_the_file_in_the_session_folder(lone_user: User) -> None:
     (lone_user.folder / "output" / UNKNOWN).mkdir(parents=True)
     inspected = vellumforge2(lone_user, "checkpoint", "inspect", UNKNOWN)
-    assert inspected.out.splitlines()[0] == f"Session {UNKNOWN} has no checkpoint."
+    nothing = f"Session {UNKNOWN} has neither a record nor a checkpoint: there is nothing to go on with."
+    assert inspected.out.splitlines() == [nothing]
     resumed = vellumforge2(lone_user, "checkpoint", "resume", UNKNOWN)
     assert resumed.code == 1
     assert f"session {UNKNOWN} has neither a record nor a checkpoint" in resumed.err
