@@ -44,10 +44,11 @@ def test_of_two_resumes_at_once_one_goes_on_each_time(user: User) -> None:
             (winner, won), (_, lost) = sorted(
                 ((process.pid, process.end()) for process in both), key=lambda item: item[1].code
             )
-            assert (won.code, lost.code) == (0, 1), (won.err, lost.err)
-            assert lost.err.startswith(
-                f"vellumforge2: session {session.name} is being written by process {winner} on "
-            )
+            assert (won.code, lost.code) in {(0, 1), (0, 2)}, (won.err, lost.err)
+            # On a machine that is busy, the other may come when all is done.
+            held = f"session {session.name} is being written by process {winner} on "
+            refused = held if lost.code == 1 else f"session {session.name} is complete; "
+            assert lost.err.startswith(f"vellumforge2: {refused}"), lost.err
             assert len(server.requests()) == CALLS - paid
             assert not asked_twice(server.requests())
             (resumed,) = user.sessions(folder)
