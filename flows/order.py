@@ -16,6 +16,7 @@ from tasks.core.config.models import Output
 from tasks.core.config.values import MOST
 from tasks.core.errors import UsageError
 from tasks.core.llm.database import FILE_NAME, ledger_url
+from tasks.core.questions import models_of
 from tasks.core.secrets import Keys, read_env_file
 from tasks.core.session.fetching import fetch_session
 from tasks.core.session.find import check_name, find_session
@@ -26,7 +27,9 @@ from tasks.core.session.resuming import find_resumption, with_seed_of
 from tasks.core.session.store import check_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from pydantic import SecretStr
 
     from tasks.core.config.models import Config
     from tasks.core.session.resuming import Resumption
@@ -68,6 +71,7 @@ async def take_order(
     fresh: bool = False,
     resume: str = "",
     accept_changes: bool = False,
+    blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None = None,
 ) -> Order:
     """Read and check everything that a run is given.
 
@@ -80,10 +84,13 @@ async def take_order(
         fresh: Whether a new seed is drawn.
         resume: Name of the session to go on with; "" for `generation.resume_from_session`, if that is set.
         accept_changes: Whether it is gone on with although settings differ.
+        blocks: Reads Prefect's Secret blocks by their names; None where Prefect cannot be asked yet, and the
+            keys that they hold are left out.
 
     Raises:
         ConfigError: The configuration or the env file cannot be used.
-        UsageError: There is no such session, or it was asked for together with a new seed.
+        UsageError: A key, or a variable that a header needs, is missing; there is no such session, or it was
+            asked for together with a new seed.
         SessionError: The session cannot be read.
         LedgerError: The ledger, which knows a session without a record, cannot be opened.
     """
@@ -112,13 +119,28 @@ async def take_order(
         generation = settings.generation.model_copy(update={"seed": seed})
         settings = settings.model_copy(update={"generation": generation})
         overridden["generation.seed"] = seed
-    keys = Keys(os.environ, read_env_file(Path(env_file or DEFAULT_ENV_FILE), required=env_file is not None))
-    for model in (settings.models.main, settings.models.rejected, settings.models.judge):
-        if model is not None:
-            keys.for_model(model)
+    keys = await _keys(settings, env_file, blocks)
     return Order(
         settings, keys, text, overridden, rules.warnings(settings), resumption, accept_changes=accept_changes
     )
+
+
+async def _keys(
+    config: Config,
+    env_file: str | None,
+    blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None,
+) -> Keys:
+    """The keys of the models that are asked, each of them looked at before anything is created."""
+    path = Path(env_file or DEFAULT_ENV_FILE)
+    variables = read_env_file(path, required=env_file is not None)
+    models = models_of(config)
+    in_blocks = {model.api_key_block: None for model in models if model.api_key_block}
+    keys = Keys(os.environ, variables, await blocks(in_blocks) if blocks and in_blocks else {})
+    for model in models:
+        keys.headers_for(model)
+        if blocks or not model.api_key_block:
+            keys.for_model(model)
+    return keys
 
 
 def _has_default() -> bool:

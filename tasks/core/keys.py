@@ -33,14 +33,35 @@ class Effect(Flag):
 _LISTS = Effect.SUBTOPICS | Effect.PROMPTS
 _MAIN = _LISTS | Effect.PAIRS
 
-_SAMPLING = ("base_url", "model_name", "temperature", "top_p", "top_k", "min_p", "max_output_tokens")
+_SAMPLING = (
+    "base_url",
+    "model_name",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "extra_body",
+    "max_output_tokens",
+)
+# These came later. Where they are not set they are left out, and older sessions keep their keys.
+_LATER = frozenset({"seed", "stop", "presence_penalty", "frequency_penalty", "extra_body"})
 _CONDUCT = (
     "context_size",
     "rate_limit_per_minute",
+    "tokens_per_minute",
+    "headers",
+    "api_key_env",
+    "api_key_block",
+    "max_tokens_parameter",
     "max_retries",
     "max_backoff_seconds",
     "http_timeout_seconds",
     "judge_timeout_seconds",
+    "structured_output",
     "use_json_mode",
     "use_streaming",
 )
@@ -88,6 +109,7 @@ EFFECTS: dict[str, Effect] = {
     "prompt_templates.judge_rubric": Effect.JUDGE,
     "prompt_templates.judge_system_prompt": Effect.JUDGE,
     "provider_rate_limits": Effect.NONE,
+    "provider_token_limits": Effect.NONE,
     "provider_burst_percent": Effect.NONE,
     "huggingface.repo_id": Effect.NONE,
     "output.folder": Effect.NONE,
@@ -95,6 +117,13 @@ EFFECTS: dict[str, Effect] = {
     "output.mirror": Effect.NONE,
     "output.mirror_minutes": Effect.NONE,
     "execution.grace_seconds": Effect.NONE,
+    "execution.patience_minutes": Effect.NONE,
+    "execution.adaptive_concurrency": Effect.NONE,
+    "execution.max_answer_megabytes": Effect.NONE,
+    "pricing": Effect.NONE,
+    "budget.max_usd": Effect.NONE,
+    "budget.max_tokens": Effect.NONE,
+    "budget.max_calls": Effect.NONE,
 }
 
 _DECISIVE = {
@@ -122,7 +151,12 @@ def phase_key(config: Config, phase: Phase, ledger_id: str) -> str:
 
     The ledger's own id is part of it: a finished phase is only finished with the ledger that holds it.
     """
-    return _digest([ledger_id, decisive_settings(config, _DECISIVE[phase])])
+    decisive = {
+        key: value
+        for key, value in decisive_settings(config, _DECISIVE[phase]).items()
+        if not (key.startswith("models.") and key.rpartition(".")[2] in _LATER and value in (None, [], {}))
+    }
+    return _digest([ledger_id, decisive])
 
 
 def block_key(phase: Phase, phase_hash: str, items: Sequence[object]) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ITEMS = "items"
 SCORES = "scores"
 
+SEEDS = 1 << 31
+"""How many seeds there are: the servers agree on 31 bits alone."""
+
 _SCORES_ALONE = "Give the scores alone, without reasoning: a JSON object of each criterion and its score."
 _TEMPLATES = {
     Purpose.SUBTOPICS: ("subtopic_generation", "subtopic_system_prompt"),
@@ -58,6 +61,11 @@ def purposes_of(config: Config) -> tuple[Purpose, ...]:
     if not is_judged(config):
         unused.add(Purpose.JUDGE)
     return tuple(purpose for purpose in Purpose if purpose not in unused)
+
+
+def models_of(config: Config) -> tuple[ModelConfig, ...]:
+    """The models that this configuration asks, each section once."""
+    return tuple({id(model): model for model in (model_for(config, p) for p in purposes_of(config))}.values())
 
 
 class Questions:
@@ -127,18 +135,23 @@ class Questions:
             endpoint=model.base_url.rstrip("/"),
             model=model.model_name,
             messages=(("system", system), ("user", user)) if system else (("user", user),),
-            parameters=self._sampling(purpose, model, structured=bool(schema)),
+            parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
             schema=schema,
             sample=self._first_sample + sample,
         )
 
-    def _sampling(self, purpose: Purpose, model: ModelConfig, *, structured: bool) -> dict[str, Any]:
-        """The sampling parameters that are sent; made once for each kind of call."""
+    def _sampling(
+        self, purpose: Purpose, model: ModelConfig, sample: int, *, structured: bool
+    ) -> dict[str, Any]:
+        """The sampling parameters that are sent; made once for each kind of call, but for the seed."""
         parameters = self._parameters.get((purpose, structured))
         if parameters is None:
             parameters = _sampling_parameters(model, structured=structured)
             self._parameters[purpose, structured] = parameters
-        return parameters
+        if model.seed is None:
+            return parameters
+        # With the same seed, a further sample would be the same answer once more.
+        return {**parameters, "seed": (model.seed + sample) % SEEDS}
 
 
 def _job_values(job: Job) -> dict[str, Any]:
@@ -146,7 +159,7 @@ def _job_values(job: Job) -> dict[str, Any]:
 
 
 def _sampling_parameters(model: ModelConfig, *, structured: bool) -> dict[str, Any]:
-    """Zero is sent as zero; `top_k` and `min_p`, which not every server knows, only when they are set."""
+    """Zero is sent as zero; what not every server knows is sent only when it is set."""
     temperature = model.temperature
     if structured and model.structure_temperature is not None:
         temperature = model.structure_temperature
@@ -159,4 +172,10 @@ def _sampling_parameters(model: ModelConfig, *, structured: bool) -> dict[str, A
         parameters["top_k"] = model.top_k
     if model.min_p is not None:
         parameters["min_p"] = float(model.min_p)
-    return parameters
+    if model.stop:
+        parameters["stop"] = model.stop
+    if model.presence_penalty is not None:
+        parameters["presence_penalty"] = float(model.presence_penalty)
+    if model.frequency_penalty is not None:
+        parameters["frequency_penalty"] = float(model.frequency_penalty)
+    return parameters | model.extra_body

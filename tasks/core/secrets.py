@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from io import StringIO
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from dotenv.parser import parse_stream
@@ -11,11 +12,13 @@ from pydantic import SecretStr
 
 from tasks.core.config.load import read_text
 from tasks.core.config.models import provider_of
+from tasks.core.config.tables import PLACEHOLDER
 from tasks.core.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from re import Match
 
     from dotenv.parser import Binding
 
@@ -78,24 +81,65 @@ class Keys:
     """The secrets of a run; a variable of the environment wins over the same one of the env file.
 
     An empty value counts as not set, so that a key of the file can be used beside an empty variable.
+
+    Args:
+        environ: The variables of the environment.
+        env_file_values: Those of the env file.
+        blocks: Prefect Secret blocks by name, for `api_key_block`.
     """
 
-    def __init__(self, environ: Mapping[str, str], env_file_values: Mapping[str, str]) -> None:
-        names = (*_PROVIDER_VARIABLES.values(), _ANY_PROVIDER, *_HUB_VARIABLES)
-        found = {name: environ.get(name) or env_file_values.get(name) for name in names}
-        self._secrets = {name: SecretStr(value) for name, value in found.items() if value}
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        env_file_values: Mapping[str, str],
+        blocks: Mapping[str, SecretStr] = MappingProxyType({}),
+    ) -> None:
+        self._variables = {
+            name: SecretStr(value) for name, value in {**env_file_values, **_filled(environ)}.items() if value
+        }
+        self._blocks = dict(blocks)
 
     def __repr__(self) -> str:
-        return f"Keys({', '.join(self._secrets)})"
+        known = (*_PROVIDER_VARIABLES.values(), _ANY_PROVIDER, *_HUB_VARIABLES)
+        return f"Keys({', '.join(name for name in known if name in self._variables)})"
 
     def for_model(self, model: ModelConfig) -> SecretStr | None:
-        """The key for the model's provider, else the generic one, else None: local servers need none.
+        """The key of a model: of the block or the variable that it names, and of no other then.
+
+        Without such a name it is that of the provider, else the generic one, else None: local servers need
+        none.
 
         Raises:
-            UsageError: The key holds characters that an HTTP header cannot carry.
+            UsageError: What the model names holds no key, or one with characters that no HTTP header carries.
         """
-        provider = _PROVIDER_VARIABLES.get(provider_of(model.base_url), _ANY_PROVIDER)
-        return self._first(provider, _ANY_PROVIDER)
+        if model.api_key_block:
+            secret = self._blocks.get(model.api_key_block)
+            if secret is None:
+                raise UsageError(
+                    f"api_key_block of {model.model_name} names {model.api_key_block}, which holds no key"
+                )
+            return _sendable(f"the Prefect block {model.api_key_block}", secret)
+        if model.api_key_env:
+            return self._variable(model.api_key_env, f"api_key_env of {model.model_name}")
+        return self._first(*variables_of(model))
+
+    def headers_for(self, model: ModelConfig) -> dict[str, SecretStr]:
+        """The further headers of a model's requests, with the variables that their values name.
+
+        Raises:
+            UsageError: A variable is not set, or holds characters that no HTTP header carries.
+        """
+
+        def value(found: Match[str]) -> str:
+            return self._variable(found[1], f"headers of {model.model_name}").get_secret_value()
+
+        return {name: SecretStr(PLACEHOLDER.sub(value, text)) for name, text in model.headers.items()}
+
+    def origin_of(self, model: ModelConfig) -> str:
+        """Where the model's key is: the name of a variable, or of a block after `block`; "" for nowhere."""
+        if model.api_key_block:
+            return f"block {model.api_key_block}"
+        return next((name for name in variables_of(model) if name in self._variables), "")
 
     def hub_token(self) -> SecretStr | None:
         """The token for the Hugging Face hub, or None.
@@ -107,10 +151,30 @@ class Keys:
 
     def _first(self, *names: str) -> SecretStr | None:
         for name in names:
-            secret = self._secrets.get(name)
+            secret = self._variables.get(name)
             if secret is not None:
                 return _sendable(name, secret)
         return None
+
+    def _variable(self, name: str, wanted_by: str) -> SecretStr:
+        secret = self._variables.get(name)
+        if secret is None:
+            raise UsageError(f"{wanted_by} names {name}, which neither the environment nor the env file sets")
+        return _sendable(name, secret)
+
+
+def variables_of(model: ModelConfig) -> tuple[str, ...]:
+    """The variables that a model's key is looked for in, the first one first; none when a block holds it."""
+    if model.api_key_block:
+        return ()
+    if model.api_key_env:
+        return (model.api_key_env,)
+    provider = _PROVIDER_VARIABLES.get(provider_of(model.base_url), _ANY_PROVIDER)
+    return tuple(dict.fromkeys((provider, _ANY_PROVIDER)))
+
+
+def _filled(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if value}
 
 
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:

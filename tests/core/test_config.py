@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.config import defaults
 from tasks.core.config.load import ENV_PREFIX, LARGEST_FILE, load_config
-from tasks.core.config.models import Config, default_of, settings
+from tasks.core.config.models import Config, Price, default_of, settings
 from tasks.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert (model.http_timeout_seconds, model.judge_timeout_seconds) == (120, 100)
     assert (config.judge_filtering.min_chosen_score, config.judge_filtering.max_rejected_score) == (4.0, 3.0)
     assert (config.provider_rate_limits, config.provider_burst_percent) == ({}, 15)
+    assert (model.tokens_per_minute, config.provider_token_limits, config.pricing) == (0, {}, {})
+    assert (model.structured_output, model.max_tokens_parameter, model.seed) == ("auto", "auto", None)
+    assert (model.stop, model.presence_penalty, model.frequency_penalty) == ([], None, None)
+    assert (model.extra_body, model.headers, model.api_key_env, model.api_key_block) == ({}, {}, "", "")
+    assert set(config.budget.model_dump().values()) == {None}
+    assert (config.execution.patience_minutes, config.execution.max_answer_megabytes) == (10, 64)
+    assert config.execution.adaptive_concurrency
     assert (config.output.folder, config.output.ledger, config.huggingface.repo_id) == ("output", "", "")
     assert config.prompt_templates.judge_rubric == defaults.JUDGE_RUBRIC
 
@@ -127,6 +134,38 @@ def test_text_of_the_environment_and_the_command_line_takes_the_type_of_its_sett
     assert config.provider_burst_percent == 40
 
 
+def test_lists_and_tables_are_given_as_json_and_lists_as_toml_too() -> None:
+    prefix = "VELLUMFORGE__MODELS__MAIN__"
+    environ = {
+        f"{prefix}STOP": '["END", "it\'s"]',
+        f"{prefix}EXTRA_BODY": '{"a": {"b": [1, null]}}',
+        f"{prefix}HEADERS": '{"X-Title": "tides"}',
+        "VELLUMFORGE__PRICING": '{"strong": {"input": 0.5, "output": 2}}',
+    }
+    text = MINIMAL + "[models.main.headers]\nX-App = 'bridges'\n[pricing.weak]\ninput = 0.0\noutput = 1.5\n"
+    config = load(text, environ=environ, models__rejected__stop="['END']").config
+    assert config.models.main.stop == ["END", "it's"]
+    assert config.models.rejected is not None
+    assert config.models.rejected.stop == ["END"]
+    assert config.models.main.extra_body == {"a": {"b": [1, None]}}
+    assert config.models.main.headers == {"X-Title": "tides", "X-App": "bridges"}
+    assert config.pricing == {
+        "strong": Price(input=0.5, output=2.0),
+        "weak": Price(input=0.0, output=1.5),
+    }
+    for value in ("END", "'END'", "[1, ", "[]\nx = 1", "{}"):
+        assert "must be a list" in problems(models__main__stop=value)["models.main.stop"]
+
+
+def test_a_problem_within_an_entry_says_where_the_entry_came_from() -> None:
+    prices = '{"gpt-4.1": {"input": -1, "output": 0}}'
+    found = problems(MINIMAL + "[pricing.weak]\ninput = 0\noutput = -2", pricing=prices)
+    assert found == {
+        "pricing.'gpt-4.1'.input": "is -1; allowed: 0 or more (set on the command line)",
+        "pricing.weak.output": "is -2; allowed: 0 or more",
+    }
+
+
 def test_the_environment_of_the_process_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VELLUMFORGE__GENERATION__CONCURRENCY", "77")
     assert load_config(None, text=MINIMAL).config.generation.concurrency == 77
@@ -148,7 +187,13 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_a_configuration_survives_json() -> None:
-    config = load(provider_rate_limits={"http://127.0.0.1:8000/v1/": 5}).config
+    config = load(
+        provider_rate_limits={"http://127.0.0.1:8000/v1/": 5},
+        pricing={"strong": {"input": 1, "output": 2.5}},
+        models__main__extra_body={"a": [None, 1.5, "b"]},
+        models__main__stop=["END"],
+        models__main__headers={"X-Key": "${GATEWAY_KEY}"},
+    ).config
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
@@ -189,6 +234,18 @@ def test_toml_that_no_one_means(text: str, expected: str) -> None:
         ("[output]\nrepo_id = ''", "output.repo_id", "did you mean huggingface.repo_id?"),
         ("[output]\nzzz = ''", "output.zzz", "known here: folder, ledger"),
         ("[models.main]\napi_key = 'sk-hidden'", "models.main.api_key", "secrets belong in the environment"),
+        ("[models.main]\npassword = 'hidden'", "models.main.password", "secrets belong in the environment"),
+        (
+            "[models.main]\nmax_output_token = 5",
+            "models.main.max_output_token",
+            "did you mean models.main.max_output_tokens?",
+        ),
+        (
+            "[pricing.'gpt-4.1']\ninput = 1\noutputs = 2\nzzz = 1",
+            "pricing.'gpt-4.1'.outputs",
+            "did you mean pricing.'gpt-4.1'.output?",
+        ),
+        ("[pricing.strong]\nzzz = 1", "pricing.strong.zzz", "known here: input, output, cached_input"),
         ("'a.b' = 1", "'a.b'", "unknown key"),
     ],
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
+from tasks.core.config.models import Config
 from tasks.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from tasks.core.config.models import Config
 
 URL = "http://127.0.0.1:8000/v1"
 MAIN = {"models.main.base_url": URL, "models.main.model_name": "strong"}
@@ -161,6 +159,56 @@ def test_names_and_limits_of_providers(limits: dict[str, Any], key: str, expecte
     assert "hidden@" not in str(found)
 
 
+def test_limits_of_tokens_are_found_like_those_of_requests() -> None:
+    limits = {"openai": 0, f"{URL}/": 7000}
+    assert load(TOPIC, MAIN, mode("sft"), {"provider_token_limits": limits}).provider_token_limits == {
+        "openai": 0,
+        URL: 7000,
+    }
+    found = problems(TOPIC, MAIN, mode("sft"), {"provider_token_limits": {"openia": 1, "http://other/v1": 1}})
+    assert set(found) == {"provider_token_limits.openia", "provider_token_limits.'http://other/v1'"}
+
+
+def test_a_key_comes_from_one_place() -> None:
+    keys = {"models.main.api_key_env": "A_KEY", "models.main.api_key_block": "a-key"}
+    found = problems(TOPIC, MAIN, mode("sft"), keys)
+    assert found == {"models.main.api_key_block": "names another key than api_key_env does; keep one"}
+    for key, name in keys.items():
+        load(TOPIC, MAIN, mode("sft"), {key: name})
+
+
+def test_a_budget_in_dollars_needs_the_price_of_every_model_in_use() -> None:
+    budget, models = {"budget.max_usd": 5.0}, TOPIC | MAIN | REJECTED | JUDGE
+    prices = {name: {"input": 0.0, "output": 0.0} for name in ("strong", "weak", "critic")}
+    load(models, {"budget.max_tokens": 5, "budget.max_calls": 0})
+    load(models, budget, {"pricing": prices})
+    load(models, budget, mode("sft"), {"pricing": {"strong": prices["strong"]}})
+    load(models, budget, mode("dpo"), {"pricing": {name: prices[name] for name in ("strong", "weak")}})
+    for missing in prices:
+        known = {name: price for name, price in prices.items() if name != missing}
+        found = problems(models, budget, {"pricing": known})
+        assert found == {
+            "budget.max_usd": f'needs the price of every model in use; add [pricing."{missing}"]'
+        }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "auto"),
+        ({"use_json_mode": True}, "json_object"),
+        ({"use_json_mode": False}, "off"),
+        ({"use_json_mode": True, "structured_output": "json_schema"}, "json_schema"),
+        ({"use_json_mode": False, "structured_output": "auto"}, "auto"),
+    ],
+)
+def test_the_older_form_of_structured_output_is_understood(given: dict[str, Any], expected: str) -> None:
+    model = {f"models.main.{name}": value for name, value in given.items()}
+    config = load(TOPIC, MAIN, mode("sft"), model)
+    assert config.models.main.structured_output == expected
+    assert Config.model_validate(config.model_dump(exclude_unset=True)) == config
+
+
 def test_burst_percent_may_stand_in_the_table_of_limits() -> None:
     table = "[provider_rate_limits]\nopenai = 5\nprovider_burst_percent = 20\n"
     config = load(TOPIC, MAIN, mode("sft"), text=table)
@@ -190,12 +238,12 @@ def test_a_template_that_is_needed_must_not_be_empty() -> None:
     [
         ({"judge_filtering.enabled": True}, "judge_filtering.enabled has no effect in mode mo-dpo"),
         (mode("dpo"), "models.judge.enabled has no effect in mode dpo"),
-        ({"models.judge.use_streaming": True}, "models.judge.use_streaming has no effect"),
         (
             {"models.rejected.structure_temperature": 0.1},
             "models.rejected.structure_temperature has no effect",
         ),
         ({"models.rejected.use_json_mode": True}, "models.rejected.use_json_mode has no effect"),
+        ({"models.rejected.structured_output": "json_schema"}, "models.rejected.structured_output has no"),
         ({"models.main.judge_timeout_seconds": 5}, "models.main.judge_timeout_seconds has no effect"),
         ({"generation.sft_format": "alpaca"}, "generation.sft_format has no effect"),
         ({"generation.include_topic_columns": False}, "generation.include_topic_columns has no effect"),
@@ -215,6 +263,9 @@ def test_settings_with_an_effect_are_not_named() -> None:
         "judge_filtering.enabled": True,
         "models.main.structure_temperature": 0.1,
         "models.judge.structure_temperature": 0.1,
+        "models.main.use_json_mode": True,
+        "models.main.use_streaming": True,
+        "models.judge.structured_output": "json_object",
     }
     assert rules.warnings(load(TOPIC, MAIN, JUDGE, mode("sft"), given)) == ()
 

@@ -88,9 +88,14 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+names = st.sampled_from(["input", "outputs", "cached_input", "gpt-4.1", "seed", "X-Key", "a b", "openai"])
+tables = st.dictionaries(names, anything | st.dictionaries(names, anything, max_size=3), max_size=3)
 
 
-@given(st.sampled_from([*settings(), "generation", "models", "models.judge", "output", "unknown"]), anything)
+@given(
+    st.sampled_from([*settings(), "generation", "models", "models.judge", "output", "unknown"]),
+    anything | tables,
+)
 def test_whatever_stands_in_a_file_is_accepted_or_explained(key: str, value: Any) -> None:
     data = tomli.loads(MINIMAL)
     *sections, name = key.split(".")

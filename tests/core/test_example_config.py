@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import pytest
 import tomli
@@ -40,12 +40,15 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
 REFERENCE = ROOT / "docs" / "configuration.md"
 
-MODES: tuple[str, ...] = get_args(DatasetMode)
-# The only table whose names are the user's own: its heading stands for the setting.
-TABLE = "provider_rate_limits"
+# The example prices one model, and a budget in dollars needs the price of each.
+PRICES = '[pricing."weak-model"]\ninput = 0.1\noutput = 0.4\n'
 
-_HEADING = re.compile(r"\[([\w.]+)\]")
-_SETTING = re.compile(r'(?P<off># )?(?P<name>"[^"]+"|\w+) = (?P<value>.*)')
+MODES: tuple[str, ...] = get_args(DatasetMode)
+# The tables whose names are the user's own: their headings stand for the settings.
+TABLES = {key for key, field in settings().items() if get_origin(field.annotation) is dict}
+
+_HEADING = re.compile(r"(?P<off># )?\[(?P<name>[\w.]+)(\.\"[^\"]+\")?\]")
+_SETTING = re.compile(r'(?P<off># )?(?P<name>"[^"]+"|[\w-]+) = (?P<value>.*)')
 _DEFAULT = re.compile(r"# .*\((?P<required>required)\)|# .*\(default: (?P<default>.*)\)")
 _ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<default>.*?) \| (?P<allowed>.*?) \| (?P<meaning>.*) \|")
 
@@ -66,12 +69,12 @@ def entries(text: str) -> Iterator[Entry]:
         if inside:
             inside = "'''" not in line
         elif heading := _HEADING.fullmatch(line):
-            section = f"{heading[1]}."
-            if heading[1] == TABLE:
-                yield Entry(TABLE, off=False, said=above)
+            section = f"{heading['name']}."
+            if heading["name"] in TABLES and not heading["off"]:
+                yield Entry(heading["name"], off=False, said=above)
         elif setting := _SETTING.fullmatch(line):
             inside = setting["value"] == "'''"
-            if section != f"{TABLE}.":
+            if section.removesuffix(".") not in TABLES:
                 beside = setting["value"].rpartition("  # ")[2]
                 yield Entry(
                     section + setting["name"], bool(setting["off"]), above if inside else f"# {beside}"
@@ -81,7 +84,9 @@ def entries(text: str) -> Iterator[Entry]:
 
 def uncommented(text: str) -> str:
     return "\n".join(
-        line.removeprefix("# ") if (found := _SETTING.fullmatch(line)) and found["off"] else line
+        line.removeprefix("# ")
+        if (found := _SETTING.fullmatch(line) or _HEADING.fullmatch(line)) and found["off"]
+        else line
         for line in text.splitlines()
     )
 
@@ -115,7 +120,14 @@ def test_what_is_commented_out_can_be_used() -> None:
     off = [entry.key for entry in entries(EXAMPLE.read_text(encoding="utf-8")) if entry.off]
     assert off
     assert not any(entry.off for entry in entries(text))
+    # One of the two ways to name a key is taken.
+    text = re.sub(r"^api_key_block .*$", "", text, flags=re.MULTILINE)
+    text = text.replace('[pricing."strong-model"]', PRICES + '[pricing."strong-model"]')
     config = load_config(None, text=text, environ={}).config
+    assert config.models.main.headers == {"X-Title": "fantasy", "X-Gateway-Key": "${GATEWAY_KEY}"}
+    assert config.models.main.extra_body == {"reasoning_effort": "low"}
+    assert config.pricing["strong-model"].cached_input == 1.25
+    assert config.provider_token_limits == {"openai": 200000}
     assert config.provider_rate_limits == {"openai": 500, "http://localhost:8000/v1": 600}
     # What stays out is what would change something or have no effect: neither is done by an example.
     assert config.generation.seed != 0

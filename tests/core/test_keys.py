@@ -46,15 +46,15 @@ def others(key: str, value: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if get_origin(settings()[key].annotation) is dict:
-        return [{"openai": 5}]
+        return [{"openai": 5}, {"X-Title": "tides"}, {"gpt-5": {"input": 1.0, "output": 2.0}}]
     options = get_args(settings()[key].annotation)
     if options and all(isinstance(option, str) for option in options):
         return [option for option in options if option != value]
     if value is None:
-        return [0.5]
+        return [0.5, 7]
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
-    return [f"{value}/v2", f"sqlite:///{value}x.db"]
+    return [f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", [*value, "END"]]
 
 
 def with_another(config: Config, key: str) -> Config:

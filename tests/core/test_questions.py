@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.core.config.load import load_config
+from tasks.core.keys import phase_key
 from tasks.core.llm.types import SEED_STRIDE
-from tasks.core.models import Job, Purpose
-from tasks.core.questions import Questions, is_judged, model_for, purposes_of
+from tasks.core.models import Job, Phase, Purpose
+from tasks.core.questions import Questions, is_judged, model_for, models_of, purposes_of
 from tests.core.running import TEMPLATES, configured, some_jobs
 
 (JOB,) = some_jobs(1)
@@ -173,3 +175,90 @@ def test_a_model_that_is_not_configured_cannot_be_asked() -> None:
     assert model_for(config, Purpose.CHOSEN) is model_for(config, Purpose.SUBTOPICS) is config.models.main
     with pytest.raises(LookupError, match="no model is configured for rejected calls"):
         model_for(config, Purpose.REJECTED)
+
+
+def test_what_not_every_server_knows_is_sent_only_when_it_is_set() -> None:
+    plain = parameters()
+    assert set(plain) == {"temperature", "top_p", "max_tokens"}
+    given = {"stop": ["END"], "presence_penalty": 0, "frequency_penalty": -0.5, "extra_body": {"a": {"b": 1}}}
+    assert parameters(**given) == plain | {
+        "stop": ["END"],
+        "presence_penalty": 0.0,
+        "frequency_penalty": -0.5,
+        "a": {"b": 1},
+    }
+    assert parameters(stop=[], extra_body={}) == plain
+
+
+def test_what_decides_how_and_not_what_is_asked_is_no_parameter() -> None:
+    conduct = {
+        "headers": {"X-Title": "tides"},
+        "api_key_env": "A_KEY",
+        "tokens_per_minute": 5,
+        "use_streaming": True,
+        "structured_output": "json_schema",
+        "max_tokens_parameter": "max_completion_tokens",
+    }
+    assert parameters(**conduct) == parameters()
+
+
+def test_a_further_sample_has_another_seed_and_all_are_of_31_bits() -> None:
+    questions = Questions(configured(models__main__seed=7, generation__seed=1))
+    seeds = [questions.chosen(JOB, sample).parameters["seed"] for sample in (0, 1, 0)]
+    assert seeds == [7 + SEED_STRIDE, 8 + SEED_STRIDE, 7 + SEED_STRIDE]
+    assert "seed" not in questions.rejected(JOB, 0).parameters
+    largest = Questions(configured(models__main__seed=2**31 - 1, generation__seed=2**31 - 1))
+    assert 0 <= largest.chosen(JOB, 3).parameters["seed"] < 2**31
+    assert Questions(configured(models__main__seed=0)).chosen(JOB, 0).parameters["seed"] == 0
+
+
+def test_keys_are_those_of_the_ledgers_that_there_are() -> None:
+    """Written down before the parameters beyond temperature, top_p, top_k, min_p and max_tokens came."""
+    text = """
+[generation]
+main_topic = "The sea"
+num_subtopics = 2
+num_prompts_per_subtopic = 2
+[models.main]
+base_url = "http://127.0.0.1:8000/v1"
+model_name = "main"
+[models.rejected]
+base_url = "http://127.0.0.1:8000/v1"
+model_name = "weak"
+[models.judge]
+enabled = true
+base_url = "http://127.0.0.1:8000/v1"
+model_name = "judge"
+"""
+    config = load_config(None, text=text, environ={}).config
+    questions, job = Questions(config), Job(0, "The sea", "fog", "Write about fog.")
+    requests = (
+        questions.subtopics(3, "", 0),
+        questions.prompts("fog", 3, ("a",), 1),
+        questions.chosen(job, 0),
+        questions.rejected(job, 0),
+        questions.judge(job, "a", 0, explain=True),
+    )
+    assert [request.key.hex() for request in requests] == [
+        "3d9e13fe8feb3bf2763115102c285bb8daa7dffd3ffbd63a6951cfdbf21d226d",
+        "eed702d069483da5cb81264d6efbf9fad3884761aabfa8d60dbfbaecbdbeb6cc",
+        "99124e78b4e392451e8368f9360ec2dfe0882fa82d67a82c923f5b50f54b6499",
+        "e192c6d4735cd97287ab79ed9a2593a35f2952e262feb6b46e28f6e2818b138a",
+        "774a07a234c1b5be35f7d69196219c0ac5f3ff5b7e289e4d714e9f26a663662f",
+    ]
+    assert [
+        phase_key(config, phase, "ledger") for phase in (Phase.SUBTOPICS, Phase.PROMPTS, Phase.PAIRS)
+    ] == [
+        "884fa1c14ac00f9f",
+        "71425764d8689197",
+        "ad9fe919b72e913b",
+    ]
+
+
+def test_each_model_that_is_asked_is_named_once() -> None:
+    config = configured()
+    assert models_of(config) == (config.models.main, config.models.rejected)
+    config = configured(generation__dataset_mode="sft")
+    assert models_of(config) == (config.models.main,)
+    config = configured(generation__dataset_mode="mo-dpo")
+    assert models_of(config) == (config.models.main, config.models.rejected, config.models.judge)

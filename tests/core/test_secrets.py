@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tasks.core.config.models import ModelConfig
 from tasks.core.errors import ConfigError, UsageError
-from tasks.core.secrets import Keys, read_env_file, without_secrets
+from tasks.core.secrets import Keys, read_env_file, variables_of, without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pydantic import SecretStr
 
-
-def model(url: str) -> ModelConfig:
-    return ModelConfig(base_url=url, model_name="m")
+def model(url: str = "https://api.openai.com/v1", **settings: Any) -> ModelConfig:
+    return ModelConfig(base_url=url, model_name="m", **settings)
 
 
 def value(secret: SecretStr | None) -> str | None:
@@ -118,6 +117,69 @@ def test_the_environment_wins_and_empty_is_unset() -> None:
     assert value(Keys({"OPENAI_API_KEY": "a"}, {"OPENAI_API_KEY": "b"}).for_model(model(url))) == "a"
     assert value(Keys({"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": "b"}).for_model(model(url))) == "b"
     assert value(Keys({"OPENAI_API_KEY": "", "API_KEY": "g"}, {}).for_model(model(url))) == "g"
+
+
+def test_a_model_that_names_a_variable_gets_its_key_and_no_other() -> None:
+    named = model(api_key_env="MY_KEY")
+    others = {"OPENAI_API_KEY": "hidden", "API_KEY": "hidden"}
+    assert value(Keys(others | {"MY_KEY": "mine"}, {}).for_model(named)) == "mine"
+    assert value(Keys(others, {"MY_KEY": "mine"}).for_model(named)) == "mine"
+    for environ in (others, others | {"MY_KEY": ""}):
+        with pytest.raises(UsageError, match="api_key_env of m names MY_KEY, which neither") as caught:
+            Keys(environ, {}).for_model(named)
+        assert "hidden" not in str(caught.value)
+
+
+def test_a_model_that_names_a_block_gets_its_key_and_no_other() -> None:
+    named = model(api_key_block="my-key")
+    others = {"OPENAI_API_KEY": "hidden", "API_KEY": "hidden"}
+    keys = Keys(others, {}, {"my-key": SecretStr("mine"), "bad": SecretStr("hid\nden")})
+    assert value(keys.for_model(named)) == "mine"
+    with pytest.raises(UsageError, match="names other, which holds no key"):
+        keys.for_model(model(api_key_block="other"))
+    with pytest.raises(UsageError, match="the Prefect block bad holds a line break") as caught:
+        keys.for_model(model(api_key_block="bad"))
+    assert "hid" not in str(caught.value)
+    assert "hid" not in repr(vars(keys))
+
+
+def test_headers_take_their_values_from_the_environment() -> None:
+    headers = {"X-Title": "tides", "api-key": "${A_KEY}", "X-Both": "a ${A_KEY}${B} b ${B}"}
+    found = Keys({"A_KEY": "one"}, {"A_KEY": "older", "B": "$A_KEY ${A_KEY}"}).headers_for(
+        model(headers=headers)
+    )
+    assert {name: value(text) for name, text in found.items()} == {
+        "X-Title": "tides",
+        "api-key": "one",
+        "X-Both": "a one$A_KEY ${A_KEY} b $A_KEY ${A_KEY}",
+    }
+    assert "one" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "headers of m names A_KEY, which neither the environment nor the env file sets"),
+        ({"A_KEY": ""}, "headers of m names A_KEY, which neither"),
+        ({"A_KEY": "hidden\r\nX-Other: 1"}, "A_KEY holds a line break"),
+    ],
+)
+def test_headers_that_cannot_be_filled_in(environ: dict[str, str], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as caught:
+        Keys(environ, {}).headers_for(model(headers={"X-A": "${A_KEY}"}))
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_variables_of_a_key_are_named() -> None:
+    assert variables_of(model()) == ("OPENAI_API_KEY", "API_KEY")
+    assert variables_of(model("http://127.0.0.1:8000/v1")) == ("API_KEY",)
+    assert variables_of(model(api_key_env="MY_KEY")) == ("MY_KEY",)
+    assert variables_of(model(api_key_block="my-key")) == ()
+    keys = Keys({"OPENAI_API_KEY": "", "API_KEY": "a"}, {"NVIDIA_API_KEY": "b"})
+    assert keys.origin_of(model()) == "API_KEY"
+    assert keys.origin_of(model("https://integrate.api.nvidia.com/v1")) == "NVIDIA_API_KEY"
+    assert keys.origin_of(model(api_key_env="MY_KEY")) == ""
+    assert keys.origin_of(model(api_key_block="my-key")) == "block my-key"
 
 
 @pytest.mark.parametrize("name", ["HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN"])

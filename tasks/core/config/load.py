@@ -92,7 +92,8 @@ def load_config(
         path: The TOML file; None when `text` is a built-in one.
         overrides: Dotted key to value from the command line; text is converted as from the environment.
         environ: Environment variables, `os.environ` when None. `VELLUMFORGE__GENERATION__CONCURRENCY=64`
-            sets `generation.concurrency`; a table is given as JSON and adds to that of the file.
+            sets `generation.concurrency`; a table is given as JSON and adds to that of the file, a list as
+            JSON or TOML.
         text: TOML in place of the file's content.
 
     Raises:
@@ -198,7 +199,7 @@ def _single_settings(given: Iterator[tuple[str, Any, str]], *, spelled: Callable
             table = table.setdefault(section, {})
         value = table[name] = layer.values[key] = _converted(key, given_value)
         inner = value if isinstance(value, dict) else ()
-        layer.origins |= dict.fromkeys([key, *(dotted([key, entry]) for entry in inner)], origin)
+        layer.origins |= dict.fromkeys([key, *(f"{key}.{dotted([entry])}" for entry in inner)], origin)
     return layer
 
 
@@ -218,9 +219,23 @@ def _converted(key: str, value: Any) -> Any:
     try:
         if get_origin(annotation) is dict:
             return TypeAdapter(dict[str, Any]).validate_json(value)
+        if get_origin(annotation) is list:
+            return _list(value)
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError:
         return value
+
+
+def _list(text: str) -> Any:
+    """A list as JSON or as TOML, which differ in quotes; the text itself when it is neither."""
+    try:
+        return TypeAdapter(list[Any]).validate_json(text)
+    except ValidationError:
+        try:
+            found = tomli.loads(f"value = {text}")
+        except (ValueError, RecursionError):
+            return text
+    return found["value"] if len(found) == 1 else text
 
 
 def _move_burst_percent(layer: _Layer) -> None:
@@ -247,5 +262,7 @@ def _validate(layers: list[dict[str, Any]]) -> tuple[Config | None, list[Problem
 
 
 def _with_origin(problem: Problem, origins: Mapping[str, str]) -> Problem:
-    origin = origins.get(problem.key)
+    # What is wrong within an entry of a table came with that entry; the table itself may have come twice.
+    entry = problem.key.rpartition(".")[0]
+    origin = origins.get(problem.key) or ("" if entry in settings() else origins.get(entry))
     return Problem(problem.key, f"{problem.message} ({origin})") if origin else problem

@@ -7,19 +7,27 @@ settings mean for each other stands in `rules`.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import Field
 
-from tasks.core.config.endpoints import Judge, ModelConfig, Models
+from tasks.core.config.endpoints import (
+    Judge,
+    ModelConfig,
+    Models,
+    StructuredOutput,
+    TokensParameter,
+)
 from tasks.core.config.section import Section
 from tasks.core.config.sections import (
+    Budget,
     DatasetMode,
     Execution,
     Generation,
     HuggingFace,
     JudgeFiltering,
     Output,
+    Price,
     PromptTemplates,
     SftFormat,
 )
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROVIDERS",
+    "Budget",
     "Config",
     "DatasetMode",
     "Execution",
@@ -42,9 +51,12 @@ __all__ = [
     "ModelConfig",
     "Models",
     "Output",
+    "Price",
     "PromptTemplates",
     "Section",
     "SftFormat",
+    "StructuredOutput",
+    "TokensParameter",
     "default_of",
     "provider_of",
     "section_of",
@@ -60,6 +72,10 @@ class Config(Section):
         description="Requests a minute for all models of a provider together, in place of their own limits; "
         "0 is no limit. Keys are as `provider_of` gives them.",
     )
+    provider_token_limits: dict[ProviderName, Count] = Field(
+        default_factory=dict,
+        description="Tokens a minute for all models of a provider together; else as provider_rate_limits.",
+    )
     provider_burst_percent: int = Field(
         15, ge=1, le=50, description="Share of a minute's requests, in percent, that may be sent at once."
     )
@@ -70,10 +86,17 @@ class Config(Section):
     huggingface: HuggingFace = HuggingFace()
     output: Output = Output()
     execution: Execution = Execution()
+    pricing: dict[str, Price] = Field(
+        default_factory=dict,
+        description="What each model costs; a model that is not here costs an unknown sum.",
+    )
+    budget: Budget = Budget()
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, also where it may be left out; None for a single value."""
+    """The section that a field holds, also where it may be left out; None for a single value or a table."""
+    if get_origin(field.annotation) is dict:
+        return None
     for candidate in (field.annotation, *get_args(field.annotation)):
         if isinstance(candidate, type) and issubclass(candidate, Section):
             return candidate

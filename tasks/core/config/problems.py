@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
-from tasks.core.config.models import settings
+from tasks.core.config.models import Section, settings
 from tasks.core.config.values import MOST, Limit
 from tasks.core.errors import Problem
 
@@ -33,7 +33,8 @@ _WRONG_TYPES: Final = {
     "bool_type": "must be true or false",
     "string_type": "must be text in quotes",
     "string_unicode": "must be text in UTF-8",
-    "dict_type": "must be a table of names and whole numbers",
+    "dict_type": "must be a table of names and values",
+    "list_type": 'must be a list, as ["…", "…"]',
     "model_type": "must be a section, with settings of its own",
 }
 
@@ -109,11 +110,10 @@ def unknown_key(section: str, name: str) -> Problem:
     prefix = f"{section}." if section else ""
     key = prefix + dotted([name])
     nearest = _nearest(prefix, name)
-    if nearest:
-        return Problem(key, f"unknown key; did you mean {nearest}?")
-    if _SECRET_NAME.search(name):
-        return Problem(key, "unknown key; secrets belong in the environment or the env file")
-    return Problem(key, f"unknown key; known here: {', '.join(_names_in(prefix))}")
+    hint = f"did you mean {nearest}?" if nearest else f"known here: {', '.join(_names_in(prefix))}"
+    if _SECRET_NAME.search(name) and (not nearest or "api_key" in nearest):
+        hint = "secrets belong in the environment or the env file"
+    return Problem(key, f"unknown key; {hint}")
 
 
 def nearest_setting(key: str) -> str:
@@ -159,7 +159,8 @@ def _allowed_length(key: str) -> str:
 
 
 def _missing(key: str) -> str:
-    required = [name for name in _names_in(f"{key}.") if settings()[f"{key}.{name}"].is_required()]
+    inside = {name: settings().get(f"{key}.{name}") for name in _names_in(f"{key}.")}
+    required = [name for name, field in inside.items() if field is not None and field.is_required()]
     return f"is missing; it needs {' and '.join(required)}" if required else "is missing; it must be set"
 
 
@@ -167,12 +168,25 @@ def _field(key: str) -> FieldInfo:
     known = settings().get(key)
     if known is not None:
         return known
-    table = settings()[key.partition(".")[0]]
-    return FieldInfo.from_annotation(get_args(table.annotation)[1])
+    inside = _values_around(key)
+    if isinstance(inside, type) and issubclass(inside, Section):
+        return inside.model_fields[key.rpartition(".")[2]]
+    return FieldInfo.from_annotation(inside)
+
+
+def _values_around(key: str) -> Any:
+    """The type of the values of the table that a key lies in; None when it lies in none."""
+    for name, field in settings().items():
+        if key.startswith(f"{name}.") and get_origin(field.annotation) is dict:
+            return get_args(field.annotation)[1]
+    return None
 
 
 def _names_in(prefix: str) -> list[str]:
     inside = (key.removeprefix(prefix) for key in settings() if key.startswith(prefix))
+    values = _values_around(prefix)
+    if isinstance(values, type) and issubclass(values, Section):
+        inside = (name for name in values.model_fields)
     return list(dict.fromkeys(rest.partition(".")[0] for rest in inside))
 
 

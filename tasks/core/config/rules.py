@@ -5,6 +5,7 @@ The rules read settings one by one, so that they find what is wrong even where o
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,6 @@ _IDLE: Final = (
     ("main", "judge_timeout_seconds", "that model judges nothing"),
     ("rejected", "judge_timeout_seconds", "that model judges nothing"),
     ("rejected", "structure_temperature", "that model is never asked for JSON"),
-    ("rejected", "use_json_mode", "that model is never asked for JSON"),
 )
 
 # What a template must use, itself or in its system prompt, for its requests to differ.
@@ -87,7 +87,10 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _beyond_limits(draft)
     yield from _models_missing(draft)
     yield from _contexts_too_small(draft)
-    yield from _providers_unclear(draft)
+    yield from _providers_unclear(draft, "provider_rate_limits")
+    yield from _providers_unclear(draft, "provider_token_limits")
+    yield from _keys_twice(draft)
+    yield from _prices_missing(draft)
     yield from _templates_unusable(draft)
 
 
@@ -138,8 +141,7 @@ def _contexts_too_small(draft: Draft) -> Iterator[Problem]:
             yield Problem(f"models.{role}.context_size", message)
 
 
-def _providers_unclear(draft: Draft) -> Iterator[Problem]:
-    table = "provider_rate_limits"
+def _providers_unclear(draft: Draft, table: str) -> Iterator[Problem]:
     names = [name for name in draft.names(table) if not draft.is_broken(table, name, "[key]")]
     addresses = [
         draft.get(f"models.{role}.base_url") for role in _ROLES if draft.has(f"models.{role}.base_url")
@@ -153,6 +155,28 @@ def _providers_unclear(draft: Draft) -> Iterator[Problem]:
             yield Problem(dotted([table, name]), f"is the same provider as {dotted([known])}; keep one")
         if provider not in {*PROVIDERS, *used} and None not in addresses:
             yield Problem(dotted([table, name]), "is the base_url of no model")
+
+
+def _keys_twice(draft: Draft) -> Iterator[Problem]:
+    for role in _ROLES:
+        if draft.get(f"models.{role}.api_key_env") and draft.get(f"models.{role}.api_key_block"):
+            yield Problem(f"models.{role}.api_key_block", "names another key than api_key_env does; keep one")
+
+
+def _prices_missing(draft: Draft) -> Iterator[Problem]:
+    """Models whose calls would not count: an unknown price is no price of zero."""
+    if draft.get("budget.max_usd") is None:
+        return
+    used = ["main", *(["rejected"] if draft.get("generation.dataset_mode") != "sft" else [])]
+    used += ["judge"] if _reasons_for_judge(draft) else []
+    names = (
+        draft.get(f"models.{role}.model_name") for role in used if draft.has(f"models.{role}.model_name")
+    )
+    for name in dict.fromkeys(names):
+        if name is not None and name not in draft.names("pricing"):
+            yield Problem(
+                "budget.max_usd", f"needs the price of every model in use; add [pricing.{json.dumps(name)}]"
+            )
 
 
 def _templates_unusable(draft: Draft) -> Iterator[Problem]:
@@ -206,10 +230,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield f"generation.include_topic_columns has no effect in mode {mode}"
     if generation.reasoning_capture_rejected and not generation.enable_reasoning_capture:
         yield "generation.reasoning_capture_rejected has no effect without enable_reasoning_capture"
-    for role, model in (("main", config.models.main), ("rejected", config.models.rejected), ("judge", judge)):
-        if model is not None and model.use_streaming:
-            yield f"models.{role}.use_streaming has no effect: whole answers are asked for"
     for role, name, reason in _IDLE:
         model = getattr(config.models, role)
-        if model is not None and name in model.model_fields_set and getattr(model, name) is not False:
+        if model is not None and name in model.model_fields_set:
             yield f"models.{role}.{name} has no effect: {reason}"
+    rejected = config.models.rejected
+    if rejected is not None and rejected.structured_output in {"json_schema", "json_object"}:
+        name = "use_json_mode" if rejected.use_json_mode else "structured_output"
+        yield f"models.rejected.{name} has no effect: that model is never asked for JSON"

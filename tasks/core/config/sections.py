@@ -13,6 +13,7 @@ from tasks.core.config.values import (
     MOST,
     Average,
     Count,
+    Dollars,
     Limit,
     Line,
     Seconds,
@@ -161,3 +162,30 @@ class Execution(Section):
         le=MOST,
         description="How long calls in flight may still take after the first SIGINT or SIGTERM.",
     )
+    patience_minutes: Seconds = Field(
+        10.0, description="How long an endpoint may bring no success at all before the run stops."
+    )
+    adaptive_concurrency: bool = Field(
+        default=True, description="Find out how many calls at a time an endpoint works best with."
+    )
+    max_answer_megabytes: Size = Field(
+        64, description="Most that one answer may take up on arrival, unpacked; more is a failure."
+    )
+
+
+class Price(Section):
+    """What a model costs, in US dollars for a million tokens."""
+
+    input: Dollars = Field(description="Tokens of questions.")
+    output: Dollars = Field(description="Tokens of answers, reasoning included.")
+    cached_input: Dollars | None = Field(
+        None, description="Tokens of questions that the provider still had; as input when left out."
+    )
+
+
+class Budget(Section):
+    """What a session may spend, all its resumes together."""
+
+    max_usd: Dollars | None = Field(None, description="US dollars; needs the prices of all models in use.")
+    max_tokens: Count | None = Field(None, description="Tokens, of questions and answers.")
+    max_calls: Count | None = Field(None, description="Paid calls.")

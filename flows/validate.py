@@ -1,0 +1,206 @@
+"""The command `vellumforge2 validate`: what is wrong, what will be sent, and whether the models answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from flows import environment
+from flows.blocks import read_blocks
+from flows.embedded import EmbeddedServer
+from flows.local import HOME
+from flows.order import DEFAULT_CONFIG, take_order
+from tasks.core.llm.advice import NO_ADVICE
+from tasks.core.preflight import PING_TOKENS, ping_all, sample_requests, targets_of
+from tasks.core.questions import models_of
+from tasks.core.secrets import variables_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flows.order import Order
+    from tasks.core.llm.advice import Advice
+    from tasks.core.llm.types import ChatRequest
+    from tasks.core.models import Purpose
+    from tasks.core.preflight import Ping, Target
+
+SHOWN: Final = 160
+"""Characters of a message that are shown."""
+
+NO_ANSWER: Final = 3
+"""Exit code when a model does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out.
+
+    Attributes:
+        source: The configuration file.
+        order: What it asks for, checked.
+        requests: A request for each purpose, with sample values.
+        targets: The distinct models that are asked.
+        pings: What each of them showed; empty where none was asked.
+    """
+
+    source: str
+    order: Order
+    requests: Mapping[Purpose, ChatRequest]
+    targets: Sequence[Target]
+    pings: Sequence[Ping]
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return NO_ANSWER if any(ping.error for ping in self.pings) else 0
+
+
+def validate_here(
+    config: str | None, env_file: str | None, overrides: Mapping[str, Any], *, ping: bool, json: bool
+) -> int:
+    """Check what a run would be given, and print what was found.
+
+    Args:
+        config: Path of the configuration file; None for `config.toml`.
+        env_file: Path of the file with API keys, or None for `.env` where there is one.
+        overrides: Settings by dotted key.
+        ping: Whether each model is asked a few tiny questions, which are paid for.
+        json: Whether one JSON object is printed.
+
+    Returns:
+        0, or 3 when a model does not answer.
+
+    Raises:
+        UsageError: Something given cannot be used.
+    """
+    order = asyncio.run(take_order(config, env_file=env_file, overrides=overrides))
+    targets = targets_of(order.config)
+    pings: list[Ping] = []
+    if ping:
+        if any(model.api_key_block for model in models_of(order.config)):
+            # Only Prefect knows the keys; the rest of what was given is sound.
+            order = _with_blocks(order, config, env_file, overrides)
+        pings = asyncio.run(ping_all(order.config, targets, order.keys))
+    found = Findings(config or DEFAULT_CONFIG, order, sample_requests(order.config), targets, pings)
+    lines = [orjson.dumps(_document(found)).decode()] if json else _lines(found)
+    print("\n".join(lines))  # noqa: T201 - the command's output
+    return found.code
+
+
+def _with_blocks(
+    order: Order, config: str | None, env_file: str | None, overrides: Mapping[str, Any]
+) -> Order:
+    """The same order, with the keys in Prefect's blocks: from the configured server, or one of our own."""
+    home = environment.set_defaults(Path(order.config.output.folder) / HOME)
+    server = None if environment.configured_api_url() else EmbeddedServer(home)
+    with server or nullcontext():
+        if server is not None:
+            os.environ.update(server.client_settings)
+            server.wait_ready()
+        return asyncio.run(take_order(config, env_file=env_file, overrides=overrides, blocks=read_blocks))
+
+
+def _document(found: Findings) -> dict[str, Any]:
+    config = found.order.config
+    document: dict[str, Any] = {
+        "config": found.source,
+        "dataset_mode": config.generation.dataset_mode,
+        "warnings": found.order.warnings,
+        "models": [
+            {
+                "model": target.model.model_name,
+                "base_url": target.model.base_url,
+                "purposes": target.purposes,
+                "key": found.order.keys.origin_of(target.model) or None,
+                "headers": list(target.model.headers),
+            }
+            for target in found.targets
+        ],
+        "requests": [
+            {"purpose": purpose, "endpoint": request.endpoint, "body": request.body()}
+            for purpose, request in found.requests.items()
+        ],
+    }
+    if found.pings:
+        for model, ping in zip(document["models"], found.pings, strict=True):
+            model["ping"] = asdict(ping)
+    return document
+
+
+def _lines(found: Findings) -> list[str]:
+    generation = found.order.config.generation
+    count = generation.num_subtopics * generation.num_prompts_per_subtopic
+    size = f"{generation.num_subtopics:,} x {generation.num_prompts_per_subtopic:,} = {count:,} prompts"
+    lines = [f"{found.source} is valid: mode {generation.dataset_mode}, {size}"]
+    lines += [f"warning: {warning}" for warning in found.order.warnings]
+    lines += ["", "Models:"]
+    for target in found.targets:
+        model = target.model
+        lines += [
+            f"  {model.model_name} at {model.base_url}: {', '.join(target.purposes)}",
+            f"    {_key(found.order, target)}",
+        ]
+        if model.headers:
+            lines.append(f"    further headers: {', '.join(model.headers)}")
+    lines += ["", "Requests, with sample values:"]
+    for purpose, request in found.requests.items():
+        lines.append(f"  {purpose}: {_parameters(request)}")
+        lines += [f"    {role}: {_short(content)}" for role, content in request.messages]
+    if found.pings:
+        lines += ["", f"Ping (up to three answers of {PING_TOKENS} tokens each; none is kept in the ledger):"]
+        for target, ping in zip(found.targets, found.pings, strict=True):
+            lines += _ping_lines(target, ping)
+    return lines
+
+
+def _key(order: Order, target: Target) -> str:
+    origin = order.keys.origin_of(target.model)
+    if origin:
+        return f"key: {origin}"
+    return f"no key: none of {', '.join(variables_of(target.model))} is set, and none is sent"
+
+
+def _parameters(request: ChatRequest) -> str:
+    return ", ".join(f"{name} = {orjson.dumps(value).decode()}" for name, value in request.parameters.items())
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}… ({len(text):,} characters)"
+
+
+def _ping_lines(target: Target, ping: Ping) -> list[str]:
+    name = target.model.model_name
+    if ping.error:
+        return [f"  {name}: does not answer: {ping.error}"]
+    reported = f" as {_short(ping.reported)}" if ping.reported else ""
+    lines = [
+        f"  {name}: answers in {ping.seconds:.2f} s{reported}; {ping.tokens:,} tokens paid for",
+        f"    streaming: {ping.streaming}",
+        f"    JSON: {ping.structure}",
+        f"    reasoning: {'comes beside the answers' if ping.reasoning else 'none came'}",
+    ]
+    if ping.advice != NO_ADVICE:
+        lines.append(f"    limits: {', '.join(_limits(ping.advice))}")
+    return lines
+
+
+def _limits(advice: Advice) -> list[str]:
+    found = []
+    for kind, limit, left, reset in (
+        ("requests", advice.limit_requests, advice.remaining_requests, advice.reset_requests),
+        ("tokens", advice.limit_tokens, advice.remaining_tokens, advice.reset_tokens),
+    ):
+        parts = [f"{limit:,} {kind}" if limit is not None else kind if (left, reset) != (None, None) else ""]
+        parts += [f"{left:,} left"] if left is not None else []
+        parts += [f"all back in {reset:g} s"] if reset is not None else []
+        found += [" ".join(filter(None, parts))] if any(parts) else []
+    if advice.retry_after is not None:
+        found.append(f"a pause of {advice.retry_after:g} s asked for")
+    return found
