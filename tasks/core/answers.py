@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import UnusableAnswerError
 from tasks.core.models import Text
+from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
     from tasks.core.llm.types import Answer
@@ -70,6 +71,8 @@ def read_chosen(answer: Answer) -> Text:
     content = text.content
     if answer.finish_reason == ADOPTED:
         return text
+    if answer.refused:
+        raise UnusableAnswerError("refused", f"the server reports a refusal ({answer.finish_reason})")
     if phrase := refusal_phrase(content):
         raise UnusableAnswerError("refused", f'the answer is a refusal ("{phrase}")')
     if len(content) < MIN_CHOSEN_LENGTH:
@@ -88,16 +91,22 @@ def read_rejected(answer: Answer) -> Text:
     """The rejected text of an answer: taken as it is, refusals too, as long as there is any.
 
     Raises:
-        UnusableAnswerError: `empty`, or `token_exhaustion` when thinking ate every token.
+        UnusableAnswerError: `empty`, `refused` when it was withheld, or `token_exhaustion` when thinking
+            ate every token.
     """
-    content = answer.content.strip()
-    if not content:
+    thought = split_thinking(answer.content)
+    reasoning = "\n\n".join(filter(None, (answer.reasoning.strip(), thought.reasoning)))
+    if not thought.answer:
         if answer.truncated:
             raise UnusableAnswerError(
                 "token_exhaustion", "the model used every token before it answered; raise max_output_tokens"
             )
-        raise UnusableAnswerError("empty", "the answer is empty")
-    return Text(content=content, reasoning=answer.reasoning.strip(), truncated=answer.truncated)
+        if answer.refused:
+            raise UnusableAnswerError("refused", f"the server withheld the answer ({answer.finish_reason})")
+        raise UnusableAnswerError(
+            "empty", "the model thought and did not answer" if reasoning else "the answer is empty"
+        )
+    return Text(content=thought.answer, reasoning=reasoning, truncated=answer.truncated)
 
 
 def refusal_phrase(content: str) -> str:

@@ -10,14 +10,13 @@ import orjson
 
 from tasks.core.json_regions import json_values
 from tasks.core.models import Score, Scores
+from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # Longer answers are read up to here, as if they had been cut off.
 _MAX_CHARACTERS: Final = 1_000_000
-# Ends in the middle of a thought when the answer does.
-_THINKING: Final = re.compile(r"\A(?:\s*+<think>.*?</think>)*+(?:\s*+<think>.*)?+", re.DOTALL)
 
 _NUMBERED: Final = re.compile(r"^[ \t]*(?:\*\*)?[0-9]{1,5}[.)](?:\*\*)?[ \t]+(.+)$", re.MULTILINE)
 _BULLETED: Final = re.compile(r"^[ \t]*[-*•+][ \t]+(.+)$", re.MULTILINE)
@@ -99,7 +98,7 @@ def _plain_list(answer: str) -> list[str]:
 
 def _answer(text: str) -> str:
     """The part of a model's text that answers, after any thinking."""
-    return _THINKING.sub("", text[:_MAX_CHARACTERS], count=1)
+    return split_thinking(text[:_MAX_CHARACTERS]).answer
 
 
 def _texts(value: object) -> Iterator[str]:

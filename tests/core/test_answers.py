@@ -126,7 +126,7 @@ def test_a_text_of_the_least_length_can_be_used() -> None:
         (f"{PROSE}\nThe Keeper", "", "incomplete"),
         (f"{PROSE}\n- fog horns", "stop", ""),
         (f"{PROSE}\n- fog horns", "", "incomplete"),
-        (f"{PROSE}\n- fog horns", "content_filter", "incomplete"),
+        (PROSE, "content_filter", "refused"),
         ("", "stop", "empty"),
         ("", "", "empty"),
         ("", "length", "token_exhaustion"),

@@ -6,8 +6,12 @@ Errors of httpx and of the server are translated here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import time
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -15,39 +19,96 @@ import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
 
-from tasks.core.llm.retry import RATE_LIMITED, AttemptError, parse_retry_after
-from tasks.core.llm.types import Answer
+from tasks.core.llm.advice import read_advice
+from tasks.core.llm.body import TRANSPORT_ERRORS, Share, beginning, decoded, gather
+from tasks.core.llm.negotiation import response_format
+from tasks.core.llm.reading import parse, read_document
+from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal
+from tasks.core.llm.retry import AttemptError
+from tasks.core.llm.streaming import is_stream, read_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from pydantic import SecretStr
 
-    from tasks.core.llm.types import ChatRequest
+    from tasks.core.llm.advice import Advice
+    from tasks.core.llm.negotiation import Structure, TokenLimit
+    from tasks.core.llm.types import Answer, ChatRequest
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for a connection to be made, whatever the timeout of the whole attempt."""
 
 KEEPALIVE_EXPIRY = 60.0
-MESSAGE_LIMIT = 300
-"""Characters of a server's error text that are shown; the rest helps nobody."""
+MAX_BYTES = 64 * 2**20
+"""The most that a response's body may have, where no setting says otherwise."""
+
+ERROR_BYTES = 64 * 1024
+"""The most that is read of the body of an error."""
 
 _OK = 200
-# httpx's own; aiohttp's and those of values that cannot be read, which its transport lets through.
-_TRANSPORT_ERRORS = (TimeoutError, httpx.HTTPError, aiohttp.ClientError, ValueError)
+_TOKEN = re.compile(r"[\w.~+/-]+")
+_SHORTEST_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How one attempt is made: everything about it that does not decide the answer.
+
+    Attributes:
+        api_key: Sent as a bearer token; None sends none.
+        timeout: Seconds for the whole attempt, body included.
+        headers: Sent as they are, beside our own.
+        streaming: Whether the answer is asked for as a stream of events.
+        stream_usage: Whether a stream is asked to report its usage.
+        structure: How the shape of a request with a schema is asked for.
+        token_limit: The name under which the request's `max_tokens` is sent.
+        max_bytes: The most that a body may have, decompressed.
+    """
+
+    api_key: SecretStr | None
+    timeout: float
+    headers: Mapping[str, SecretStr] = field(default_factory=dict)
+    streaming: bool = False
+    stream_usage: bool = True
+    structure: Structure = "off"
+    token_limit: TokenLimit = "max_tokens"  # noqa: S105 - a parameter
+    max_bytes: int = MAX_BYTES
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may hold; the longest first, in case one is part of another."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        values = [value.get_secret_value() for value in self.headers.values()]
+        # Of `Bearer <token>` a server may repeat the token alone. What is shorter may stand in any message.
+        parts = (part for value in values for part in (value, *_TOKEN.findall(value)))
+        held = {key, *(part for part in parts if len(part) >= _SHORTEST_TOKEN)} - {""}
+        return tuple(sorted(held, key=len, reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What an attempt brought: an answer, and what the server said about its limits."""
+
+    answer: Answer
+    advice: Advice
 
 
 class ChatHttp:
     """The one HTTP client of a run. An async context manager; connections are kept and reused."""
 
     def __init__(self, max_connections: int) -> None:
-        # aiohttp under httpx's API: an eighth of the CPU of httpx's own transport at 64 connections.
-        limits = httpx.Limits(max_connections=max_connections, keepalive_expiry=KEEPALIVE_EXPIRY)
         self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(limits=limits),
+            transport=_transport(max_connections),
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
             follow_redirects=False,
+            # Compressed in one way only, which is decompressed within bounds.
+            headers={"accept-encoding": "gzip", "content-type": "application/json"},
+            # Nothing that a server says once is said to it again.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+        self._large = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,116 +121,104 @@ class ChatHttp:
     ) -> None:
         await self._client.aclose()
 
-    async def send(
-        self,
-        request: ChatRequest,
-        *,
-        api_key: SecretStr | None,
-        timeout: float,  # noqa: ASYNC109 - a setting of the model, and it bounds the whole attempt
-        json_mode: bool = False,
-    ) -> Answer:
+    async def send(self, request: ChatRequest, manner: Manner) -> Arrival:
         """Make one attempt.
-
-        Args:
-            request: What is asked.
-            api_key: Sent as a bearer token; None sends none.
-            timeout: Seconds for the whole attempt, body included.
-            json_mode: Whether `response_format` asks for a JSON object.
 
         Raises:
             AttemptError: No usable response came.
         """
-        body = request.body()
-        if json_mode:
-            body["response_format"] = {"type": "json_object"}
-        headers = {"content-type": "application/json", "idempotency-key": request.key.hex()}
-        secret = api_key.get_secret_value() if api_key is not None else ""
-        if secret:
-            headers["authorization"] = f"Bearer {secret}"
-        started = time.time()
+        outgoing = self._client.build_request(
+            "POST",
+            _url(request.endpoint),
+            content=orjson.dumps(_body(request, manner)),
+            headers=_headers(request, manner),
+        )
         try:
-            async with asyncio.timeout(timeout):
-                response = await self._client.post(
-                    f"{request.endpoint}/chat/completions", content=orjson.dumps(body), headers=headers
-                )
-        except _TRANSPORT_ERRORS as error:
+            async with asyncio.timeout(manner.timeout):
+                started = time.time()
+                response = await self._client.send(outgoing, stream=True)
+                try:
+                    return await self._receive(response, request, manner, started)
+                finally:
+                    await response.aclose()
+        except TRANSPORT_ERRORS as error:
             if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
                 raise AttemptError(
-                    "timeout", f"no answer from {request.endpoint} in {timeout:g} s"
+                    "timeout", f"no answer from {request.endpoint} in {manner.timeout:g} s"
                 ) from error
             # The transport reports lost and refused connections as timeouts too.
-            reason = _line(str(error), secret) or type(error).__name__
+            reason = one_line(str(error), manner.secrets) or type(error).__name__
+            reason = reason.replace(" ssl:default", "")
             raise AttemptError("connection", f"{request.endpoint}: {reason}") from error
+
+    async def _receive(
+        self, response: httpx.Response, request: ChatRequest, manner: Manner, started: float
+    ) -> Arrival:
+        advice = read_advice(response.headers.raw, started)
         if response.status_code != _OK:
-            raise _refusal(response, secret)
-        return _answer(response.content, started)
+            complaint = read_error(await beginning(response, ERROR_BYTES), manner.secrets)
+            reason = response.reason_phrase
+            raise refusal(
+                response.status_code, complaint, request=request, manner=manner, reason=reason, advice=advice
+            )
+        checked = partial(check, request=request, manner=manner, advice=advice)
+        with Share(self._large) as share:
+            async with aclosing(decoded(response, manner.max_bytes)) as body:
+                first = await anext(body, b"")
+                if is_stream(response.headers.get("content-type", ""), first):
+                    answer = await read_stream(first, body, share, checked, started)
+                else:
+                    answer = read_document(parse(await gather(first, body, share)), checked, started)
+        return Arrival(_without_secrets(answer, manner.secrets), advice)
 
 
-def _refusal(response: httpx.Response, secret: str) -> AttemptError:
-    status = response.status_code
-    return AttemptError(
-        "rate_limited" if status == RATE_LIMITED else f"http_{status}",
-        f"HTTP {status}: {_line(_error_text(response), secret) or _line(response.reason_phrase, secret)}",
-        status=status,
-        retry_after=parse_retry_after(response.headers.get("retry-after"), time.time()),
-    )
+def _without_secrets(answer: Answer, secrets: tuple[str, ...]) -> Answer:
+    """The answer, in which a server may have repeated the key; it goes into the ledger and the dataset."""
+    texts = (answer.content, answer.reasoning, answer.model)
+    if not any(secret in text for secret in secrets for text in texts):
+        return answer
+    content, reasoning, model = (masked(text, secrets) for text in texts)
+    return replace(answer, content=content, reasoning=reasoning, model=model)
 
 
-def _error_text(response: httpx.Response) -> str:
-    """The message of an OpenAI-style error object, else the beginning of the body."""
-    text = response.content[: 16 * MESSAGE_LIMIT].decode("utf-8", "replace")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, dict):
-        error = document.get("error", document)
-        message = error.get("message") if isinstance(error, dict) else error
-        text = message if isinstance(message, str) else text
-    return text
+@cache
+def _url(endpoint: str) -> httpx.URL:
+    """Where completions are; read once for each endpoint, for that costs as much as a small answer."""
+    return httpx.URL(f"{endpoint}/chat/completions")
 
 
-def _line(text: str, secret: str = "") -> str:
-    """The text on one line, without control characters and the secret, cut to what helps somebody."""
-    if secret:
-        # Some servers repeat the key that they do not accept.
-        text = text.replace(secret, "***")
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MESSAGE_LIMIT]
+def _transport(max_connections: int) -> AiohttpTransport:
+    """The transport: aiohttp under httpx's API, at an eighth of the CPU of httpx's own at 64 connections."""
+    transport = AiohttpTransport()
+
+    def session() -> aiohttp.ClientSession:
+        # Made in the loop, at the first request.
+        connector = aiohttp.TCPConnector(
+            limit=max_connections, keepalive_timeout=KEEPALIVE_EXPIRY, ssl=transport.ssl_context
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    transport.client = session
+    return transport
 
 
-def _answer(content: bytes, started: float) -> Answer:
-    """Read a chat completion; everything but the first choice's message is optional."""
-    try:
-        document: Any = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise AttemptError("malformed_response", f"the body is not JSON: {error}") from error
-    try:
-        choice = document["choices"][0]
-        message = choice["message"]
-        text = message.get("content")
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-    except (LookupError, TypeError, AttributeError) as error:
-        raise AttemptError("malformed_response", f"not a chat completion: {_shape(document)}") from error
-    usage = document.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    finish, model = choice.get("finish_reason"), document.get("model")
-    return Answer(
-        content=text if isinstance(text, str) else "",
-        reasoning=reasoning if isinstance(reasoning, str) else "",
-        finish_reason=finish if isinstance(finish, str) else "",
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        model=model if isinstance(model, str) else "",
-        started=started,
-        finished=time.time(),
-    )
+def _body(request: ChatRequest, manner: Manner) -> dict[str, Any]:
+    body = request.body()
+    if "max_tokens" in body and manner.token_limit != "max_tokens":  # noqa: S105 - a parameter
+        body[manner.token_limit] = body.pop("max_tokens")
+    if (form := response_format(manner.structure, request.schema)) is not None:
+        body["response_format"] = form
+    if manner.streaming:
+        body["stream"] = True
+        if manner.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    return body
 
 
-def _shape(document: object) -> str:
-    if isinstance(document, dict):
-        return _line(f"an object with {', '.join(sorted(document)[:8]) or 'no keys'}")
-    return f"a JSON {type(document).__name__}"
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+def _headers(request: ChatRequest, manner: Manner) -> dict[str, str]:
+    headers = {"idempotency-key": request.key.hex()}
+    if manner.api_key is not None and (secret := manner.api_key.get_secret_value()):
+        headers["authorization"] = f"Bearer {secret}"
+    for name, value in manner.headers.items():
+        headers[name] = value.get_secret_value()
+    return headers

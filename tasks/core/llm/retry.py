@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import email.utils
-import math
 from dataclasses import dataclass
-from datetime import UTC
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-RETRIED_STATUS = frozenset({408, 409, 429})
-"""Client errors that pass by themselves; every 5xx is tried again as well."""
+from tasks.core.llm.advice import NO_ADVICE
+
+if TYPE_CHECKING:
+    from tasks.core.llm.advice import Advice
 
 RATE_LIMITED = 429
-SERVER_ERROR = 500
-FIRST_BACKOFF = 1.0
+LATER = 0.05
+"""Seconds added to what a server asks for: its clock began when it answered, and may be ahead of ours."""
+
+FIRST_BACKOFF = 0.25
 """Upper bound of the first pause, in seconds; it doubles with each further attempt."""
+
+
+class Verdict(StrEnum):
+    """What a failed attempt says about the next one."""
+
+    RETRY = "retry"
+    """The same request may succeed later."""
+    THROTTLED = "throttled"
+    """Too many requests: the same one succeeds once the server allows it. Not counted as an attempt."""
+    GIVE_UP = "give_up"
+    """This request will not succeed; others may."""
+    FATAL = "fatal"
+    """No request to this endpoint or model can succeed until somebody does something: the run stops."""
+    RENEGOTIATE = "renegotiate"
+    """The form of the request was refused; `Negotiation.learn` knows the next one."""
 
 
 class AttemptError(Exception):
@@ -21,22 +39,43 @@ class AttemptError(Exception):
 
     Attributes:
         cause: `timeout`, `connection`, `malformed_response`, `rate_limited` or `http_<status>`.
-        status: HTTP status, or None when there was no complete response.
-        retry_after: Seconds that the server asked to wait, or None.
+        verdict: What it says about the next attempt.
+        status: HTTP status, or None when there was no complete response; the code of an error object in a
+            response that was no error otherwise.
+        advice: What the server said about its limits.
+        refused: With RENEGOTIATE, the part of the form that was refused: `response_format`, `max_tokens` or
+            `stream_options` or `stream`; else "".
+        tried: What that part was in the attempt, such as `json_schema`.
     """
 
     def __init__(
-        self, cause: str, message: str, *, status: int | None = None, retry_after: float | None = None
+        self,
+        cause: str,
+        message: str,
+        *,
+        verdict: Verdict = Verdict.RETRY,
+        status: int | None = None,
+        advice: Advice = NO_ADVICE,
+        refused: str = "",
+        tried: str = "",
     ) -> None:
         self.cause = cause
+        self.verdict = verdict
         self.status = status
-        self.retry_after = retry_after
+        self.advice = advice
+        self.refused = refused
+        self.tried = tried
         super().__init__(message)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asked to wait, or None."""
+        return self.advice.retry_after
 
     @property
     def passing(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.status is None or self.status in RETRIED_STATUS or self.status >= SERVER_ERROR
+        return self.verdict in {Verdict.RETRY, Verdict.THROTTLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +104,10 @@ def retry_delay(error: AttemptError, attempt: int, policy: RetryPolicy, jitter: 
         Seconds to wait, or None when no further attempt is to be made. A server's `Retry-After` is
         honoured whole, also beyond `max_backoff`: knocking earlier only prolongs the wait.
     """
-    if not error.passing or (policy.max_retries >= 0 and attempt > policy.max_retries):
+    spent = error.verdict is Verdict.RETRY and 0 <= policy.max_retries < attempt
+    if not error.passing or spent:
         return None
     # The exponent is bounded only so that an endless policy does not overflow a float.
     ceiling = min(policy.max_backoff, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 32))
     backoff = ceiling * (0.5 + jitter / 2)
-    return max(backoff, error.retry_after or 0.0)
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or an HTTP date; None when it is neither.
-
-    Whatever a server puts there, nothing is raised.
-
-    Args:
-        value: The header's text, or None when it is missing.
-        now: The current time in seconds since the epoch.
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    # isdecimal alone would admit other scripts' digits, which float() reads too: no harm.
-    if text.replace(".", "", 1).isdecimal():
-        seconds = float(text)
-        return seconds if math.isfinite(seconds) else None
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-        # A date without a zone, as in the oldest of the three forms, is meant in GMT.
-        return max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
+    return max(backoff, error.retry_after + LATER) if error.retry_after else backoff

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 KEY_VERSION = 1
 """Raised when the meaning of a key changes; every answer bought under another version is asked anew."""
 
+CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
+"""Finish reasons, in lower case, of an answer that was stopped by its token limit."""
+
+REFUSAL = frozenset({"content_filter", "refusal", "safety", "guardrail_intervened"})
+"""Finish reasons, in lower case, of an answer that the model or its provider refused to give."""
+
 SEED_STRIDE = 1 << 20
 """How far one step of `generation.seed` moves every sample: more tries than any request ever has."""
 
@@ -84,13 +90,17 @@ class Answer:
 
     Attributes:
         content: The message's text, "" when the server sent none.
-        reasoning: Reasoning reported beside the content, "" when there is none.
-        finish_reason: As the server reported it, "" when it did not.
+        reasoning: Reasoning reported beside the content, "" when there is none. Thinking inside the content
+            stays there: it is told apart when the answer is read, so that it can be read better later.
+        finish_reason: As the server reported it, "" when it did not; `refusal` for a message that reports a
+            refusal in place of its content.
         prompt_tokens: Input tokens as reported, or None.
-        completion_tokens: Output tokens as reported, or None.
+        completion_tokens: Output tokens as reported, reasoning included, or None.
         model: The model as the server reported it.
         started: When the successful attempt was sent, seconds since the epoch.
         finished: When its body was complete, seconds since the epoch.
+        cached_tokens: Those of the input tokens that the server had in its cache, or None.
+        reasoning_tokens: Those of the output tokens that were spent on reasoning, or None.
     """
 
     content: str
@@ -101,8 +111,15 @@ class Answer:
     model: str = ""
     started: float = 0.0
     finished: float = 0.0
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     @property
     def truncated(self) -> bool:
         """Whether the model stopped at its token limit."""
-        return self.finish_reason == "length"
+        return self.finish_reason.lower() in CUT_OFF
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server says that the answer was withheld, or is a refusal."""
+        return self.finish_reason.lower() in REFUSAL

@@ -13,7 +13,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from tasks.core.llm.http import MESSAGE_LIMIT, ChatHttp
+from tasks.core.llm.http import ChatHttp, Manner
+from tasks.core.llm.refusals import MESSAGE_LIMIT
 from tasks.core.llm.retry import AttemptError
 from tests.core.llm.attempts import KEY, MESSAGE, answered, failed, sent
 from tests.core.llm.scripted import SECRET, Reply, Scripted, closed_port, completion, http, question
@@ -53,9 +54,9 @@ async def test_what_is_sent(client: ChatHttp) -> None:
     request_fields: dict[str, Any] = {"schema": "items", "sample": 3, "parameters": {"temperature": 0.0}}
     async with Scripted([completion(), completion(), completion()]) as server:
         request = question("Why 🙂?", server.url, **request_fields)
-        await client.send(request, api_key=KEY, timeout=30.0)
-        await client.send(request, api_key=None, timeout=30.0)
-        await client.send(request, api_key=KEY, timeout=30.0, json_mode=True)
+        await client.send(request, Manner(KEY, 30.0))
+        await client.send(request, Manner(None, 30.0))
+        await client.send(request, Manner(KEY, 30.0, structure="json_object"))
     with_key, without_key, in_json_mode = server.received
     assert with_key.line == "POST /v1/chat/completions HTTP/1.1"
     assert with_key.body == {
@@ -82,8 +83,8 @@ async def test_one_connection_serves_many_requests(client: ChatHttp) -> None:
     ("message", "content", "reasoning"),
     [
         ({"content": None}, "", ""),
-        ({"content": ["a", "list"]}, "", ""),
-        ({"content": {"text": "an object"}}, "", ""),
+        ({"content": ["a", " list"]}, "a list", ""),
+        ({"content": {"text": "an object"}}, "an object", ""),
         ({"content": 7}, "", ""),
         ({"content": ""}, "", ""),
         ({"reasoning_content": "hm"}, "fine", "hm"),
@@ -144,8 +145,6 @@ async def test_other_fields_of_any_type(client: ChatHttp, choice: dict[str, Any]
         b'{"choices": [{"message": {"content": "cut',
         b"data: {}\n\ndata: [DONE]\n\n",
         b"\xff\xfe",
-        b'{"choices": [{"message": {"content": "\xff"}}]}',
-        b'{"choices": [{"message": {"content": "\\ud83d"}}]}',
         b"[" * 100_000,
         b"null",
         b"true",
@@ -202,7 +201,7 @@ async def test_a_status_is_its_cause(client: ChatHttp, status: int, cause: str, 
     bodyless = status in {204, 304}
     error = await failed(client, http(status, b"" if bodyless else b'{"error": {"message": "because"}}'))
     assert (error.cause, error.status, error.passing) == (cause, status, passing)
-    assert str(error) == f"HTTP {status}: {'Reason' if bodyless else 'because'}"
+    assert f"HTTP {status}: {'Reason' if bodyless else 'because'}" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +211,7 @@ async def test_a_status_is_its_cause(client: ChatHttp, status: int, cause: str, 
         ('{"error": "no such model"}', "no such model"),
         ('{"message": "no such model"}', "no such model"),
         ('{"object": "error", "message": "too long", "code": 400}', "too long"),
-        ('{"detail": "Not Found"}', '{"detail": "Not Found"}'),
+        ('{"detail": "Not Found"}', "Not Found"),
         ('{"detail": [{"loc": ["body"], "msg": "bad"}]}', '{"detail": [{"loc": ["body"], "msg": "bad"}]}'),
         ('{"error": {"message": ["a"]}}', '{"error": {"message": ["a"]}}'),
         ('{"error": null}', '{"error": null}'),
@@ -222,7 +221,7 @@ async def test_a_status_is_its_cause(client: ChatHttp, status: int, cause: str, 
         ('{"error": {"message": "two\\nlines\\u0000\\u001b[31m\\ud83d\\u2028end"}}', "two lines [31m end"),
         ("", "Reason"),
         (" \n ", "Reason"),
-        ('{"error": {"message": ""}}', "Reason"),
+        ('{"error": {"message": ""}}', '{"error": {"message": ""}}'),
         (f"key {SECRET} is wrong", "key *** is wrong"),
         (json.dumps({"error": {"message": f"Incorrect API key: {SECRET}."}}), "Incorrect API key: ***."),
     ],
@@ -275,7 +274,6 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         Reply(WHOLE[:-1], "close"),
         Reply(WHOLE[:-1], "reset"),
         Reply(HEAD + b"Content-Length: 100000\r\n\r\n{", "close"),
-        Reply(http(500, "half of an error")[:-4], "close"),
         Reply(HEAD + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"cho', "close"),
         Reply(HEAD + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n{}\r\n", "close"),
         Reply(HEAD + b"Content-Length: minus one\r\n\r\n{}", "close"),
@@ -288,7 +286,6 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         Reply(b"SSH-2.0-OpenSSH_9.2\r\n", "close"),
         Reply(b"\x16\x03\x01\x00\xa5\x01\x00\x00", "close"),
         Reply(b"key: " + SECRET.encode() + b"\r\n\r\n", "close"),
-        Reply(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nzip!", "close"),
         Reply(b"HTTP/1.1 500 \xff\xfe\r\nContent-Length: 0\r\n\r\n", "close"),
     ],
 )
@@ -321,9 +318,7 @@ async def test_a_server_that_stops_sending_is_a_timeout(client: ChatHttp, data: 
 async def test_nobody_listening_is_a_lost_connection() -> None:
     async with ChatHttp(max_connections=1) as client:
         with pytest.raises(AttemptError) as caught:
-            await client.send(
-                question(endpoint=f"http://127.0.0.1:{closed_port()}/v1"), api_key=KEY, timeout=30.0
-            )
+            await client.send(question(endpoint=f"http://127.0.0.1:{closed_port()}/v1"), Manner(KEY, 30.0))
     assert (caught.value.cause, caught.value.passing) == ("connection", True)
     assert str(caught.value).isprintable()
 
@@ -344,7 +339,7 @@ async def test_a_redirect_is_not_followed(client: ChatHttp, status: int) -> None
         error = await failed(client, http(status, "", f"Location: {target}/chat/completions", reason="Moved"))
         assert elsewhere.received == []
     assert (error.cause, error.status, error.passing) == (f"http_{status}", status, False)
-    assert str(error) == f"HTTP {status}: Moved"
+    assert str(error) == f"HTTP {status}: Moved; redirects are not followed: correct base_url"
 
 
 async def test_a_failed_attempt_does_not_spoil_the_next(client: ChatHttp) -> None:

@@ -1,0 +1,207 @@
+"""What a server's error means for the next attempt: pure functions from status and error to a verdict."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tasks.core.llm.retry import RATE_LIMITED, Verdict
+
+if TYPE_CHECKING:
+    from tasks.core.llm.http import Manner
+
+UNAUTHORIZED: Final = 401
+NO_CREDIT: Final = 402
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+SERVER_ERROR: Final = 500
+
+_PASSING: Final = frozenset({408, 409, 425})
+THROTTLED_STATUS: Final = frozenset({RATE_LIMITED, 498})
+"""498 is Groq's "the flexible tier has no capacity now"."""
+_REFUSED_FORM: Final = frozenset({400, 404, 415, 422, 500, 501})
+_UNKNOWN_MODEL: Final = frozenset({400, 410, 422})
+
+_RATE_CODES: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "resource_exhausted"})
+# Of error objects in responses with status 200, where the object has no status of its own.
+_STATUS_OF: Final = {
+    **dict.fromkeys([*_RATE_CODES, "insufficient_quota", "too_many_requests"], RATE_LIMITED),
+    **dict.fromkeys(["invalid_api_key", "authentication_error", "unauthorized"], 401),
+    **dict.fromkeys(["permission_error", "permission_denied"], 403),
+    **dict.fromkeys(["model_not_found", "not_found_error", "notfounderror"], 404),
+    **dict.fromkeys(["overloaded_error", "overloaded", "unavailable_error"], 503),
+    **dict.fromkeys(["invalid_request_error", "badrequesterror", "context_length_exceeded"], 400),
+}
+
+# Not "billing" alone: Groq's ordinary 429 links to its billing page.
+_CREDIT: Final = re.compile(
+    r"insufficient[ _](?:quota|balance|credit|fund)|credit balance is too low|billing[ _](?:hard[ _]limit|"
+    r"details|not[ _]active)|out of credits|requires more credits|account is not active|quota exhausted"
+)
+_MODERATED: Final = re.compile(r"moderation|content[ _](?:policy|filter)|flagged|guardrail|safety system")
+_MODEL: Final = re.compile(
+    r"\bmodel\b[^\n]{0,160}?(?:\bnot found|\bnot exist|n't exist|"
+    r"\bnot (?:currently )?(?:supported|available)\b(?! (?:with|for|when|in combination))|"
+    r"\bdecommissioned|\bdeprecated|\bretired|\bunknown|\bnot loaded)"
+    r"|\b(?:invalid|unknown|unsupported|no such|not a valid|could not find|cannot find)(?: the)? model\b"
+)
+_TOO_LONG: Final = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|too many (?:input )?tokens|too long"
+)
+_STRUCTURE: Final = re.compile(
+    r"response_format|response format|json_schema|json_object|json schema|json mode|structured[ _]output|"
+    r"guided|grammar|outlines|\bschema\b"
+)
+_STREAM_OPTIONS: Final = re.compile(r"stream_options|include_usage")
+_STREAM: Final = re.compile(
+    r"\bstream(?:ing)?\b[^.\n]{0,80}\bnot (?:supported|allowed|available)|\bnot stream\b"
+)
+
+
+_UNNAMED: Final = "an error that the server does not name"
+_MOST_WORDS: Final = 4000
+"""Characters of an error that are searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """An error as a server words it; each field is "" or None where it says nothing.
+
+    Attributes:
+        message: The text for people.
+        codes: Its code and type, in lower case.
+        parameter: The parameter of the request that it names.
+        status: The HTTP status that the error object itself names.
+        moderated: Whether it was the content of this request that was refused.
+    """
+
+    message: str
+    codes: frozenset[str] = frozenset()
+    parameter: str = ""
+    status: int | None = None
+    moderated: bool = False
+
+    @property
+    def meant_status(self) -> int | None:
+        """The status that the error stands for, or None when it does not say."""
+        named = (_STATUS_OF[code] for code in sorted(self.codes) if code in _STATUS_OF)
+        return self.status if self.status is not None else next(named, None)
+
+
+def complaint_in(document: Any) -> Complaint | None:
+    """The error that a JSON document reports, in any of the forms that servers use; None when it has none."""
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    if not isinstance(document, dict):
+        return None
+    error: Any = document.get("error")
+    if isinstance(error, str) and error:
+        return Complaint(error, _codes(document.get("error_type"), document.get("code")))
+    error = error if isinstance(error, dict) and error else document
+    texts = [error.get(key) for key in ("message", "detail", "title")]
+    message: str = next((text for text in texts if isinstance(text, str) and text), "")
+    if not message and error is document:
+        return None
+    metadata = error.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    # OpenRouter's "Provider returned error" says what it was beside.
+    raw = metadata.get("raw")
+    status = next(
+        (code for key in ("code", "status", "http_code") if (code := _status(error.get(key))) is not None),
+        None,
+    )
+    parameter = error.get("param")
+    return Complaint(
+        message=f"{message}: {raw}" if isinstance(raw, str) and raw else message,
+        codes=_codes(error.get("code"), error.get("type"), error.get("status")),
+        parameter=parameter.lower() if isinstance(parameter, str) else "",
+        status=status,
+        moderated="reasons" in metadata or "flagged_input" in metadata,
+    )
+
+
+def error_within(document: dict[str, Any]) -> Complaint | None:
+    """The error that a document or chunk with status 200 reports in place of an answer, or None."""
+    if document.get("error") or document.get("object") == "error":
+        return complaint_in(document) or Complaint(_UNNAMED)
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict) and (choice.get("finish_reason") == "error" or choice.get("error")):
+        return complaint_in(choice) or Complaint(_UNNAMED)
+    return None
+
+
+def verdict_of(status: int, complaint: Complaint, manner: Manner) -> tuple[Verdict, str, str]:
+    """What an error response says about the next attempt.
+
+    Args:
+        status: HTTP status of the response, or the one that the error object in it stands for.
+        complaint: The error.
+        manner: How the attempt was made: a form is only refused where it was used.
+
+    Returns:
+        The verdict; with RENEGOTIATE the part of the form that was refused and what it was, else "" twice.
+    """
+    words = " ".join((complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *complaint.codes))
+    if status in _REFUSED_FORM and not _TOO_LONG.search(words):
+        refused, tried = _refused_form(words, complaint, manner)
+        if refused and (status != SERVER_ERROR or refused == "response_format"):
+            return Verdict.RENEGOTIATE, refused, tried
+    return _plain_verdict(status, complaint, words), "", ""
+
+
+def what_to_do(status: int, complaint: Complaint) -> str:
+    """The advice at the end of the message of a fatal error."""
+    if _is_out_of_credit(status, complaint.message.lower(), complaint):
+        return "the account has no credit left; add some, then resume"
+    if status in {UNAUTHORIZED, FORBIDDEN}:
+        return "check its API key"
+    return "check model_name and base_url"
+
+
+def _plain_verdict(status: int, complaint: Complaint, words: str) -> Verdict:
+    moderated = complaint.moderated or bool(_MODERATED.search(words))
+    if status < SERVER_ERROR and _is_out_of_credit(status, words, complaint):
+        return Verdict.FATAL
+    if status in THROTTLED_STATUS:
+        return Verdict.THROTTLED
+    if status in _PASSING or status >= SERVER_ERROR:
+        return Verdict.RETRY
+    if status in {UNAUTHORIZED, NOT_FOUND} or (status == FORBIDDEN and not moderated):
+        return Verdict.FATAL
+    if status in _UNKNOWN_MODEL and (
+        complaint.codes & {"model_not_found", "model_not_supported"} or _MODEL.search(words)
+    ):
+        return Verdict.FATAL
+    return Verdict.GIVE_UP
+
+
+def _is_out_of_credit(status: int, words: str, complaint: Complaint) -> bool:
+    if status == NO_CREDIT or complaint.codes & {"insufficient_quota", "billing_hard_limit_reached"}:
+        return True
+    # Servers whose limits pass in a minute speak of quotas and plans as well.
+    return not complaint.codes & _RATE_CODES and bool(_CREDIT.search(words))
+
+
+def _refused_form(words: str, complaint: Complaint, manner: Manner) -> tuple[str, str]:
+    if manner.streaming and manner.stream_usage and _STREAM_OPTIONS.search(words):
+        return "stream_options", "include_usage"
+    if "max_completion_tokens" in words or (
+        complaint.parameter == "max_tokens" and complaint.codes & {"unsupported_parameter"}
+    ):
+        return "max_tokens", manner.token_limit
+    if manner.structure != "off" and _STRUCTURE.search(words):
+        return "response_format", manner.structure
+    if manner.streaming and (complaint.parameter == "stream" or _STREAM.search(words)):
+        return "stream", "stream"
+    return "", ""
+
+
+def _codes(*values: object) -> frozenset[str]:
+    return frozenset(value.lower() for value in values if isinstance(value, str) and value)
+
+
+def _status(value: object) -> int | None:
+    number = str(value) if isinstance(value, int | str) else ""
+    return int(number) if re.fullmatch(r"[1-5][0-9]{2}", number) else None

@@ -1,0 +1,1 @@
+"""The shapes of the responses of real servers, written by hand from their documentation."""
