@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tasks.core.cost import cost_document
 from tasks.core.models import Phase
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Summary:
         cpu_seconds: CPU time of this process meanwhile.
         peak_memory_mb: The most memory that this process held so far, in MB.
         first_row: The dataset's first row as JSON, "" when there is none.
+        cost: What the calls of this run cost, in words; "" when nothing of it is known.
+        usd: The same in US dollars, or None.
+        calls_of_unknown_price: Calls of this run that `usd` does not hold, or not wholly.
+        session: What all runs of the session paid for, as `Bill.document` gives it.
+        session_cost: Its cost in words, or "".
     """
 
     folder: str
@@ -63,6 +69,11 @@ class Summary:
     checkpoint_cpu_seconds: float
     peak_memory_mb: float
     first_row: str
+    cost: str
+    usd: float | None
+    calls_of_unknown_price: int
+    session: Mapping[str, Any]
+    session_cost: str
 
     @property
     def complete(self) -> bool:
@@ -83,12 +94,17 @@ class Summary:
         lines = [f"{rows} ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
         if self.paid:
             tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
-            lines.append(f"paid for {self.paid:,} calls ({tokens}), reused {self.reused:,} from the ledger")
+            money = f" for {self.cost}" if self.cost else ""
+            reused = f"reused {self.reused:,} from the ledger"
+            lines.append(f"paid for {self.paid:,} calls ({tokens}){money}, {reused}")
         else:
             lines.append(
                 f"paid for nothing: all {self.reused:,} answers came from the ledger; "
                 "run with --fresh for other answers to the same questions"
             )
+        if (calls := self.session["calls"]) > self.paid:
+            money = f": {self.session_cost}" if self.session_cost else ""
+            lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
         if self.filtered:
             lines.append(f"{self.filtered:,} pairs were kept out by the judge's thresholds")
         if self.truncated:
@@ -144,8 +160,9 @@ def summarize(
         taken_over: Whether the jobs came from elsewhere: then they are all that is wanted.
     """
     generation = run.config.generation
+    progress, budget = run.progress, run.budget
+    cost = budget.run.cost(budget.prices)
     wanted = generation.num_subtopics * generation.num_prompts_per_subtopic
-    progress = run.progress
     progress.begin(Phase.COMPLETE, 0)
     wall, cpu = watch.read()
     return Summary(
@@ -167,4 +184,8 @@ def summarize(
         checkpoint_cpu_seconds=session.checkpoint.cpu_seconds,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         first_row=session.dataset.first_row(),
+        cost=cost.in_words,
+        **cost_document(cost),
+        session=budget.session.document(budget.prices),
+        session_cost=budget.session.cost(budget.prices).in_words,
     )

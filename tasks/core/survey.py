@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.core.answers import read_chosen, read_rejected
+from tasks.core.cost import Observed
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import SAMPLES_A_ROUND, Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.judging import score_pair
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.stop import Stop
+from tasks.core.llm.usage import usage_of
 from tasks.core.models import Pair, Purpose
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged, purposes_of
@@ -53,6 +55,7 @@ class Survey:
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
         done: Jobs of which everything is there.
+        observed: What the calls in the ledger used, by purpose.
     """
 
     reused: Counter[str] = field(default_factory=Counter)
@@ -62,6 +65,17 @@ class Survey:
     subtopics: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
     done: int = 0
+    observed: dict[Purpose, Observed] = field(default_factory=dict)
+
+    def note(self, request: ChatRequest, answer: Answer) -> None:
+        """Take a call that is in the ledger into the counts, once."""
+        if request.key in self.keys:
+            return
+        self.keys.add(request.key)
+        self.reused[request.purpose] += 1
+        # Of subtopics, every sample is another chunk.
+        further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_ROUND > 0
+        self.observed.setdefault(request.purpose, Observed()).add(usage_of(request, answer), further=further)
 
 
 async def survey(
@@ -184,8 +198,7 @@ class _SurveyClient(LedgerClient):
 
     async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
         answer = await super().ask(request, known)
-        self._found.reused[request.purpose] += request.key not in self._found.keys
-        self._found.keys.add(request.key)
+        self._found.note(request, answer)
         return answer
 
     async def _buy(self, request: ChatRequest) -> NoReturn:

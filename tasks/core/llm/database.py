@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tasks.core.errors import LedgerError
-from tasks.core.llm.ledger_schema import SCHEMA_VERSION, about, metadata
+from tasks.core.llm.ledger_schema import OLDER_VERSIONS, SCHEMA_VERSION, about, metadata, migrate
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -78,7 +78,10 @@ def connect(url: str | URL) -> AsyncEngine:
 
 
 async def prepare(engine: AsyncEngine) -> str:
-    """Make the tables where there are none; returns the ledger's own id, made when it is new.
+    """Make the tables where there are none, and those of older versions this one's.
+
+    Returns:
+        The ledger's own id, made when it is new.
 
     Raises:
         LedgerError: The database cannot be reached, is none, or was written by another version.
@@ -105,7 +108,9 @@ async def _identify(connection: AsyncConnection) -> str:
     await connection.execute(insert.on_conflict_do_nothing(), fresh)
     rows = (await connection.execute(select(about.c.name, about.c.value))).tuples()
     values: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 - typed as what it is
-    if values["version"] != str(SCHEMA_VERSION):
+    if values["version"] in OLDER_VERSIONS:
+        await connection.run_sync(migrate)
+    elif values["version"] != str(SCHEMA_VERSION):
         raise LedgerError(
             f"the ledger was written by another version (tables {values['version']}, here {SCHEMA_VERSION}); "
             "use that version, or another ledger"

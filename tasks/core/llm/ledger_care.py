@@ -176,7 +176,11 @@ def _rows(database: sqlite3.Connection, table: Table) -> Iterator[dict[str, Any]
         sqlite3.DatabaseError: The table cannot be found.
     """
     database.execute(f"SELECT 1 FROM {table.name} LIMIT 0")  # noqa: S608 - one of our names
-    names = ", ".join(table.columns.keys())
+    there = {row["name"] for row in database.execute(f"PRAGMA table_info({table.name})")}
+    # What an older version's table does not have yet is empty.
+    names = ", ".join(
+        column.name if column.name in there else f"NULL AS {column.name}" for column in table.columns
+    )
     # With >=, whose search does not pass through the page before, which may be the damaged one.
     query = f"SELECT rowid AS place, {names} FROM {table.name} WHERE rowid >= ? ORDER BY rowid LIMIT ?"  # noqa: S608 - ours
     start, failed, limit = 0, 0, ROWS_AT_ONCE

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Float, case, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tasks.core.cost import Bill, Observed, Sample, Usage
 from tasks.core.llm.ledger_schema import calls, failures, sessions
 
 if TYPE_CHECKING:
@@ -103,28 +104,62 @@ async def put_call_rows(ledger: Ledger, rows: Sequence[dict[str, Any]]) -> None:
         await connection.execute(_insert(connection, calls).on_conflict_do_nothing(), ordered)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a session paid for: calls, and tokens as reported."""
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-async def spent_by(ledger: Ledger, session: str) -> Spent:
+async def spent_by(ledger: Ledger, session: str) -> Bill:
     """What the session with this id paid for, over all its runs.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    query = select(
-        func.count(),
-        func.coalesce(func.sum(calls.c.prompt_tokens), 0),
-        func.coalesce(func.sum(calls.c.completion_tokens), 0),
-    ).where(calls.c.session == session)
+    unreported = calls.c.prompt_tokens.is_(None) | calls.c.completion_tokens.is_(None)
+    query = (
+        select(
+            calls.c.model,
+            calls.c.purpose,
+            func.count(),
+            func.coalesce(func.sum(calls.c.prompt_tokens), 0),
+            func.coalesce(func.sum(calls.c.completion_tokens), 0),
+            func.coalesce(func.sum(calls.c.cached_tokens), 0),
+            func.coalesce(func.sum(case((unreported, 1))), 0),
+            func.coalesce(func.sum(calls.c.estimated_tokens), 0),
+        )
+        .where(calls.c.session == session)
+        .group_by(calls.c.model, calls.c.purpose)
+    )
+    bill = Bill()
     async with ledger.transaction("read") as connection:
-        return Spent(*(int(value) for value in (await connection.execute(query)).one()))
+        for model, purpose, *sums in await connection.execute(query):
+            bill.add(model, purpose, Usage(*map(int, sums)))
+    return bill
+
+
+async def observed_calls(ledger: Ledger) -> dict[tuple[str, str], Observed]:
+    """The calls whose usage was reported, whoever paid for them, by model and purpose.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    tokens = [cast(column, Float) for column in (calls.c.prompt_tokens, calls.c.completion_tokens)]
+    query = (
+        select(
+            calls.c.model,
+            calls.c.purpose,
+            func.count(),
+            *(func.sum(column) for column in tokens),
+            *(func.sum(column * column) for column in tokens),
+            func.coalesce(func.sum(calls.c.cached_tokens), 0),
+        )
+        .where(calls.c.prompt_tokens.is_not(None), calls.c.completion_tokens.is_not(None))
+        .group_by(calls.c.model, calls.c.purpose)
+    )
+    async with ledger.transaction("read") as connection:
+        return {
+            (model, purpose): Observed(
+                Sample(count, asked, asked_squares), Sample(count, said, said_squares), int(cached), count
+            )
+            for model, purpose, count, asked, said, asked_squares, said_squares, cached in (
+                await connection.execute(query)
+            )
+        }
 
 
 async def failures_of(ledger: Ledger, session: str) -> dict[str, int]:

@@ -18,14 +18,24 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    inspect,
+    update,
 )
 
 from tasks.core.llm.types import Answer
+from tasks.core.llm.usage import usage_of
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tasks.core.llm.types import ChatRequest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added `cached_tokens` and `estimated_tokens` to `calls`."""
+
+OLDER_VERSIONS = frozenset({"1"})
+"""Versions whose tables `migrate` makes those of this one."""
+
 COMPRESS_FROM = 1024
 """Bytes from which a packed answer is compressed; below, zlib saves less than it costs."""
 
@@ -50,6 +60,9 @@ calls = Table(
     Column("prompt_tokens", BigInteger),
     Column("completion_tokens", BigInteger),
     Column("finished", Float, nullable=False),
+    Column("cached_tokens", BigInteger),
+    # By the length of question and answer, where the server reported no tokens; else NULL.
+    Column("estimated_tokens", BigInteger),
     Index("calls_by_session", "session"),
     comment="One row for each answer that was paid for, under the key of its request.",
 )
@@ -104,6 +117,7 @@ class LedgerEntry:
     def row(self) -> dict[str, Any]:
         """The entry as a row of `calls`."""
         answer = self.answer
+        usage = usage_of(self.request, answer)
         return {
             "key": self.request.key,
             "purpose": str(self.request.purpose),
@@ -113,7 +127,23 @@ class LedgerEntry:
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "finished": answer.finished,
+            "cached_tokens": answer.cached_tokens,
+            "estimated_tokens": usage.estimated_tokens if usage.unreported else None,
         }
+
+
+def migrate(connection: Connection) -> None:
+    """Make an older version's tables this one's, in the transaction under whose lock the ledger is opened.
+
+    Who has the ledger open with that version goes on: it names the columns that it writes.
+    """
+    # Looked for, because a ledger that was salvaged has them already.
+    there = {column["name"] for column in inspect(connection).get_columns(calls.name)}
+    for column in (calls.c.cached_tokens, calls.c.estimated_tokens):
+        if column.name not in there:
+            connection.exec_driver_sql(f"ALTER TABLE {calls.name} ADD COLUMN {column.name} BIGINT")
+    values = {"value": str(SCHEMA_VERSION)}
+    connection.execute(update(about).where(about.c.name == "version").values(values))
 
 
 def storable(text: str) -> str:

@@ -1,0 +1,77 @@
+"""A few pairs of what a run would bring, asked for exactly as the run will ask, which then has them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.prompts import Subtopic, SubtopicPrompts, jobs_of, write_prompts
+from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.models import Phase
+from tasks.core.selection import drop_duplicates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.core.models import Failure, Job, Pair
+    from tasks.core.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a preview brought.
+
+    Attributes:
+        jobs: Its jobs, by id: one of each of the first subtopics, then a second, until they are enough.
+        pairs: The pairs that came about, by job id; None for one that the judge's thresholds kept out.
+        failures: The jobs that failed.
+    """
+
+    jobs: tuple[Job, ...]
+    pairs: dict[int, Pair | None]
+    failures: tuple[Failure, ...]
+
+
+async def preview(run: Run, number: int) -> Preview:
+    """Make the pairs of so many jobs, or of fewer when the first subtopics have no more.
+
+    Raises:
+        PhaseError: The subtopics or their prompts did not come about.
+    """
+    names = await find_subtopics(run)
+    first = [Subtopic(index, name) for index, name in enumerate(names[:number])]
+    run.progress.begin(Phase.PROMPTS, len(first))
+    found = await write_prompts(run, first)
+    await run.list_failures(entry.failure for entry in found if entry.failure)
+    run.progress.done = len(first)
+    jobs = _spread(jobs_of(run, _without_duplicates(found)), number)
+    run.progress.begin(Phase.PAIRS, len(jobs))
+    pairs: dict[int, Pair | None] = {}
+
+    def keep(job: Job, pair: Pair | None) -> None:
+        pairs[job.id] = pair
+
+    outcome = await make_pairs(run, jobs, keep)
+    return Preview(tuple(jobs), pairs, outcome.failures)
+
+
+def _without_duplicates(found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:
+    """The prompts that the whole run keeps too: of two alike, the lower subtopic's.
+
+    Those that are short are not asked again. What is new then depends on all subtopics, not on the first.
+    """
+    seen: set[str] = set()
+    return [
+        SubtopicPrompts(entry.subtopic, tuple(drop_duplicates(entry.prompts, seen)), entry.failure)
+        for entry in found
+    ]
+
+
+def _spread(jobs: Sequence[Job], number: int) -> list[Job]:
+    """The first job of each subtopic, then the second ones, until they are enough; by id."""
+    by_subtopic = [list(group) for _, group in itertools.groupby(jobs, key=lambda job: job.sub_topic)]
+    turns = itertools.zip_longest(*by_subtopic)
+    spread = [job for turn in turns for job in turn if job is not None]
+    return sorted(spread[:number], key=lambda job: job.id)
