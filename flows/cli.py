@@ -28,7 +28,7 @@ app = App(
     "ledger: the same command again goes on where the last one ended.",
     version=lambda: version(DISTRIBUTION),
     help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed; 2 bad configuration or "
-    "usage; 3 finished or stopped with failures; 130 and 143 interrupted.",
+    "usage; 3 finished or stopped with failures or by its budget; 130 and 143 interrupted.",
     # No default says more than that the option was left out.
     default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
@@ -74,6 +74,7 @@ def run(
     fresh: bool = False,
     resume: str = "",
     accept_changes: bool = False,
+    dry_run: bool = False,
     output: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
     json: bool = False,
@@ -90,6 +91,7 @@ def run(
         fresh: Ask for other answers to the same questions; all of them are paid for.
         resume: Go on with this session, in its own folder.
         accept_changes: Go on with it although settings differ that change the outcome.
+        dry_run: Make nothing, and print what it would cost; the same as the command estimate.
         output: The output folder, in place of output.folder.
         settings: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
         json: Print the summary as one JSON object.
@@ -104,4 +106,85 @@ def run(
     if output is not None:
         overrides["output.folder"] = output
     wish = Wish(config, env_file, overrides, fresh, demo, resume, accept_changes)
+    if dry_run:
+        from flows.estimate import estimate_here  # noqa: PLC0415 - the same
+
+        return estimate_here(wish, json=json)
     return run_here(wish, show=show_json if json else show_summary, verbose=verbose)
+
+
+@app.command
+def estimate(
+    *,
+    config: str | None = None,
+    env_file: str | None = None,
+    output: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    json: bool = False,
+) -> int:
+    """Say what a run would cost: calls in the ledger, calls to pay for, tokens and money. Nothing is made.
+
+    Args:
+        config: The configuration file; config.toml when left out.
+        env_file: A file with API keys; without it, .env is read when there is one.
+        output: The output folder, in place of output.folder.
+        settings: A setting as KEY=VALUE; may be given several times.
+        json: Print one JSON object.
+    """
+    return run(config=config, env_file=env_file, dry_run=True, output=output, settings=settings, json=json)
+
+
+@app.command
+def preview(
+    *,
+    number: Annotated[int, Parameter(name=("--number", "-n"))] = 5,
+    config: str | None = None,
+    env_file: str | None = None,
+    output: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    json: bool = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
+) -> int:
+    """Generate a few pairs and show them, with what the whole run would cost. It pays for none of them again.
+
+    Args:
+        number: How many pairs.
+        config: The configuration file; config.toml when left out.
+        env_file: A file with API keys; without it, .env is read when there is one.
+        output: The output folder, in place of output.folder.
+        settings: A setting as KEY=VALUE; may be given several times.
+        json: Print one JSON object.
+        verbose: Show the log's records of level INFO.
+    """
+    from flows.local import Wish  # noqa: PLC0415 - it brings the whole pipeline with it
+    from flows.preview import preview_here  # noqa: PLC0415 - the same
+
+    overrides = dict(read_override(item) for item in settings)
+    if output is not None:
+        overrides["output.folder"] = output
+    return preview_here(Wish(config, env_file, overrides), number, json=json, verbose=verbose)
+
+
+@app.command
+def validate(
+    *,
+    config: str | None = None,
+    env_file: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    ping: bool = False,
+    json: bool = False,
+) -> int:
+    """Check the configuration, and show the requests that it makes, with sample values. Nothing is made.
+
+    Args:
+        config: The configuration file; config.toml when left out.
+        env_file: A file with API keys; without it, .env is read when there is one.
+        settings: A setting as KEY=VALUE; may be given several times.
+        ping: Ask each model up to three tiny questions, which cost a few tokens: does it answer, stream,
+            keep to a JSON schema, and what does it say about its limits. Exit code 3: one does not answer.
+        json: Print one JSON object.
+    """
+    from flows.validate import validate_here  # noqa: PLC0415 - it brings the whole pipeline with it
+
+    overrides = dict(read_override(item) for item in settings)
+    return validate_here(config, env_file, overrides, ping=ping, json=json)

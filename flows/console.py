@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import RunInterrupted
 from tasks.core.llm.stop import Stop
 from tasks.core.progress import Progress
 
@@ -41,6 +42,7 @@ class Console:
         session: The name of the run's session, once it is open.
         summary: The run's summary, once it went through.
         begun: Whether the work began.
+        interrupted: Whether a signal came.
         error: What ended the work, if not its last line.
         over: Set when the work has ended and its files are closed.
     """
@@ -52,6 +54,7 @@ class Console:
         self.progress = Progress()
         self.stop = Stop()
         self.begun = False
+        self.interrupted = False
         self.error: BaseException | None = None
         self.over = asyncio.Event()
 
@@ -83,9 +86,10 @@ class Console:
         ends: list[asyncio.TimerHandle] = []
 
         def receive(number: signal.Signals) -> None:
-            if self.stop.requested:
+            if self.interrupted:
                 os._exit(128 + number)
-            self.stop.request(number)
+            self.interrupted = True
+            self.stop.request(RunInterrupted(number))
             grace = self.grace_seconds
             if IN_WORKER in os.environ:
                 grace = min(grace, WORKER_GRACE_SECONDS)

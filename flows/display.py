@@ -14,7 +14,7 @@ from rich.table import Table
 from flows.terminal import stderr
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from tasks.core.progress import Progress
 
@@ -51,12 +51,23 @@ def describe(progress: Progress, rate: float) -> str:
     parts.append(f"{progress.paid.total():,} calls paid, {progress.reused.total():,} from the ledger")
     if progress.in_flight:
         parts.append(f"{progress.in_flight:,} in flight")
+    if progress.held:
+        parts.append(f"waiting for {held_by(progress.held)}")
     if progress.attempts_failed:
         parts.append(f"{progress.attempts_failed:,} attempts failed")
     if progress.filtered:
         parts.append(f"{progress.filtered:,} filtered")
     parts.append(f"{progress.failures:,} failures")
     return " · ".join(parts)
+
+
+def held_by(held: Mapping[str, str]) -> str:
+    """What holds the run back, with the models that it concerns."""
+    words = {"limit": "the limit", "backoff": "a pause", "server": "the server"}
+    models: dict[str, list[str]] = {}
+    for name, why in held.items():
+        models.setdefault(why, []).append(name.partition(" at ")[0])
+    return ", ".join(f"{words[why]} of {' and '.join(names)}" for why, names in models.items())
 
 
 @asynccontextmanager

@@ -11,12 +11,14 @@ if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import display
+from flows.blocks import read_blocks
 from flows.console import Console, current
 from flows.opening import opened
 from flows.order import take_order
@@ -63,6 +65,7 @@ async def generate(
         ConfigError: The configuration cannot be used.
         PhaseError: A phase could not go on.
         UnfinishedError: The run came to its end, and some rows did not come about.
+        BudgetError: What the session may spend is spent.
         RunInterrupted: The run was stopped by a signal.
     """
     console = current.get(None) or Console()
@@ -75,6 +78,7 @@ async def generate(
             fresh=fresh,
             resume=resume,
             accept_changes=accept_changes,
+            blocks=read_blocks,
         )
         console.grace_seconds = order.config.execution.grace_seconds
         this_run = str(flow_run.id or "")
@@ -109,12 +113,20 @@ async def _stages(work: Opened) -> Summary:
         state.failures = sum(len(outcome.failures) for outcome in outcomes)
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
+        _note_spending(work)
         try:
             await session.finish(complete=False)
         except SessionError as error:
             # What ended the run is what people must read; on a full disk this is only what follows.
             log.info(error)
         raise
+    _note_spending(work)
     await session.finish(complete=not run.progress.failures)
     taken_over = work.jobs is not None
     return summarize(run, session, state.jobs, outcomes, watch, taken_over=taken_over)
+
+
+def _note_spending(work: Opened) -> None:
+    """Put into the record what the session has paid for so far."""
+    budget = work.run.budget
+    work.session.record = replace(work.session.record, spent=budget.session.document(budget.prices))

@@ -136,7 +136,8 @@ async def _taken_over(
     if resumption is not None and resumption.foreign:
         # Under the settings that bought them: where those changed, the old rows are not the new answers.
         config = resumption.before or run.config
-        taken = await take_over(session.folder, config, Questions(config), run.ledger, session.record.id)
+        # As nobody's calls: the session did not pay for them, and its budget does not count them.
+        taken = await take_over(session.folder, config, Questions(config), run.ledger, "")
         for line in taken.lines():
             log.warning(line)
         session.record = replace(session.record, adopted=bool(taken.subtopics))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from flows.place import Place
+from flows.spending import prices_for, spending_lines
 from tasks.core.errors import UsageError
 from tasks.core.llm.ledger_records import (
     count_calls,
@@ -27,7 +27,7 @@ from tasks.core.session.find import all_sessions, find_session
 from tasks.core.session.listing import list_sessions, render_checkpoint, render_ending, render_list
 from tasks.core.session.merging import merge_sessions
 from tasks.core.session.reading import read_checkpoint
-from tasks.core.session.record import read_record
+from tasks.core.session.record import read_record, settings_of
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import find_resumption, survey_session
 
@@ -54,7 +54,7 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
     folder = asyncio.run(_whole(place, session))
     checkpoint = read_checkpoint(folder)
     record = read_record(folder)
-    spent = asyncio.run(_spending(place, record.id)) if record else None
+    spent = asyncio.run(_spending(place, record)) if record else None
     complete = is_finished(folder)
     if json:
         document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent}
@@ -69,8 +69,8 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
     else:
         _print(f"Session {session} has no checkpoint.")
     if spent:
-        tokens = f"{spent['prompt_tokens']:,} tokens in, {spent['completion_tokens']:,} out"
-        _print(f"\nSpending:\n  Paid calls:        {spent['calls']:,} ({tokens})")
+        for line in spending_lines(spent):
+            _print(line)
         for cause, count in spent["failures"].items():
             _print(f"  Failures:          {count:,} {cause}")
     _print(f"\n{render_ending(session, complete=complete)}")
@@ -88,11 +88,12 @@ async def _whole(place: Place, session: str) -> Path:
     return folder
 
 
-async def _spending(place: Place, session_id: str) -> dict[str, Any] | None:
+async def _spending(place: Place, record: SessionRecord) -> dict[str, Any] | None:
     try:
         async with place.ledger() as ledger:
-            spent = asdict(await spent_by(ledger, session_id))
-            return spent | {"failures": await failures_of(ledger, session_id)}
+            bill = await spent_by(ledger, record.id)
+            spent = bill.document(prices_for(place.config, settings_of(record)))
+            return spent | {"failures": await failures_of(ledger, record.id)}
     except UsageError:
         return None  # The session was made with another ledger.
 

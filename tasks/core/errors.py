@@ -10,6 +10,8 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 │   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
 ├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
 ├── UnfinishedError         3: the run went through, and not every row came about
+├── EndpointError           3: a model that nothing can be had from until somebody does something about it
+├── BudgetError             3: what the session may spend is spent; the ledger keeps what it brought
 └── RunInterrupted          130 or 143: SIGINT or SIGTERM
 
 Errors of other packages are translated at the boundary where they enter: HTTP in `llm/http.py`, the
@@ -112,6 +114,18 @@ class PhaseError(VellumforgeError):
 
 class UnfinishedError(VellumforgeError):
     """The run went through to its end, and not every row that was asked for came about."""
+
+    exit_code = 3
+
+
+class EndpointError(VellumforgeError):
+    """Nothing can be had from a model: a wrong key, an unknown name, a server that is gone; the run stops."""
+
+    exit_code = 3
+
+
+class BudgetError(VellumforgeError):
+    """What the session may spend is spent: nothing more was paid for, and what was is in the ledger."""
 
     exit_code = 3
 

@@ -31,6 +31,7 @@ class Progress:
         blocks: Blocks handed to Prefect, done or not.
         prompt_tokens: Input tokens paid for, as reported.
         completion_tokens: Output tokens paid for, as reported.
+        held: What holds requests back, by model: "limit", "backoff" or "server" (it has enough to do).
         seconds: Wall time spent in each phase that was left, by phase.
     """
 
@@ -48,6 +49,7 @@ class Progress:
     blocks: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    held: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _began: float = 0.0
 

@@ -7,12 +7,13 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.core.cost import Bill
 from tasks.core.errors import UnusableAnswerError
-from tasks.core.llm.client import Access, ChatClient
+from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
+from tasks.core.llm.budget import Budget, open_budget
+from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
-from tasks.core.llm.limits import Limits
-from tasks.core.llm.retry import RetryPolicy
-from tasks.core.models import Failure, Purpose
+from tasks.core.models import Failure
 from tasks.core.questions import Questions, model_for, purposes_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.ledger_client import LedgerClient
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.models import Phase
+    from tasks.core.models import Phase, Purpose
     from tasks.core.progress import Progress
     from tasks.core.secrets import Keys
 
@@ -47,6 +48,7 @@ class Run:
         generating: Slots of `generation.concurrency` jobs that wait for chosen and rejected answers.
         judging: As many slots of their own, so that a slow judge never holds up generating.
         stop: The switch that stops the run in order.
+        budget: What the session paid for, and whether it may pay for more; empty where nothing is paid for.
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
@@ -61,6 +63,7 @@ class Run:
         client: LedgerClient,
         stop: Stop,
         progress: Progress,
+        budget: Budget | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -68,6 +71,7 @@ class Run:
         self.client = client
         self.stop = stop
         self.progress = progress
+        self.budget = budget or Budget(config, stop, Bill())
         self.lists: set[bytes] = set()
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
@@ -159,25 +163,27 @@ async def all_of(work: Iterable[Awaitable[_Read]]) -> list[_Read]:
 async def open_run(
     config: Config, keys: Keys, *, session: str, ledger: Ledger, stop: Stop, progress: Progress
 ) -> AsyncIterator[Run]:
-    """A run over an open ledger, with its HTTP client, closed on leaving."""
-    limits = Limits(config)
-    access = {purpose: _access(config, purpose, keys, limits) for purpose in purposes_of(config)}
-    # A job asks for two answers at once, and the judge for two more.
-    async with ChatHttp(max_connections=config.generation.concurrency * 4) as http:
+    """A run over an open ledger, with its HTTP client, closed on leaving.
+
+    Raises:
+        LedgerError: What the session has spent cannot be read.
+    """
+    gateway = Gateway(config, stop, progress)
+    access = {}
+    for purpose in purposes_of(config):
+        model = model_for(config, purpose)
+        access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
+    budget = await open_budget(config, ledger, session, stop)
+    async with ChatHttp(max_connections=config.generation.concurrency * CALLS_OF_A_JOB) as http:
         client = ChatClient(
-            http=http, ledger=ledger, access=access, session=session, stop=stop, progress=progress
+            http=http,
+            ledger=ledger,
+            access=access,
+            session=session,
+            stop=stop,
+            progress=progress,
+            budget=budget,
         )
-        yield Run(config, session=session, ledger=ledger, client=client, stop=stop, progress=progress)
-
-
-def _access(config: Config, purpose: Purpose, keys: Keys, limits: Limits) -> Access:
-    model = model_for(config, purpose)
-    # Only a judge has a timeout of its own, as in VellumForge2.
-    timeout = model.judge_timeout_seconds if purpose is Purpose.JUDGE else model.http_timeout_seconds
-    return Access(
-        api_key=keys.for_model(model),
-        limiter=limits.of(model),
-        policy=RetryPolicy(max_retries=model.max_retries, max_backoff=model.max_backoff_seconds),
-        timeout=timeout,
-        json_mode=model.use_json_mode,
-    )
+        yield Run(
+            config, session=session, ledger=ledger, client=client, stop=stop, progress=progress, budget=budget
+        )

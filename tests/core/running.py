@@ -268,7 +268,8 @@ class ChatServer:
         messages = tuple((message["role"], message["content"]) for message in body["messages"])
         word, _, text = messages[-1][1].partition(" ")
         purpose = Purpose(word.lower())
-        parameters = {name: body[name] for name in body if name not in {"model", "messages"}}
+        negotiated = {"model", "messages", "response_format"}
+        parameters = {name: body[name] for name in body if name not in negotiated}
         for sample in _SAMPLES:
             request = ChatRequest(
                 purpose=purpose,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tasks.core.errors import UsageError
 from tasks.core.llm import demo
 from tasks.core.llm.demo import Behaviour, DemoServer
-from tasks.core.llm.demo_chat import happens
+from tasks.core.llm.demo_behaviour import happens
 from tasks.core.llm.demo_text import LABEL
 from tests.core.demo_client import (
     CHAT,
@@ -265,3 +265,40 @@ def test_usage_errors(arguments: list[str], message: str, capsys: pytest.Capture
         demo.main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+async def streamed(behaviour: Behaviour, **fields: Any) -> tuple[list[dict[str, Any]], bool]:
+    """The chunks of a stream, and whether it said that it was done."""
+    async with serving(behaviour) as (_, client):
+        response = await client.post(
+            CHAT, json=body("Tell me of the tides.", stream=True, **fields), headers={"Idempotency-Key": "00"}
+        )
+    assert response.headers["content-type"] == "text/event-stream"
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"], lines[-1] == "[DONE]"
+
+
+async def test_a_stream_says_what_a_whole_answer_says() -> None:
+    async with serving() as (_, client):
+        whole = await ask(client, "Tell me of the tides.")
+    chunks, done = await streamed(Behaviour())
+    assert done
+    deltas = [chunk["choices"][0] for chunk in chunks]
+    choice = whole["choices"][0]
+    assert "".join(delta["delta"].get("content", "") for delta in deltas) == choice["message"]["content"]
+    assert deltas[-1]["finish_reason"] == choice["finish_reason"]
+    assert not any("usage" in chunk for chunk in chunks)
+
+
+async def test_a_stream_reports_its_usage_last_when_it_is_asked_to() -> None:
+    chunks, done = await streamed(Behaviour(), stream_options={"include_usage": True})
+    assert done
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+async def test_a_stream_without_an_end_has_no_finish() -> None:
+    chunks, done = await streamed(Behaviour(unfinished=1.0), stream_options={"include_usage": True})
+    assert not done
+    assert chunks
+    assert {chunk["choices"][0]["finish_reason"] for chunk in chunks} == {None}

@@ -38,6 +38,11 @@ WHOLE = Summary(
     checkpoint_cpu_seconds=0.01,
     peak_memory_mb=80.0,
     first_row='{"prompt":"a"}',
+    cost="$1.23",
+    usd=1.23,
+    calls_of_unknown_price=0,
+    session={"calls": 2500},
+    session_cost="$1.23",
 )
 
 
@@ -45,7 +50,7 @@ def test_a_whole_run_in_words() -> None:
     assert WHOLE.complete
     assert WHOLE.lines() == [
         "1,200 rows (dpo) in 61.2 s: output/session_x/dataset.jsonl",
-        "paid for 2,500 calls (1,000,000 tokens in, 2,000,000 out), reused 17 from the ledger",
+        "paid for 2,500 calls (1,000,000 tokens in, 2,000,000 out) for $1.23, reused 17 from the ledger",
     ]
     assert WHOLE.excerpt() == '{"prompt":"a"}'
 
@@ -54,6 +59,15 @@ def test_a_whole_run_in_words() -> None:
     ("change", "line"),
     [
         ({"paid": 0}, "paid for nothing: all 17 answers came from the ledger"),
+        ({"cost": ""}, "2,000,000 out), reused 17 from the ledger"),
+        (
+            {"session": {"calls": 4000}, "session_cost": "≥ $2.00 (3 calls of unknown price)"},
+            "the session paid for 4,000 calls in all its runs: ≥ $2.00 (3 calls of unknown price)",
+        ),
+        (
+            {"session": {"calls": 4000}, "session_cost": ""},
+            "the session paid for 4,000 calls in all its runs",
+        ),
         ({"filtered": 1500}, "1,500 pairs were kept out by the judge's thresholds"),
         ({"truncated": 3}, "3 chosen answers stop at the token limit"),
         ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),
@@ -101,7 +115,11 @@ async def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
             return "no"
         return f"{chat.text}: the keeper lit the lamp at dusk, and the ships came home."
 
-    options: dict[str, Any] = {"generation__dataset_mode": "kto", "generation__num_subtopics": 3}
+    options: dict[str, Any] = {
+        "generation__dataset_mode": "kto",
+        "generation__num_subtopics": 3,
+        "pricing": {"strong": {"input": 1.0, "output": 100.0}},
+    }
     async with ChatServer(script) as server, running(tmp_path, server.base_url, **options) as run:
         watch = Stopwatch()
         with open_session(run.config, run.progress, text="", overridden={}, ledger=run.ledger.id) as session:
@@ -113,6 +131,10 @@ async def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
     assert (summary.rows, summary.jobs, summary.wanted, summary.failures) == (10, 5, 6, 0)
     assert (summary.paid, summary.reused) == (11, 0)
     assert (summary.prompt_tokens, summary.completion_tokens) == (77, 33)
+    # Six chosen answers of 7 tokens in and 3 out have a price; the rejected ones have none.
+    assert (summary.usd, summary.calls_of_unknown_price) == (0.001842, 5)
+    assert summary.cost == summary.session_cost == "≥ $0.0018 (5 calls of unknown price)"
+    assert (summary.session["calls"], summary.session["usd"]) == (11, 0.001842)
     assert summary.seconds >= summary.phase_seconds["pairs"] > 0
     assert summary.cpu_seconds > 0
     assert summary.peak_memory_mb > 1

@@ -281,8 +281,13 @@ def model(**behaviour: float | str) -> Iterator[Model]:
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
-    """A real Prefect server of somebody's own, with its home there; gives the URL of its API."""
+def prefect_server(home: Path, **variables: str) -> Iterator[str]:
+    """A real Prefect server of somebody's own, with its home there; gives the URL of its API.
+
+    Args:
+        home: Its home.
+        variables: Added to its environment.
+    """
     home.mkdir(parents=True)
     port = free_port()
     user = User(home, home, {})
@@ -291,7 +296,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
     with (home / "output.log").open("wb") as output:
         process = subprocess.Popen(
-            command, env=user.environment | settings, cwd=home, stdout=output, stderr=output
+            command, env=user.environment | settings | variables, cwd=home, stdout=output, stderr=output
         )
     url = f"http://127.0.0.1:{port}/api"
     try:

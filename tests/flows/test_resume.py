@@ -229,6 +229,9 @@ def test_a_session_of_vellumforge2_is_finished_here(user: User, server: Model, u
     assert after["current_phase"] == "complete"
     assert after["completed_job_ids"] == {str(number): True for number in range(JOBS)}
     assert after["prompts"] == document["prompts"]
+    # What was taken over was paid for by others.
+    inspected = user.run("checkpoint", "inspect", session.name, "--json", program=PROGRAM)
+    assert json.loads(inspected.out)["spent"]["calls"] == ended.summary["paid"]
 
     again = resume(user, session).end()
     assert again.code == 2

@@ -122,7 +122,7 @@ class _Block:
             self._keep(job, pair)
         except SessionError as error:
             # The other jobs would be paid for, and the run would fail all the same.
-            self._run.stop.fail(error)
+            self._run.stop.request(error)
             raise
 
     async def _make(self, ask: _Ask) -> Pair | _Failed:

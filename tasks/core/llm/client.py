@@ -4,48 +4,28 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import CallError, LedgerError
+from tasks.core.errors import CallError, EndpointError, LedgerError
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.llm.retry import AttemptError, retry_delay
+from tasks.core.llm.retry import AttemptError, Verdict, retry_delay
+from tasks.core.llm.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import SecretStr
-
+    from tasks.core.llm.access import Access
+    from tasks.core.llm.budget import Budget
     from tasks.core.llm.http import ChatHttp
     from tasks.core.llm.ledger import Ledger
-    from tasks.core.llm.limits import RateLimiter
-    from tasks.core.llm.retry import RetryPolicy
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Purpose
     from tasks.core.progress import Progress
 
 log = logging.getLogger("vellumforge.client")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How the calls of one purpose reach their model.
-
-    Attributes:
-        api_key: Handed to the HTTP client alone; None for a server that wants none.
-        limiter: Passed by every attempt.
-        policy: When an attempt is made again.
-        timeout: Seconds for one attempt.
-        json_mode: Whether structured answers are asked for as a JSON object.
-    """
-
-    api_key: SecretStr | None
-    limiter: RateLimiter
-    policy: RetryPolicy
-    timeout: float
-    json_mode: bool
 
 
 class ChatClient(LedgerClient):
@@ -60,56 +40,98 @@ class ChatClient(LedgerClient):
         session: str,
         stop: Stop,
         progress: Progress,
+        budget: Budget,
     ) -> None:
         super().__init__(ledger, progress)
         self._http = http
         self._access = access
         self._session = session
         self._stop = stop
+        self._budget = budget
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
         progress = self._progress
-        access = self._access[request.purpose]
-        attempt = 0
-        while True:
-            attempt += 1
-            self._ledger.check()
-            await access.limiter.acquire(self._stop)
-            # Asked again after the wait, which may have been long.
-            self._ledger.check()
-            self._stop.check()
-            progress.in_flight += 1
-            try:
-                answer = await self._http.send(
-                    request,
-                    api_key=access.api_key,
-                    timeout=access.timeout,
-                    json_mode=access.json_mode and bool(request.schema),
-                )
-            except AttemptError as error:
-                progress.attempts_failed += 1
-                delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
-                if delay is None:
-                    raise CallError(
-                        error.cause,
-                        str(error),
-                        status=error.status,
-                        attempts=attempt,
-                        request=request.key.hex(),
-                    ) from error
-                log.debug("%s call tried again in %.1f s: %s", request.purpose, delay, error)
-            else:
-                break
-            finally:
-                progress.in_flight -= 1
-            await self._stop.sleep(delay)
+        answer = await self._attempted(request)
         progress.paid[request.purpose] += 1
         progress.prompt_tokens += answer.prompt_tokens or 0
         progress.completion_tokens += answer.completion_tokens or 0
+        self._budget.add(request, answer)
         try:
             return await self._ledger.put(LedgerEntry(request, answer, self._session))
         except LedgerError as error:
-            # Whoever waits for a turn, or to try again, need not wait any longer.
-            self._stop.fail(error)
+            # Whoever waits for a turn must not wait for long to find out.
+            self._stop.request(error)
             raise
+
+    async def _attempted(self, request: ChatRequest) -> Answer:
+        access = self._access[request.purpose]
+        lane, purpose = access.lane, request.purpose
+        characters = sum(len(content) for _, content in request.messages)
+        expected = lane.expected_tokens(purpose, characters, request.parameters.get("max_tokens", 0))
+        attempt = 1
+        while True:
+            self._may_pay()
+            await lane.enter(expected)
+            with lane.passage():
+                # Asked again after the wait, which may have been long.
+                self._may_pay()
+                started = time.monotonic()
+                try:
+                    arrival = await self._http.send(request, access.manner(request))
+                except AttemptError as error:
+                    self._progress.attempts_failed += 1
+                    delay = self._delay_after(error, attempt, request, access)
+                    # A refusal for being too fast is not the request's fault.
+                    attempt += error.verdict is Verdict.RETRY
+                    log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
+                else:
+                    usage = usage_of(request, arrival.answer)
+                    seconds = time.monotonic() - started
+                    lane.answered_in(seconds, purpose, expected, usage.tokens)
+                    lane.heed(arrival.advice)
+                    return arrival.answer
+            if delay:
+                await self._stop.sleep(delay)
+
+    def _may_pay(self) -> None:
+        """Raise when nothing more is to be paid for."""
+        self._ledger.check()
+        self._stop.check()
+        self._budget.check()
+
+    def _delay_after(self, error: AttemptError, attempt: int, request: ChatRequest, access: Access) -> float:
+        """Tell the lane what happened; seconds until the next attempt.
+
+        Raises:
+            CallError: No further attempt is to be made.
+            EndpointError: No further attempt at this model is to be made by anybody.
+        """
+        lane = access.lane
+        lane.heed(error.advice)
+        match error.verdict:
+            case Verdict.THROTTLED:
+                lane.refused(error.retry_after)
+            case Verdict.RETRY:
+                lane.failed()
+            case _:
+                lane.rejected()
+        if access.negotiation.learn(error):
+            return 0.0
+        delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
+        if delay is not None:
+            return delay
+        fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
+        if error.verdict is Verdict.RENEGOTIATE:
+            # A form that the user insists on: every further request would be refused as well.
+            fatal = EndpointError(f"{lane.name} does not take {error.refused} as it is set: {error}")
+        if error.verdict is Verdict.RETRY and not lane.answered:
+            # Not one answer so far: neither would the next ten thousand jobs get any.
+            tries = "one attempt" if attempt == 1 else f"{attempt} attempts"
+            fatal = EndpointError(f"{lane.name} brought no answer in {tries}: {error}")
+        if fatal is not None:
+            self._stop.request(fatal)
+            raise fatal from error
+        raise CallError(
+            error.cause, str(error), status=error.status, attempts=attempt, request=request.key.hex()
+        ) from error

@@ -19,8 +19,7 @@ import resource
 import signal
 import sys
 import threading
-from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
@@ -28,8 +27,11 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 
 from tasks.core.errors import UsageError
-from tasks.core.llm.demo_chat import BadChatError, Behaviour, complete, happens, read_chat
+from tasks.core.llm.demo_behaviour import Behaviour, happens
+from tasks.core.llm.demo_chat import BadChatError, complete, read_chat
 from tasks.core.llm.demo_http import HttpProtocol, Response, error_body
+from tasks.core.llm.demo_record import Record, Stats
+from tasks.core.llm.demo_stream import CONTENT_TYPE, events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,50 +50,6 @@ _MODELS = [{"id": name, "object": "model", "created": 0, "owned_by": "demo"} for
 _LAST_PORT = 65_535
 _BACKLOG = 4096
 _OK = 200
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counts of chat requests since the server started.
-
-    Attributes:
-        requests: Requests that arrived.
-        answered: Completions sent in full.
-        in_flight: Requests that arrived and are not answered yet.
-        duplicates: Completions sent in full for a request that had one already, by body and key.
-        by_purpose: Requests by what they ask for: subtopics, prompts, prose, judge.
-        connections: Connections opened, whatever they were used for.
-        statuses: Answers by HTTP status, those that were cut or dropped included.
-    """
-
-    requests: int = 0
-    answered: int = 0
-    in_flight: int = 0
-    duplicates: int = 0
-    by_purpose: Counter[str] = field(default_factory=Counter)
-    connections: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(slots=True)
-class Record:
-    """One chat request.
-
-    Attributes:
-        key: Its Idempotency-Key, or None.
-        body_hash: Of the fields that decide the answer, as hex; of the whole body when it is malformed.
-        model: "" when the body is malformed.
-        kind: subtopics, prompts, prose or judge; "" when the body is malformed.
-        status: HTTP status of its answer.
-        finished: Whether the answer was sent in full.
-    """
-
-    key: str | None
-    body_hash: str
-    model: str
-    kind: str
-    status: int = _OK
-    finished: bool = False
 
 
 class DemoServer:
@@ -216,13 +174,18 @@ class DemoServer:
         if happens(behaviour.error, seed, "error" + attempt):
             return _failure(500, "The demo server had an error", delay)
         truncate = happens(behaviour.truncate, seed, "truncate" + attempt)
-        return Response(_OK, complete(chat, seed, behaviour), delay=delay, truncate=truncate)
+        body = complete(chat, seed, behaviour)
+        if not chat.stream:
+            return Response(_OK, body, delay=delay, truncate=truncate)
+        unfinished = happens(behaviour.unfinished, seed, "unfinished" + attempt)
+        body = events(body, usage=chat.stream_usage, unfinished=unfinished)
+        return Response(_OK, body, content_type=CONTENT_TYPE, delay=delay, truncate=truncate)
 
     def _end(self, record: Record, seed: bytes, sent: bool) -> None:  # noqa: FBT001 - Response.on_end
         stats = self.stats
         stats.in_flight -= 1
         stats.statuses[str(record.status)] += 1
-        record.finished = sent
+        record.end(finished=sent)
         if sent and record.status == _OK:
             stats.answered += 1
             stats.duplicates += seed in self._answered

@@ -5,17 +5,19 @@ The answer is a pure function of the request's body, its Idempotency-Key and the
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tasks.core.errors import UsageError
 from tasks.core.llm import demo_text
+from tasks.core.llm.demo_behaviour import happens
 from tasks.core.llm.demo_text import Kind
+
+if TYPE_CHECKING:
+    from tasks.core.llm.demo_behaviour import Behaviour
 
 _CREATED = 1_700_000_000
 _CHARACTERS_PER_TOKEN = 4
@@ -53,51 +55,6 @@ class BadChatError(Exception):
     """A body that is no chat completion request; `str()` says what is wrong with it."""
 
 
-@dataclass(frozen=True)
-class Behaviour:
-    """How the demo model behaves. Shares are 0 to 1 and decided by hashes, so that a run can be repeated.
-
-    Attributes:
-        latency_ms: Milliseconds before a chat request is answered, whatever the answer.
-        refuse: Share of prose answers that are refusals.
-        repeat: Share of list items that are well-known ones, the same in all answers.
-        bad: Share of list and judge answers that are broken JSON or nonsense.
-        empty: Share of answers without content.
-        cut: Share of prose answers that stop mid-sentence, with finish reason `stop`.
-        reasoning: Share of answers with `reasoning_content`; its tokens count towards the limit.
-        error: Share of attempts that are answered 500.
-        rate_limited: Share of attempts that are answered 429.
-        retry_after: The Retry-After header of a 429, in seconds.
-        truncate: Share of attempts whose body is cut off before the connection is closed.
-        fail_models: Models that are answered 404.
-        fail_matching: Requests whose messages contain it are answered 400; "" for none.
-
-    Raises:
-        UsageError: A number out of its range.
-    """
-
-    latency_ms: float = 0.0
-    refuse: float = 0.0
-    repeat: float = 0.0
-    bad: float = 0.0
-    empty: float = 0.0
-    cut: float = 0.0
-    reasoning: float = 0.0
-    error: float = 0.0
-    rate_limited: float = 0.0
-    retry_after: float = 0.0
-    truncate: float = 0.0
-    fail_models: tuple[str, ...] = ()
-    fail_matching: str = ""
-
-    def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self) if isinstance(field.default, float)):
-            value, top = getattr(self, name), math.inf if name in {"latency_ms", "retry_after"} else 1
-            if not 0 <= value <= top or math.isinf(value):
-                allowed = "0 or more" if top > 1 else "0 to 1"
-                raise UsageError(f"{name} is {value:g}; allowed: {allowed}")
-
-
 @dataclass(slots=True)
 class Chat:
     """A chat completion request.
@@ -109,6 +66,7 @@ class Chat:
         kind: What is asked for.
         plain: Whether the model is one that writes shorter and plainer prose.
         max_tokens: The limit of the answer, or None.
+        stream: Whether the answer is to be a stream, and `stream_usage` whether that reports its usage.
         digest: SHA-256 of the fields that decide the answer.
     """
 
@@ -118,14 +76,9 @@ class Chat:
     kind: Kind
     plain: bool
     max_tokens: int | None
+    stream: bool
+    stream_usage: bool
     digest: bytes
-
-
-def happens(share: float, seed: bytes, what: str) -> bool:
-    """Whether something with this share happens to this seed: always the same answer."""
-    if share <= 0:
-        return False
-    return int.from_bytes(sha256(seed + what.encode()).digest()[:4], "big") < share * 2**32
 
 
 def read_chat(body: bytes) -> Chat:
@@ -145,8 +98,7 @@ def read_chat(body: bytes) -> Chat:
         raise BadChatError("model is missing")
     if not isinstance(messages, list) or not messages:
         raise BadChatError("messages is missing or empty")
-    if document.get("stream"):
-        raise BadChatError("the demo model does not stream")
+    options = document.get("stream_options")
     contents = [_content(message) for message in messages]
     by_user = [
         text for text, message in zip(contents, messages, strict=True) if message.get("role") == "user"
@@ -163,6 +115,8 @@ def read_chat(body: bytes) -> Chat:
         kind=recognise(text, asked),
         plain=warm or any(word in model.lower() for word in _PLAIN_MODELS),
         max_tokens=_max_tokens(document),
+        stream=bool(document.get("stream")),
+        stream_usage=isinstance(options, dict) and bool(options.get("include_usage")),
         digest=sha256(orjson.dumps([document.get(name) for name in _DECISIVE])).digest(),
     )
 

@@ -23,8 +23,7 @@ MAX_BODY = 16 * 1024 * 1024
 
 _TOO_LARGE = f"the body is over {MAX_BODY} bytes"
 _MAX_HEAD = 64 * 1024
-# Closing at once could reset the connection, and the peer lose an answer that it has not read yet.
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 2.0  # an answer that was not read yet could be lost with the connection
 _REQUEST_LINE = re.compile(r"([!-~]+) ([!->@-~]+)(?:\?[!-~]*)? (HTTP/1\.[01])")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
@@ -65,7 +64,7 @@ class Response:
 
     Attributes:
         status: HTTP status.
-        body: The whole body, JSON.
+        body: The whole body.
         headers: Further header lines, each ending in CRLF.
         delay: Seconds to wait before the answer is sent.
         truncate: Send half of the body that Content-Length promises, then close.
@@ -75,6 +74,7 @@ class Response:
     status: int
     body: bytes
     headers: str = ""
+    content_type: str = "application/json"
     delay: float = 0.0
     truncate: bool = False
     on_end: Callable[[bool], None] | None = None
@@ -288,7 +288,7 @@ class HttpProtocol(asyncio.Protocol):
         close = response.truncate or not keep_alive
         body = response.body
         head = (
-            f"{_STATUS_LINES[response.status]}Content-Type: application/json\r\n{response.headers}"
+            f"{_STATUS_LINES[response.status]}Content-Type: {response.content_type}\r\n{response.headers}"
             f"Content-Length: {len(body)}\r\nConnection: {'close' if close else 'keep-alive'}\r\n\r\n"
         ).encode("latin-1")
         self._transport.write(head + (body[: len(body) // 2] if response.truncate else body))

@@ -1,80 +1,116 @@
-"""Requests a minute, for each model and provider.
+"""What may be asked in a minute: requests and tokens as configured, and the pace that refusals teach.
 
-A provider's limit, where one is configured, stands in for the limits of its models and is shared by them.
+All times are of one monotonic clock, in seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+from collections import deque
 
-from tasks.core.config.models import provider_of
+from tasks.core.llm.pace import Pace
 
-if TYPE_CHECKING:
-    from tasks.core.config.models import Config, ModelConfig
-    from tasks.core.llm.stop import Stop
+WINDOW = 60.2
+"""Seconds in which a minute's units may go out: a little longer, because requests travel unevenly."""
 
 
-class RateLimiter:
-    """A token bucket kept as one number: the time at which the bucket will be full again.
+class Quota:
+    """Units a minute: a token bucket that also remembers the last minute.
 
-    Requests are let through in the order in which they came; each knows at once how long it waits, so
-    ten thousand waiting requests cost ten thousand timers and nothing else.
+    The bucket alone would let a burst and a minute's units into one minute, and a server that counts by the
+    minute would refuse the excess.
     """
 
-    def __init__(self, per_minute: int, burst_percent: int) -> None:
-        """Make a limiter.
+    def __init__(self, per_minute: int, burst_percent: int = 100) -> None:
+        """Make a quota.
 
         Args:
-            per_minute: Requests a minute; 0 for no limit.
-            burst_percent: How many may come at once, in percent of a minute's requests; at least one.
+            per_minute: Units a minute; 0 for no limit.
+            burst_percent: How many may go at once, in percent of a minute's; at least one.
         """
-        self._interval = 60.0 / per_minute if per_minute else 0.0
-        self._tolerance = self._interval * max(0.0, per_minute * burst_percent / 100 - 1)
+        self._set(per_minute)
+        self._burst = max(1.0, per_minute * burst_percent / 100)
         self._full_at = 0.0
+        self._sent: deque[tuple[float, float]] = deque()
+        self._in_window = 0.0
 
-    def reserve(self, now: float) -> float:
-        """Take the next place in the queue; returns the seconds until its turn."""
-        self._full_at = max(self._full_at, now) + self._interval
-        return max(0.0, self._full_at - self._interval - self._tolerance - now)
+    def wait(self, now: float, amount: float = 1.0) -> float:
+        """Seconds until `amount` units may go; 0 when they may now."""
+        if not self._per_minute:
+            return 0.0
+        # More than the bucket holds goes when the bucket is full.
+        missing = min(amount, self._burst) - self._burst
+        ready = self._full_at + missing * self._interval
+        while self._sent and self._sent[0][0] <= now - WINDOW:
+            self._in_window -= self._sent.popleft()[1]
+        over = self._in_window + amount - self._per_minute
+        for then, units in self._sent:
+            if over <= 0:
+                break
+            over -= units
+            ready = max(ready, then + WINDOW)
+        return max(0.0, ready - now)
 
-    async def acquire(self, stop: Stop) -> None:
-        """Wait for this request's turn.
+    def take(self, now: float, amount: float = 1.0) -> None:
+        """Let `amount` units go."""
+        if self._per_minute:
+            self._full_at = max(self._full_at, now) + amount * self._interval
+            self._sent.append((now, amount))
+            self._in_window += amount
 
-        Raises:
-            RunInterrupted: The run was told to stop while waiting.
-        """
-        if self._interval and (delay := self.reserve(asyncio.get_running_loop().time())):
-            await stop.sleep(delay)
+    def correct(self, now: float, more: float) -> None:
+        """Account for `more` units than were taken, or fewer when negative."""
+        if self._per_minute:
+            self._full_at = max(self._full_at, now) + more * self._interval
+            self._sent.append((now, more))
+            self._in_window += more
+
+    def lower(self, per_minute: int) -> None:
+        """Keep to a limit that the server named, when it is lower than the one that was known."""
+        if per_minute > 0 and (not self._per_minute or per_minute < self._per_minute):
+            share = self._burst / self._per_minute if self._per_minute else 0.1
+            self._set(per_minute)
+            self._burst = max(1.0, per_minute * share)
+
+    def be_even(self) -> None:
+        """Give up bursts: the server does not take them."""
+        self._burst = 1.0
+
+    def _set(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._interval = 60.0 / per_minute if per_minute else 0.0
 
 
-class Limits:
-    """The limiters of a configuration, one for each model or provider."""
+class Allowance:
+    """What one model may be asked; a provider's quotas and pace are shared by its models.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._limiters: dict[str, RateLimiter] = {}
+    Attributes:
+        requests: Requests a minute.
+        tokens: Tokens a minute, those of questions and answers together.
+        pace: What its refusals teach.
+    """
 
-    def of(self, model: ModelConfig) -> RateLimiter:
-        """The limiter that every attempt at this model passes.
+    def __init__(
+        self, requests: Quota | None = None, tokens: Quota | None = None, pace: Pace | None = None
+    ) -> None:
+        self.requests = requests or Quota(0)
+        self.tokens = tokens or Quota(0)
+        self.pace = pace or Pace()
 
-        Two roles of one model share its limiter; of two limits the lower one counts.
-        """
-        provider = provider_of(model.base_url)
-        shared = self._config.provider_rate_limits.get(provider)
-        name = provider if shared is not None else f"{model.base_url} {model.model_name}"
-        if name not in self._limiters:
-            per_minute = self._lowest(model) if shared is None else shared
-            self._limiters[name] = RateLimiter(per_minute, self._config.provider_burst_percent)
-        return self._limiters[name]
+    def wait(self, now: float, tokens: float) -> tuple[float, str]:
+        """Seconds until a request may go, and what it waits for: "limit", "backoff" or "" for nothing."""
+        limit = max(self.requests.wait(now), self.tokens.wait(now, tokens))
+        learned, why = self.pace.wait(now)
+        if learned > limit:
+            return learned, why
+        return limit, "limit" if limit else ""
 
-    def _lowest(self, model: ModelConfig) -> int:
-        models = self._config.models
-        limits = [
-            other.rate_limit_per_minute
-            for other in (models.main, models.rejected, models.judge)
-            if other is not None
-            and (other.base_url, other.model_name) == (model.base_url, model.model_name)
-            and other.rate_limit_per_minute
-        ]
-        return min(limits, default=0)
+    def take(self, now: float, tokens: float) -> None:
+        """Let a request go."""
+        self.requests.take(now)
+        self.tokens.take(now, tokens)
+        self.pace.take(now)
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """The server answered 429."""
+        self.requests.be_even()
+        self.pace.refused(now, retry_after)

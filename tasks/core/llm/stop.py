@@ -6,46 +6,49 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import RunInterrupted
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tasks.core.errors import VellumforgeError
 
 
 class Stop:
-    """Set once, by a signal or by broken machinery; asked before every attempt and during every pause."""
+    """Set once, by a signal or by what makes it senseless to pay on; asked before every attempt."""
 
     def __init__(self) -> None:
-        self._signal_number: int | None = None
-        self._broken: VellumforgeError | None = None
+        self._reason: VellumforgeError | None = None
         self._event = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def requested(self) -> bool:
-        """Whether a signal told the run to stop."""
-        return self._signal_number is not None
+        """Whether the run was told to stop."""
+        return self._reason is not None
 
-    def request(self, signal_number: int) -> None:
-        """Stop the run; a second request changes nothing."""
-        if self._signal_number is None:
-            self._signal_number = signal_number
-            self._event.set()
+    def request(self, reason: VellumforgeError) -> None:
+        """Stop the run; a second request changes nothing.
 
-    def fail(self, error: VellumforgeError) -> None:
-        """Stop the run because something is broken that all of it needs; the first such error counts."""
-        if self._broken is None:
-            self._broken = error
+        Args:
+            reason: Raised by whoever was about to begin something, e.g. RunInterrupted.
+        """
+        if self._reason is None:
+            self._reason = reason
             self._event.set()
+            for listener in self._listeners:
+                listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when the run is told to stop."""
+        self._listeners.append(listener)
 
     def check(self) -> None:
-        """Raise what stops the run: the error that broke it, or RunInterrupted after a signal."""
-        if self._broken is not None:
-            raise self._broken
-        if self._signal_number is not None:
-            raise RunInterrupted(self._signal_number)
+        """Raise the reason when the run was told to stop."""
+        if self._reason is not None:
+            # Raised in many places: each begins its own traceback.
+            raise self._reason.with_traceback(None)
 
     async def sleep(self, seconds: float) -> None:
-        """Pause, unless the run is stopped meanwhile: then what `check` raises is raised at once."""
+        """Pause, unless the run is told to stop meanwhile: then the reason is raised at once."""
         self.check()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
     from tasks.core.session.record import SessionRecord
 
-FORMAT = 1
+FORMAT = 2
+"""2 added `cached_tokens` and `estimated_tokens` to the calls."""
+
+FORMATS = frozenset({1, FORMAT})
+"""What can be read."""
+
 MANIFEST = "manifest.json"
 CALLS = "calls.jsonl"
 MILESTONES = "milestones.json"
@@ -76,6 +81,8 @@ class Call(BaseModel):
     prompt_tokens: int | None = Field(ge=0, lt=2**63)
     completion_tokens: int | None = Field(ge=0, lt=2**63)
     finished: float = Field(allow_inf_nan=False)
+    cached_tokens: int | None = Field(None, ge=0, lt=2**63)
+    estimated_tokens: int | None = Field(None, ge=0, lt=2**63)
 
 
 class Manifest(BaseModel):
@@ -136,8 +143,8 @@ def read_manifest(source: Path, archive: zipfile.ZipFile) -> tuple[Manifest, Ses
         record = SESSION_RECORD.validate_json(orjson.dumps(manifest.record))
     except (ValidationError, TypeError) as error:
         raise UsageError(f"{source} is damaged: its manifest cannot be read") from error
-    if manifest.format != FORMAT:
-        raise UsageError(f"{source} has format {manifest.format}; this version reads format {FORMAT}")
+    if manifest.format not in FORMATS:
+        raise UsageError(f"{source} has format {manifest.format}; this version reads formats up to {FORMAT}")
     if not _ID.fullmatch(record.id):
         raise UsageError(f"{source} is damaged: {record.id[:SHOWN]!r} is no session's id")
     return manifest, record

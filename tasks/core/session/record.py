@@ -6,7 +6,7 @@ stands in, and below that the checkpoint and the backup of the configuration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,6 +40,7 @@ class SessionRecord:
         seconds: Wall time that its runs took so far, all together.
         flow_run: Id of the Prefect flow run that began it, "" when unknown: a retry finds it by this.
         adopted: Whether its subtopics and jobs were taken over from elsewhere, and stand in the ledger.
+        spent: What its runs paid for so far as `Bill.document` gives it; for people, the ledger knows better.
     """
 
     id: str
@@ -50,6 +51,7 @@ class SessionRecord:
     seconds: float = 0.0
     flow_run: str = ""
     adopted: bool = False
+    spent: dict[str, Any] = field(default_factory=dict)
 
 
 SESSION_RECORD = TypeAdapter(SessionRecord)

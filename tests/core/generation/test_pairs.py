@@ -200,7 +200,7 @@ async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unh
         if chat.purpose is Purpose.CHOSEN and chat.subject == "p1":
             return REFUSAL
         if chat.purpose is Purpose.REJECTED and chat.subject == "p3":
-            return Reply(status=403)
+            return Reply(status=422)
         return await writing(chat)
 
     async with ChatServer(script) as server, running(tmp_path, server.base_url) as run:
@@ -219,9 +219,9 @@ async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unh
             phase=Phase.PAIRS,
             item="job 3",
             purpose=Purpose.REJECTED,
-            cause="http_403",
-            message="HTTP 403: scripted 403",
-            status=403,
+            cause="http_422",
+            message="HTTP 422: scripted 422",
+            status=422,
             attempts=1,
             request=run.questions.rejected(jobs[3], 0).key.hex(),
         )
@@ -230,7 +230,7 @@ async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unh
         assert (run.progress.done, run.progress.failures) == (5, 2)
         assert [(row["item"], row["cause"]) for row in await listed_failures(run)] == [
             ("job 1", "refused"),
-            ("job 3", "http_403"),
+            ("job 3", "http_422"),
         ]
 
 
@@ -329,7 +329,7 @@ async def test_no_more_texts_are_judged_at_once_than_the_concurrency(tmp_path: P
 
 @pytest.mark.parametrize(
     ("verdict", "cause", "attempts"),
-    [(Reply(status=402), "http_402", 1), (Reply("It is rather good."), "bad_scores", 3)],
+    [(Reply(status=422), "http_422", 1), (Reply("It is rather good."), "bad_scores", 3)],
 )
 @pytest.mark.parametrize("options", [FILTERING, {"generation__dataset_mode": "mo-dpo"}])
 async def test_a_pair_that_the_judge_does_not_score_is_a_failure(
@@ -465,7 +465,7 @@ async def test_an_interruption_lets_calls_in_flight_finish_and_keeps_them(tmp_pa
         async with running(tmp_path, server.base_url, stop=stop, generation__concurrency=2) as run:
             work = asyncio.create_task(made(run, jobs, kept))
             await server.until(lambda: len(server.asked) == 4)
-            stop.request(signal.SIGTERM)
+            stop.request(RunInterrupted(signal.SIGTERM))
             stopped.set()
             with pytest.raises(RunInterrupted) as raised:
                 await work

@@ -136,26 +136,29 @@ async def test_a_subtopic_whose_calls_fail_is_tried_again_with_the_same_request(
     down = 7  # three attempts of the first time, three of the second, one of the third
 
     async def script(chat: Chat) -> Answer:
-        return Reply(status=503) if server.count(chat.purpose) <= down else ["a", "b"]
+        return Reply(status=503) if 1 < server.count(chat.purpose) <= 1 + down else ["a", "b"]
 
     async with ChatServer(script) as server, running(tmp_path, server.base_url) as run:
+        # A model that never answered anything would stop the run.
+        await write_prompts(run, subtopics("y"))
         assert await completed(run, "x") == {"x": ("a", "b")}
         assert {(chat.round, chat.sample) for chat in server.asked} == {(0, 0)}
-        assert (len(server.asked), run.progress.failures) == (down + 1, 0)
+        assert (len(server.asked), run.progress.failures) == (1 + down + 1, 0)
 
 
 async def test_a_subtopic_whose_calls_fail_every_time_is_a_failure(tmp_path: Path) -> None:
-    async def script(_: Chat) -> Answer:
-        return Reply(status=503)
+    async def script(chat: Chat) -> Answer:
+        return Reply(status=503) if chat.subject == "x" else ["a", "b"]
 
     async with (
         ChatServer(script) as server,
         running(tmp_path, server.base_url, generation__prompt_retry_attempts=1) as run,
     ):
+        await write_prompts(run, subtopics("y"))
         (entry,) = await write_prompts(run, subtopics("x"))
         assert entry.failure is not None
         assert (entry.failure.cause, entry.failure.status, entry.failure.attempts) == ("http_503", 503, 3)
-        assert len(server.asked) == 2 * 3
+        assert len(server.asked) == 1 + 2 * 3
 
 
 async def test_what_is_double_over_the_run_is_asked_for_again_and_the_lower_subtopic_wins(
@@ -216,14 +219,14 @@ async def test_a_failed_request_for_what_is_short_is_asked_again_as_it_was_and_l
     async def script(chat: Chat) -> Answer:
         if chat.round == 0:
             return [f"{chat.subject}1"]
-        return ["y2"] if chat.subject == "y" and server.count(Purpose.PROMPTS) > limit else Reply(status=404)
+        return ["y2"] if chat.subject == "y" and server.count(Purpose.PROMPTS) > limit else Reply(status=422)
 
     limit = 4
     async with ChatServer(script) as server, running(tmp_path, server.base_url) as run:
         assert await completed(run, "xy") == {"x": ("x1",), "y": ("y1", "y2")}
         assert [(chat.subject, chat.round) for chat in server.asked].count(("y", 1)) == 2
         (failure,) = await listed_failures(run)
-        assert (failure["item"], failure["cause"], failure["status"]) == ("x", "http_404", 404)
+        assert (failure["item"], failure["cause"], failure["status"]) == ("x", "http_422", 422)
         assert run.progress.failures == 1
 
 

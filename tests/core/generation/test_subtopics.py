@@ -186,10 +186,10 @@ async def test_a_failing_chunk_ends_the_phase_and_is_all_that_a_re_run_pays_for(
 
 
 async def test_a_chunk_that_fails_in_a_later_round_is_named_by_its_own_number(tmp_path: Path) -> None:
-    async with scripted({0: ["a", "b"], 1: ["A"], 2: Reply(status=404)}) as server:
+    async with scripted({0: ["a", "b"], 1: ["A"], 2: Reply(status=422)}) as server:
         options: dict[str, Any] = {"generation__num_subtopics": 3, "generation__subtopic_chunk_size": 2}
         async with running(tmp_path, server.base_url, **options) as run:
-            with pytest.raises(PhaseError, match="HTTP 404"):
+            with pytest.raises(PhaseError, match="HTTP 422"):
                 await find_subtopics(run)
             assert [failure["item"] for failure in await listed_failures(run)] == ["chunk 2"]
 

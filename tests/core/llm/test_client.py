@@ -7,25 +7,32 @@ import signal
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from tasks.core.errors import CallError, LedgerError, RunInterrupted
-from tasks.core.llm.client import Access, ChatClient
+from tasks.core.cost import Bill
+from tasks.core.errors import BudgetError, CallError, EndpointError, LedgerError, RunInterrupted
+from tasks.core.llm.access import Access
+from tasks.core.llm.budget import Budget
+from tasks.core.llm.client import ChatClient
+from tasks.core.llm.concurrency import AdaptiveLimit
 from tasks.core.llm.demo import Behaviour, DemoServer
-from tasks.core.llm.http import ChatHttp
+from tasks.core.llm.http import ChatHttp, Manner
+from tasks.core.llm.lanes import Lane
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.llm.limits import RateLimiter
+from tasks.core.llm.limits import Allowance, Quota
+from tasks.core.llm.negotiation import Negotiation
 from tasks.core.llm.retry import RetryPolicy
 from tasks.core.llm.stop import Stop
 from tasks.core.models import Purpose
 from tasks.core.progress import Progress
 from tests.core.llm.databases import sql
-from tests.core.llm.scripted import SECRET, Reply, Scripted, answer, completion, http, question
+from tests.core.llm.scripted import SECRET, Reply, Scripted, answer, closed_port, completion, http, question
+from tests.core.running import configured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,7 +60,7 @@ class Shop:
 
     client: ChatClient
     ledger: Ledger
-    limiter: RateLimiter
+    lane: Lane
     stop: Stop
     progress: Progress
 
@@ -73,18 +80,28 @@ async def shop(
     folder: Path,
     *,
     max_retries: int = 3,
-    limiter: RateLimiter | None = None,
-    json_mode: bool = False,
+    quota: Quota | None = None,
+    structured_output: Literal["auto", "off"] = "off",
+    places: int = 128,
+    patience: float = BOUND,
+    timeout: float = BOUND,  # noqa: ASYNC109 - the setting
+    budget: dict[str, int] | None = None,
 ) -> AsyncIterator[Shop]:
-    limiter = limiter or RateLimiter(0, 15)
-    access = Access(
-        api_key=SecretStr(SECRET),
-        limiter=limiter,
-        policy=RetryPolicy(max_retries=max_retries, max_backoff=0.0),
-        timeout=BOUND,
-        json_mode=json_mode,
-    )
     stop, progress = Stop(), Progress()
+    lane = Lane(
+        "demo-strong at the shop's",
+        Allowance(quota),
+        AdaptiveLimit(places, adaptive=False),
+        stop=stop,
+        progress=progress,
+        patience=patience,
+    )
+    access = Access(
+        lane=lane,
+        policy=RetryPolicy(max_retries=max_retries, max_backoff=0.0),
+        negotiation=Negotiation(structured_output),
+        plain=Manner(SecretStr(SECRET), timeout),
+    )
     async with await Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
         client = ChatClient(
             http=chat,
@@ -93,8 +110,9 @@ async def shop(
             session="session_1",
             stop=stop,
             progress=progress,
+            budget=Budget(configured(budget=budget or {}), stop, Bill()),
         )
-        yield Shop(client, ledger, limiter, stop, progress)
+        yield Shop(client, ledger, lane, stop, progress)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -227,7 +245,7 @@ async def test_what_passes_by_itself_is_tried_again(
         assert len(rows_in(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_what_does_not_pass_is_not_tried_again(chat: ChatHttp, tmp_path: Path, status: int) -> None:
     async with Scripted([http(status, f"no, {SECRET}")]) as server, shop(chat, tmp_path) as here:
         request = question(endpoint=server.url)
@@ -239,32 +257,123 @@ async def test_what_does_not_pass_is_not_tried_again(chat: ChatHttp, tmp_path: P
         assert str(error) == f"HTTP {status}: no, ***"
         assert here.counts() == (0, 0, 1, 0)
         assert rows_in(tmp_path) == []
+        assert not here.stop.requested
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (http(401, f"no, {SECRET}"), r"HTTP 401: no, \*\*\*; check its API key"),
+        (http(403, "no"), "HTTP 403: no; check its API key"),
+        (http(404, "no"), "HTTP 404: no; check model_name and base_url"),
+    ],
+)
+async def test_what_no_request_can_get_past_stops_the_run_with_one_message(
+    chat: ChatHttp, tmp_path: Path, reply: bytes, words: str
+) -> None:
+    # One place: the second request waits for the first, and is never sent.
+    async with Scripted([reply]) as server, shop(chat, tmp_path, places=1) as here:
+        asking = [here.client.ask(question(str(number), server.url)) for number in range(20)]
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(error) for error in ended} == {EndpointError}
+        assert len({str(error) for error in ended}) == 1
+        with pytest.raises(EndpointError, match=words):
+            here.stop.check()
+        assert here.counts() == (0, 0, 1, 0)
+
+
+async def answered_once(here: Shop, server: Scripted) -> None:
+    """Bring one answer, so that what follows is a failure of a server that works."""
+    await here.client.ask(question("The first", server.url))
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 4])
 async def test_retries_have_an_end(chat: ChatHttp, tmp_path: Path, max_retries: int) -> None:
     async with (
-        Scripted([http(503, "busy")] * (max_retries + 1)) as server,
+        Scripted([completion(), *[http(503, "busy")] * (max_retries + 1), completion("other")]) as server,
         shop(chat, tmp_path, max_retries=max_retries) as here,
     ):
+        await answered_once(here, server)
         with pytest.raises(CallError) as caught:
             await here.client.ask(question(endpoint=server.url))
         assert (caught.value.cause, caught.value.status) == ("http_503", 503)
         assert caught.value.attempts == max_retries + 1
-        assert here.counts() == (0, 0, max_retries + 1, 0)
+        assert here.counts() == (1, 0, max_retries + 1, 0)
+        assert (await here.client.ask(question("Another", server.url))).content == "other"
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+async def test_a_server_that_never_answered_stops_the_run_when_retries_end(
+    chat: ChatHttp, tmp_path: Path, max_retries: int
+) -> None:
+    script = [http(503, "busy")] * (max_retries + 1)
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=max_retries) as here:
+        with pytest.raises(EndpointError, match=r"brought no answer in (one attempt|3 attempts): HTTP 503"):
+            await here.client.ask(question(endpoint=server.url))
+        with pytest.raises(EndpointError):
+            await here.client.ask(question("Another", server.url))
+
+
+async def test_nobody_listening_stops_the_run(chat: ChatHttp, tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{closed_port()}/v1"
+    async with shop(chat, tmp_path, max_retries=1) as here:
+        with pytest.raises(EndpointError, match=nobody):
+            await here.client.ask(question(endpoint=nobody))
+
+
+async def test_a_server_that_never_answers_stops_the_run(chat: ChatHttp, tmp_path: Path) -> None:
+    script = [Reply(b"", "hang")] * 4
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=1, timeout=0.05) as here:
+        asking = [here.client.ask(question(str(number), server.url)) for number in range(2)]
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(error) for error in ended} == {EndpointError}
+        with pytest.raises(EndpointError, match="brought no answer in 2 attempts: no answer from"):
+            here.stop.check()
+
+
+@pytest.mark.parametrize("reply", [http(429, "slow down", "Retry-After: 0"), http(500, "no")])
+async def test_a_server_that_brings_nothing_for_too_long_stops_the_run(
+    chat: ChatHttp, tmp_path: Path, reply: bytes
+) -> None:
+    # Patience of no time at all: the second failure is too late already.
+    script = [completion(), reply, reply]
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=9, patience=0.0) as here:
+        await answered_once(here, server)
+        with pytest.raises(EndpointError, match="has brought no answer for 0 minutes"):
+            await here.client.ask(question(endpoint=server.url))
 
 
 async def test_retries_without_an_end_go_on(chat: ChatHttp, tmp_path: Path) -> None:
+    # One fewer than make the breaker pause.
     async with (
-        Scripted([*[http(500, "no")] * 40, completion("at last")]) as server,
+        Scripted([*[http(500, "no")] * 9, completion("at last")]) as server,
         shop(chat, tmp_path, max_retries=-1) as here,
     ):
         assert (await here.client.ask(question(endpoint=server.url))).content == "at last"
-        assert here.counts() == (1, 0, 40, 0)
+        assert here.counts() == (1, 0, 9, 0)
+
+
+@pytest.mark.parametrize("max_retries", [0, 1])
+async def test_refusals_for_being_too_fast_do_not_use_up_retries(
+    chat: ChatHttp, tmp_path: Path, max_retries: int
+) -> None:
+    slow_down, busy = http(429, "slow down", "Retry-After: 0"), http(503, "busy")
+    script = [
+        completion(),
+        *[slow_down] * 20,
+        *[busy, slow_down] * max_retries,
+        slow_down,
+        completion("at last"),
+    ]
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=max_retries) as here:
+        await answered_once(here, server)
+        assert (await here.client.ask(question(endpoint=server.url))).content == "at last"
 
 
 async def test_a_lost_connection_has_no_status(chat: ChatHttp, tmp_path: Path) -> None:
-    async with Scripted([Reply(b"", "close")]) as server, shop(chat, tmp_path, max_retries=0) as here:
+    script: list[bytes | Reply] = [completion(), Reply(b"", "close")]
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=0) as here:
+        await answered_once(here, server)
         with pytest.raises(CallError) as caught:
             await here.client.ask(question(endpoint=server.url))
     assert (caught.value.cause, caught.value.status) == ("connection", None)
@@ -285,21 +394,32 @@ async def test_who_joined_a_call_that_fails_hears_of_it_and_may_ask_anew(
         assert here.counts() == (1, 0, 1, 0)
 
 
-def left_in(limiter: RateLimiter) -> int:
-    """Requests that could start at once."""
+def left_in(quota: Quota) -> int:
+    """Take what could go at once; how much it was."""
     now, left = asyncio.get_running_loop().time(), 0
-    while limiter.reserve(now) <= 0:
+    while quota.wait(now) <= 0:
+        quota.take(now)
         left += 1
     return left
 
 
-async def test_every_attempt_passes_the_limiter_and_nothing_else_does(chat: ChatHttp, tmp_path: Path) -> None:
+async def test_every_attempt_passes_the_lane_and_nothing_else_does(chat: ChatHttp, tmp_path: Path) -> None:
+    quota = Quota(10, 50)
     script = [http(500, "no"), http(500, "no"), completion()]
-    async with Scripted(script) as server, shop(chat, tmp_path, limiter=RateLimiter(10, 50)) as here:
+    async with Scripted(script) as server, shop(chat, tmp_path, quota=quota) as here:
         request = question(endpoint=server.url)
         for _ in range(5):
             await here.client.ask(request)
-        assert left_in(here.limiter) == 5 - 3
+        assert left_in(quota) == 5 - 3
+
+
+async def test_no_place_is_held_during_a_pause(chat: ChatHttp, tmp_path: Path) -> None:
+    script = [http(503, "no", "Retry-After: 86400"), completion()]
+    async with Scripted(script) as server, shop(chat, tmp_path, places=1) as here:
+        asking = asyncio.create_task(here.client.ask(question(endpoint=server.url)))
+        await until(lambda: here.progress.attempts_failed)
+        assert (await here.client.ask(question("Another", server.url))).content == "an answer"
+        asking.cancel()
 
 
 async def test_a_stop_during_a_pause_ends_it_and_nothing_more_is_sent(chat: ChatHttp, tmp_path: Path) -> None:
@@ -308,21 +428,21 @@ async def test_a_stop_during_a_pause_ends_it_and_nothing_more_is_sent(chat: Chat
         await until(lambda: here.progress.attempts_failed)
         await settle()
         assert not asking.done()
-        here.stop.request(signal.SIGTERM)
+        here.stop.request(RunInterrupted(signal.SIGTERM))
         with pytest.raises(RunInterrupted) as caught:
             await asking
         assert caught.value.exit_code == 143
         assert here.counts() == (0, 0, 1, 0)
 
 
-async def test_a_stop_while_waiting_for_a_place_sends_nothing(chat: ChatHttp, tmp_path: Path) -> None:
-    limiter = RateLimiter(1, 1)
-    async with Scripted([]) as server, shop(chat, tmp_path, limiter=limiter) as here:
-        left_in(limiter)
+async def test_a_stop_while_waiting_for_a_turn_sends_nothing(chat: ChatHttp, tmp_path: Path) -> None:
+    quota = Quota(1, 1)
+    async with Scripted([]) as server, shop(chat, tmp_path, quota=quota) as here:
+        left_in(quota)
         request = question(endpoint=server.url)
         asking = asyncio.create_task(here.client.ask(request, {request.key: None}))
         await settle()
-        here.stop.request(signal.SIGINT)
+        here.stop.request(RunInterrupted(signal.SIGINT))
         with pytest.raises(RunInterrupted):
             await asking
         assert here.counts() == (0, 0, 0, 0)
@@ -333,7 +453,7 @@ async def test_after_a_stop_nothing_is_sent_and_what_was_paid_for_is_still_given
 ) -> None:
     async with Scripted([completion()]) as server, shop(chat, tmp_path) as here:
         brought = await here.client.ask(question(endpoint=server.url))
-        here.stop.request(signal.SIGINT)
+        here.stop.request(RunInterrupted(signal.SIGINT))
         assert await here.client.ask(question(endpoint=server.url)) == brought
         with pytest.raises(RunInterrupted):
             await here.client.ask(question("Another", server.url))
@@ -344,7 +464,7 @@ async def test_an_answer_that_arrives_after_a_stop_is_kept(chat: ChatHttp, tmp_p
     async with Scripted([Reply(completion(), gate=gate)]) as server, shop(chat, tmp_path) as here:
         asking = asyncio.create_task(here.client.ask(question(endpoint=server.url)))
         await server.arrived.wait()
-        here.stop.request(signal.SIGINT)
+        here.stop.request(RunInterrupted(signal.SIGINT))
         gate.set()
         assert (await asking).content == "an answer"
         assert len(rows_in(tmp_path)) == 1
@@ -370,17 +490,47 @@ async def test_an_answer_that_cannot_be_kept_is_the_last_one(chat: ChatHttp, tmp
         assert here.counts() == (1, 0, 0, 0)
 
 
-async def test_who_waits_while_the_ledger_breaks_sends_nothing(chat: ChatHttp, tmp_path: Path) -> None:
-    limiter = RateLimiter(1200, 1)
-    async with Scripted([]) as server, shop(chat, tmp_path, limiter=limiter) as here:
-        left_in(limiter)
-        request = question(endpoint=server.url)
-        asking = asyncio.create_task(here.client.ask(request, {request.key: None}))
-        await asyncio.sleep(0)
-        here.broken()
-        with pytest.raises(LedgerError):
-            await asking
-        assert here.counts() == (0, 0, 0, 0)
+async def test_who_waits_while_the_ledger_breaks_learns_of_it_at_once(chat: ChatHttp, tmp_path: Path) -> None:
+    # One goes; the others wait for the next minute.
+    async with Scripted([completion()]) as server, shop(chat, tmp_path, quota=Quota(1, 1)) as here:
+        await sql(f"sqlite:///{tmp_path}/ledger.db", "DROP TABLE calls")
+        requests = [question(str(number), server.url) for number in range(20)]
+        async with asyncio.timeout(BOUND):
+            asking = [here.client.ask(each, {each.key: None}) for each in requests]
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(error) for error in ended} == {LedgerError}
+        assert here.counts() == (1, 0, 0, 0)
+
+
+async def test_a_budget_that_is_reached_stops_within_the_calls_in_flight(
+    chat: ChatHttp, tmp_path: Path
+) -> None:
+    async with (
+        DemoServer(Behaviour(latency_ms=5)) as server,
+        shop(chat, tmp_path, places=4, budget={"max_calls": 10}) as here,
+    ):
+        asking = [here.client.ask(question(str(number), server.base_url)) for number in range(40)]
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        bought = [each for each in ended if not isinstance(each, BaseException)]
+        assert 10 <= len(bought) < 10 + 4
+        assert {type(each) for each in ended if isinstance(each, BaseException)} == {BudgetError}
+        assert server.stats.requests == len(bought) == len(rows_in(tmp_path))
+
+
+async def test_a_form_that_is_refused_is_left_at_once_at_no_cost_of_a_retry(
+    chat: ChatHttp, tmp_path: Path
+) -> None:
+    refused = http(400, '{"error": {"message": "response_format json_schema is not supported"}}')
+    refused_too = http(400, '{"error": {"message": "response_format json_object is not supported"}}')
+    script = [refused, refused_too, completion("[]"), completion("[]")]
+    async with (
+        Scripted(script) as server,
+        shop(chat, tmp_path, max_retries=0, structured_output="auto") as here,
+    ):
+        for text in ("one list", "other list"):
+            assert (await here.client.ask(question(text, server.url, schema="items"))).content == "[]"
+        asked = [each.body.get("response_format", {}).get("type") for each in server.received]
+        assert asked == ["json_schema", "json_object", None, None]
 
 
 async def test_counters_add_up_whatever_happens(chat: ChatHttp, tmp_path: Path) -> None:
@@ -450,15 +600,13 @@ async def test_of_two_runs_that_buy_the_same_at_once_both_go_on_with_one_answer(
     assert len(rows_in(tmp_path)) == 1
 
 
-async def test_a_json_object_is_asked_for_only_where_json_is_needed(chat: ChatHttp, tmp_path: Path) -> None:
-    script = [completion()] * 3
-    async with Scripted(script) as server:
-        async with shop(chat, tmp_path, json_mode=True) as here:
+async def test_what_is_negotiated_is_not_in_the_key(chat: ChatHttp, tmp_path: Path) -> None:
+    async with Scripted([completion()] * 2) as server:
+        async with shop(chat, tmp_path, structured_output="auto") as here:
             await here.client.ask(question("prose", server.url))
             await here.client.ask(question("list", server.url, schema="items"))
         async with shop(chat, tmp_path) as here:
-            await here.client.ask(question("other list", server.url, schema="items"))
-            # What is negotiated is not in the key: the list asked for in JSON mode is found without it.
+            # The list asked for with a schema is found without one.
             await here.client.ask(question("list", server.url, schema="items"))
         asked = ["response_format" in each.body for each in server.received]
-    assert asked == [False, True, False]
+    assert asked == [False, True]

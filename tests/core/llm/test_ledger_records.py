@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.core.cost import Usage, tokens_for
 from tasks.core.errors import LedgerError
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import (
     KEYS_AT_ONCE,
     SessionRow,
-    Spent,
     call_rows,
     count_calls,
     failures_of,
     find_session_row,
+    observed_calls,
     put_call_rows,
     put_session,
     remove_calls_but,
@@ -121,19 +122,43 @@ async def test_calls_go_from_one_ledger_to_another_as_they_are(url: str, tmp_pat
         }
         others = [key for key in wanted if key != wanted[3]]
         assert await call_rows(another, others) == [row for row in rows if row["key"] != wanted[3]]
-        assert await spent_by(another, "id 1") == Spent(39, 39 * 2**40, 0)
+        assert (await spent_by(another, "id 1")).usage().prompt_tokens == 39 * 2**40
 
 
 async def test_what_a_session_spent_is_the_sum_of_its_calls(url: str) -> None:
+    judged = LedgerEntry(
+        question("judge", purpose=Purpose.JUDGE, model="critic"),
+        answer(prompt_tokens=9, completion_tokens=1, cached_tokens=5),
+        "id 1",
+    )
     async with await Ledger.open(url) as ledger:
-        await ledger.put_all(entries(3, prompt_tokens=7, completion_tokens=2**40))
+        await ledger.put_all([*entries(3, prompt_tokens=7, completion_tokens=2**40), judged])
         await ledger.put_all(entries(2, "id 2", prompt_tokens=1))
         await ledger.put_all(entries(4, "id 3"))
-        assert await spent_by(ledger, "id 1") == Spent(3, 21, 3 * 2**40)
-        assert await spent_by(ledger, "id 2") == Spent(2, 2, 0)
-        assert await spent_by(ledger, "id 3") == Spent(4, 0, 0)
-        assert await spent_by(ledger, "id 4") == Spent(0, 0, 0)
-        assert await count_calls(ledger) == 9
+        assert list(await spent_by(ledger, "id 1")) == [
+            ("critic", "judge", Usage(1, 9, 1, cached_tokens=5)),
+            ("demo-strong", "chosen", Usage(3, 21, 3 * 2**40)),
+        ]
+        # What was not reported is estimated: "A1" are two characters, one token.
+        assert (await spent_by(ledger, "id 2")).usage() == Usage(2, 2, 0, unreported=2, estimated_tokens=1)
+        silent = (await spent_by(ledger, "id 3")).usage()
+        assert (silent.calls, silent.unreported, silent.prompt_tokens) == (4, 4, 0)
+        assert silent.estimated_tokens == 4 * tokens_for(len("id 3: 0")) + 0 + 1 + 1 + 2
+        assert list(await spent_by(ledger, "id 4")) == []
+        assert await count_calls(ledger) == 10
+
+
+async def test_what_calls_usually_use_is_known_for_each_model_and_purpose(url: str) -> None:
+    async with await Ledger.open(url) as ledger:
+        for number, session in ((10, "id 1"), (20, "id 2"), (60, "id 3")):
+            fields = {"prompt_tokens": number, "completion_tokens": 2 * number}
+            await ledger.put_all(entries(1, session, **fields))
+        await ledger.put_all(entries(5, "id 4", prompt_tokens=1))
+        found = await observed_calls(ledger)
+    (seen,) = found.values()
+    assert list(found) == [("demo-strong", "chosen")]
+    assert (seen.calls, seen.prompt.count, seen.prompt.mean, seen.completion.mean) == (3, 3, 30, 60)
+    assert seen.prompt.variance == pytest.approx(700)
 
 
 async def test_failures_are_counted_by_cause(url: str) -> None:

@@ -17,7 +17,7 @@ A_DAY = 86_400.0
 async def test_the_exit_code_is_that_of_the_signal(number: signal.Signals, exit_code: int) -> None:
     stop = Stop()
     stop.check()
-    stop.request(number)
+    stop.request(RunInterrupted(number))
     assert stop.requested
     with pytest.raises(RunInterrupted, match=number.name) as caught:
         stop.check()
@@ -27,8 +27,8 @@ async def test_the_exit_code_is_that_of_the_signal(number: signal.Signals, exit_
 async def test_the_first_signal_counts() -> None:
     stop = Stop()
     assert not stop.requested
-    stop.request(signal.SIGTERM)
-    stop.request(signal.SIGINT)
+    stop.request(RunInterrupted(signal.SIGTERM))
+    stop.request(RunInterrupted(signal.SIGINT))
     with pytest.raises(RunInterrupted) as caught:
         stop.check()
     assert caught.value.exit_code == 143
@@ -38,14 +38,14 @@ async def test_every_pause_is_woken_at_once() -> None:
     stop = Stop()
     pauses = [asyncio.create_task(stop.sleep(A_DAY)) for _ in range(100)]
     await asyncio.sleep(0)
-    stop.request(signal.SIGINT)
+    stop.request(RunInterrupted(signal.SIGINT))
     woken = await asyncio.gather(*pauses, return_exceptions=True)
     assert {type(error) for error in woken} == {RunInterrupted}
 
 
 async def test_no_pause_begins_after_the_stop() -> None:
     stop = Stop()
-    stop.request(signal.SIGINT)
+    stop.request(RunInterrupted(signal.SIGINT))
     for seconds in (0.0, A_DAY):
         with pytest.raises(RunInterrupted):
             await stop.sleep(seconds)
@@ -61,7 +61,7 @@ async def test_a_stop_in_the_moment_a_pause_ends_is_not_missed() -> None:
     pause = asyncio.create_task(stop.sleep(0.0))
     loop = asyncio.get_running_loop()
     # Runs after the pause's own timer and before the pause itself goes on.
-    loop.call_soon(loop.call_soon, stop.request, signal.SIGINT)
+    loop.call_soon(loop.call_soon, stop.request, RunInterrupted(signal.SIGINT))
     with pytest.raises(RunInterrupted):
         await pause
 

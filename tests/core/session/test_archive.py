@@ -150,6 +150,20 @@ async def test_the_calls_are_the_same_rows(tmp_path: Path, made: Made, archive: 
     assert len(rows[0]) == made.calls
 
 
+async def test_an_archive_of_the_format_before_is_imported(tmp_path: Path, made: Made, archive: Path) -> None:
+    held = entries(archive)
+    held["manifest.json"] = changed(format=1)(held["manifest.json"])
+    lines = [json.loads(line) for line in held["calls.jsonl"].splitlines()]
+    for line in lines:
+        del line["cached_tokens"], line["estimated_tokens"]
+    held["calls.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    write_entries(archive, held)
+    await take(archive, tmp_path / "there")
+    async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
+        keys = [bytes.fromhex(line["key"]) for line in lines]
+        assert len(await ledger.get_many(keys)) == made.calls
+
+
 async def test_a_second_import_needs_another_name_and_adds_no_calls(
     tmp_path: Path, made: Made, archive: Path
 ) -> None:
@@ -336,7 +350,7 @@ def record_with(**fields: Any) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (changed(format=2), "format 2"),
+        (changed(format=3), "format 3"),
         (changed(format=0), "format 0"),
         (changed(format="1"), "manifest cannot be read"),
         (changed(calls=-1), "manifest cannot be read"),
@@ -406,6 +420,8 @@ BOMB = base64.b64encode(pack(answer(" " * 300_000))).decode()
         {"completion_tokens": True},
         {"finished": float("nan")},
         {"finished": float("inf")},
+        {"cached_tokens": -1},
+        {"estimated_tokens": 2**63},
         {"finished": None},
         {"finished": "1"},
         {"more": 1},

@@ -327,7 +327,7 @@ async def test_what_is_taken_over_is_nobodys_spending(place: Place) -> None:
     assert (record.adopted, record.complete) == (True, True)
     assert settings_of(record) == place.config()
     async with place.ledger() as ledger:
-        assert (await spent_by(ledger, record.id)).calls == 0
+        assert (await spent_by(ledger, record.id)).usage().calls == 0
 
 
 async def test_a_merged_session_is_merged_again(place: Place) -> None:

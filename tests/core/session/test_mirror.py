@@ -9,13 +9,14 @@ import logging
 import os
 import random
 import shutil
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.errors import UsageError, VellumforgeError
+from tasks.core.errors import RunInterrupted, UsageError, VellumforgeError
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
@@ -102,7 +103,7 @@ async def work(
                 await make_pairs(run, state.jobs[:jobs], session.keep)
                 await session.finish(complete=jobs == 4)
                 if stopped:
-                    stop.request(15)
+                    stop.request(RunInterrupted(signal.SIGTERM))
             await record_session(ledger, session.name, session.record)
     return session.folder
 

@@ -175,7 +175,11 @@ def test_inspect_checkpoint_of_a_session_made_here(story: Story) -> None:
         assert before in expected
         expected = expected.replace(before, after)
     spending = [line for line in inspected.out.splitlines() if line not in expected.splitlines()]
-    assert [line.partition(":")[0].strip() for line in spending] == ["Spending", "Paid calls"]
+    kinds = ["subtopics", "prompts", "chosen", "rejected"]
+    assert [line.partition(":")[0].strip() for line in spending[:2]] == ["Spending", "Paid calls"]
+    assert sorted(kind for kind in kinds if any(f", {kind}" in line for line in spending[2:])) == sorted(
+        kinds
+    )
     assert spending[1].startswith(f"  Paid calls:        {story.in_pairs.asked} (")
     assert inspected.out.replace("\n".join(spending) + "\n\n", "") == expected
 

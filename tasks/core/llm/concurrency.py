@@ -1,0 +1,256 @@
+"""How many requests an endpoint is sent at the same time, found out by watching what comes of it.
+
+The limit climbs while more requests at once bring more answers a second. When they do not, the rest only
+waited in the server's queue: by Little's law as many were worked on as answers a second times the seconds
+that one takes while nobody waits. From then on a little more and a little less are tried now and then. It
+is halved when the server keeps refusing (429), and when answers take longer without becoming more.
+
+Only what is measured at the limit counts: a run that asks for less than an endpoint could do says nothing
+about the endpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST = 16
+"""Requests at once before anything is known."""
+
+CLIMB = 4
+"""Factor of a step while climbing."""
+CLIMBED = 1.4
+"""Factor by which answers a second must grow for a step to have been worth it."""
+
+AGAIN = 3
+"""Times that climbing begins anew because a run did not ask for as much as it might."""
+
+AT_THE_LIMIT = 0.8
+"""Share of a round's answers that must come while the limit holds others back; else it shows nothing."""
+
+HALF = 0.9
+"""Share of the most answers a second that half as many requests must bring to be enough."""
+
+ROUND = 16
+"""Fewest answers that are measured before anything is decided; a round has at least twice the limit."""
+TRIAL_EVERY = 4
+TRIAL_SELDOM = 32
+"""Rounds between two trials of another limit: at first, and when trial after trial brought nothing."""
+MORE = 1.25
+LESS = 0.8
+"""What is tried, as a factor."""
+WORTH = 0.5
+"""Share of a raise that answers a second must gain for it to be kept."""
+LOSS = 0.03
+"""Share of answers a second that may be lost for a lower limit to be kept."""
+
+FAST = 0.02
+"""Seconds: answers that are there so soon wait in nobody's queue, and what little they do, hurts nobody."""
+
+SLOWER = 2.0
+FEWER = 0.75
+"""An endpoint that takes so many times as long and answers so much less often has become slower."""
+
+IN_A_ROW = 4
+"""Refusals without an answer between them that halve it: one alone may have any reason."""
+CALM = 1.0
+"""Seconds after a halving in which refusals, of requests that were under way already, halve nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What a round showed: the limit, answers a second, mean seconds of an answer."""
+
+    limit: int
+    rate: float
+    seconds: float
+
+
+class AdaptiveLimit:
+    """The limit of one endpoint; times in seconds of one monotonic clock.
+
+    Attributes:
+        limit: Requests that may be under way at once.
+        in_flight: Requests that are.
+    """
+
+    def __init__(self, most: int, *, adaptive: bool = True) -> None:
+        """Make a limit.
+
+        Args:
+            most: It never rises above; what the run itself may ask at once.
+            adaptive: Whether anything is found out; else the limit is `most` for good.
+        """
+        self._most = most
+        self._adaptive = adaptive
+        self.limit = min(FIRST, most) if adaptive else most
+        self.in_flight = 0
+        self._peak = 0
+        self._search: Callable[[_Measured], None] | None = self._climb
+        self._best: _Measured | None = None
+        self._settled: _Measured | None = None
+        self._again = 0
+        self._rounds = 0
+        self._trial_every = TRIAL_EVERY
+        self._raise_next = False
+        self._calm_until = 0.0
+        self._in_a_row = 0
+        self._kind = ""
+        # The round that is being measured.
+        self._skip = self._count = self._full = self._size = 0
+        self._began = self._seconds = 0.0
+        self._begin(0.0, skip=0)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further request may go."""
+        return self.in_flight >= self.limit
+
+    def enter(self) -> None:
+        """A request goes."""
+        self.in_flight += 1
+        self._peak = max(self._peak, self.in_flight)
+
+    def leave(self) -> None:
+        """A request ended, however it did."""
+        self.in_flight -= 1
+
+    def answered(self, now: float, seconds: float, kind: str) -> None:
+        """An answer came; told before the request leaves.
+
+        Args:
+            now: The time.
+            seconds: How long it took.
+            kind: What it was for: answers of different kinds take different times.
+        """
+        if not self._adaptive:
+            return
+        self._in_a_row = 0
+        if kind != self._kind:
+            self._kind = kind
+            self._best = self._settled = None
+            self._begin(now, skip=0)
+            return
+        if self._skip:
+            self._skip -= 1
+            if not self._skip:
+                self._began = now
+            return
+        self._count += 1
+        self._full += self.full
+        self._seconds += seconds
+        # Where fewer are under way than might be, so many are all that there is to be measured.
+        below = self._full < AT_THE_LIMIT * self._count
+        size = min(self._size, max(ROUND, self._peak)) if below else self._size
+        if self._count < size or now <= self._began:
+            return
+        measured = _Measured(self.limit, self._count / (now - self._began), self._seconds / self._count)
+        if not below and measured.seconds < FAST:
+            self._hurry()
+        elif not below:
+            (self._search or self._settle)(measured)
+        elif self._search:
+            self.limit = min(self.limit, max(FIRST, self._peak))
+        self._begin(now, skip=0 if self._search == self._climb else self.in_flight)
+
+    def refused(self, now: float) -> None:
+        """The server answered 429 while the limit was what held requests back."""
+        self._in_a_row += 1
+        if not self._adaptive or now < self._calm_until or self._in_a_row < IN_A_ROW:
+            return
+        self._in_a_row = 0
+        self._halve()
+        self._calm_until = now + CALM
+        self._begin(now, skip=0)
+
+    def _begin(self, now: float, *, skip: int) -> None:
+        """Begin a round; `skip` answers belong to requests of before."""
+        self._skip = skip
+        self._began = now
+        self._count = 0
+        self._seconds = 0.0
+        self._full = 0
+        self._peak = self.in_flight
+        self._size = max(self.limit, FIRST) if self._search == self._climb else max(ROUND, 2 * self.limit)
+
+    def _hurry(self) -> None:
+        """More, whatever it brings: what is measured of so fast a server is mostly our own work."""
+        if self._search == self._climb:
+            self.limit = min(self._most, CLIMB * self.limit)
+        else:
+            self._search = None
+            self.limit = self._more()
+        self._best = self._settled = None
+
+    def _climb(self, measured: _Measured) -> None:
+        """Four times as many as long as that is worth it, then half of what was enough."""
+        best = self._best
+        if best is not None and measured.limit < CLIMBED * best.limit:
+            # Much the same limit, because the run asked for less meanwhile: that shows nothing new.
+            self._again += 1
+            if self._again > AGAIN:
+                self._search = None
+                return
+            best = None
+        if best is None or measured.rate >= CLIMBED * best.rate:
+            self._best = measured
+            self._search = self._climb if self.limit < self._most else None
+            self.limit = min(self._most, CLIMB * self.limit)
+            return
+        self._best = replace(best, rate=max(best.rate, measured.rate))
+        self.limit = best.limit
+        self._search = self._descend
+        self.limit = max(1, self.limit // 2)
+
+    def _descend(self, measured: _Measured) -> None:
+        """Half as many as long as they are enough; in the end nobody waited in the server's queue."""
+        best = self._best or measured
+        if measured.rate >= HALF * best.rate and self.limit > 1:
+            self._best = replace(measured, rate=max(best.rate, measured.rate))
+            self.limit = max(1, self.limit // 2)
+            return
+        self.limit = max(self.limit, min(best.limit, round(best.rate * measured.seconds)))
+        self._search = self._best = None
+
+    def _settle(self, measured: _Measured) -> None:
+        settled = self._settled
+        self._rounds += 1
+        if settled is None:
+            self._settled = measured
+        elif self.limit != settled.limit:
+            self._judge_trial(settled, measured)
+        elif measured.seconds > SLOWER * settled.seconds and measured.rate < FEWER * settled.rate:
+            self._halve()
+        else:
+            # A slow mean, so that one lucky round decides nothing.
+            rate = 0.7 * settled.rate + 0.3 * measured.rate
+            seconds = 0.7 * settled.seconds + 0.3 * measured.seconds
+            self._settled = _Measured(self.limit, rate, seconds)
+            if self._rounds >= self._trial_every:
+                self._rounds = 0
+                self._raise_next = not self._raise_next
+                self.limit = self._more() if self._raise_next else max(1, int(self.limit * LESS))
+
+    def _judge_trial(self, settled: _Measured, tried: _Measured) -> None:
+        """Keep a limit that was tried when it brings more, or as much with less."""
+        raised = tried.limit / settled.limit - 1
+        gained = tried.rate / settled.rate - 1
+        if gained >= (WORTH * raised if raised > 0 else -LOSS):
+            self._settled = tried
+            self._trial_every = TRIAL_EVERY
+            # What was worth one step may be worth another.
+            self.limit = self._more() if raised > 0 else max(1, int(self.limit * LESS))
+        else:
+            self.limit = settled.limit
+            self._trial_every = min(TRIAL_SELDOM, 2 * self._trial_every)
+
+    def _more(self) -> int:
+        return min(self._most, max(self.limit + 1, int(self.limit * MORE)))
+
+    def _halve(self) -> None:
+        self.limit = max(1, self.limit // 2)
+        self._search = self._best = self._settled = None
+        self._trial_every = TRIAL_EVERY
