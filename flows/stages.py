@@ -37,6 +37,10 @@ JUDGE_BACKLOG = 4096
 """Pairs that may wait for the judge while generating goes on. When it is full the judge is what the whole
 run waits for, and waiting costs nothing."""
 
+STRAGGLERS = 256
+"""Jobs beyond those at work whose blocks may be begun: a job that waits to try a call again holds up the end
+of its block, and must not hold up others."""
+
 _Result = TypeVar("_Result")
 
 
@@ -88,7 +92,8 @@ async def make_all_pairs(run: Run, session: Session, jobs: Sequence[Job]) -> lis
 
 def _blocks_at_once(run: Run, size: int) -> int:
     """Enough blocks that `concurrency` jobs are in flight although some blocks are almost done."""
-    jobs = 2 * run.config.generation.concurrency + (JUDGE_BACKLOG if is_judged(run.config) else 0)
+    jobs = 2 * run.config.generation.concurrency + STRAGGLERS
+    jobs += JUDGE_BACKLOG if is_judged(run.config) else 0
     return 1 + -(-jobs // size)
 
 

@@ -13,7 +13,8 @@ from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
 from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
-from tasks.core.models import Failure
+from tasks.core.llm.slots import Slots
+from tasks.core.models import Failure, Purpose
 from tasks.core.questions import Questions, model_for, purposes_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.ledger_client import LedgerClient
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.models import Phase, Purpose
+    from tasks.core.models import Phase
     from tasks.core.progress import Progress
     from tasks.core.secrets import Keys
 
@@ -64,6 +65,8 @@ class Run:
         stop: Stop,
         progress: Progress,
         budget: Budget | None = None,
+        generating: Slots | None = None,
+        judging: Slots | None = None,
     ) -> None:
         self.config = config
         self.session = session
@@ -75,8 +78,8 @@ class Run:
         self.lists: set[bytes] = set()
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
-        self.generating = asyncio.Semaphore(config.generation.concurrency)
-        self.judging = asyncio.Semaphore(config.generation.concurrency)
+        self.generating = generating or Slots(config.generation.concurrency)
+        self.judging = judging or Slots(config.generation.concurrency)
 
     async def ask_until_usable(
         self,
@@ -174,6 +177,7 @@ async def open_run(
         model = model_for(config, purpose)
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
     budget = await open_budget(config, ledger, session, stop)
+    generating, judging = (Slots(config.generation.concurrency) for _ in range(2))
     async with ChatHttp(max_connections=config.generation.concurrency * CALLS_OF_A_JOB) as http:
         client = ChatClient(
             http=http,
@@ -183,7 +187,16 @@ async def open_run(
             stop=stop,
             progress=progress,
             budget=budget,
+            slots=dict.fromkeys(Purpose, generating) | {Purpose.JUDGE: judging},
         )
         yield Run(
-            config, session=session, ledger=ledger, client=client, stop=stop, progress=progress, budget=budget
+            config,
+            session=session,
+            ledger=ledger,
+            client=client,
+            stop=stop,
+            progress=progress,
+            budget=budget,
+            generating=generating,
+            judging=judging,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError, EndpointError, LedgerError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.budget import Budget
     from tasks.core.llm.http import ChatHttp
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.slots import Slots
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Purpose
@@ -41,13 +44,27 @@ class ChatClient(LedgerClient):
         stop: Stop,
         progress: Progress,
         budget: Budget,
+        slots: Mapping[Purpose, Slots] = MappingProxyType({}),
     ) -> None:
+        """Make a client.
+
+        Args:
+            http: Makes the attempts.
+            ledger: Keeps the answers.
+            access: The way to the model of each purpose.
+            session: The id under which calls are recorded.
+            stop: Ends every wait.
+            progress: The counters.
+            budget: Asked before every attempt.
+            slots: The places of the jobs that ask, lent while a call waits to be tried again.
+        """
         super().__init__(ledger, progress)
         self._http = http
         self._access = access
         self._session = session
         self._stop = stop
         self._budget = budget
+        self._slots = slots
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
@@ -92,7 +109,9 @@ class ChatClient(LedgerClient):
                     lane.heed(arrival.advice)
                     return arrival.answer
             if delay:
-                await self._stop.sleep(delay)
+                slots = self._slots.get(purpose)
+                with slots.lent() if slots else nullcontext():
+                    await self._stop.sleep(delay)
 
     def _may_pay(self) -> None:
         """Raise when nothing more is to be paid for."""
