@@ -105,12 +105,15 @@ class Gateway:
         place = _place(model)
         if place not in self._lanes:
             execution = self._config.execution
+            jobs = self._config.generation.concurrency
             endless = model.max_retries < 0
             self._lanes[place] = Lane(
                 f"{model.model_name} at {place[0]}",
                 self._allowance(model),
                 AdaptiveLimit(
-                    CALLS_OF_A_JOB * self._config.generation.concurrency,
+                    CALLS_OF_A_JOB * jobs,
+                    # Who asks for many jobs at once expects the server to take them.
+                    first=jobs // 4,
                     adaptive=execution.adaptive_concurrency,
                 ),
                 stop=self._stop,

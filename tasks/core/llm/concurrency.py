@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIRST = 16
-"""Requests at once before anything is known."""
+"""Requests at once before anything is known, where nobody expects more."""
 
 CLIMB = 4
 """Factor of a step while climbing."""
@@ -77,16 +77,17 @@ class AdaptiveLimit:
         in_flight: Requests that are.
     """
 
-    def __init__(self, most: int, *, adaptive: bool = True) -> None:
+    def __init__(self, most: int, *, first: int = FIRST, adaptive: bool = True) -> None:
         """Make a limit.
 
         Args:
             most: It never rises above; what the run itself may ask at once.
+            first: Where it begins; `FIRST` if that is more.
             adaptive: Whether anything is found out; else the limit is `most` for good.
         """
         self._most = most
         self._adaptive = adaptive
-        self.limit = min(FIRST, most) if adaptive else most
+        self.limit = min(max(FIRST, first), most) if adaptive else most
         self.in_flight = 0
         self._peak = 0
         self._search: Callable[[_Measured], None] | None = self._climb
