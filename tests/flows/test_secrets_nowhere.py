@@ -278,7 +278,9 @@ def _look_after(witness: Witness, whole: str, other: str) -> None:
     witness.does("checkpoint", "export", other, "--to", "moved.zip")
     witness.does("checkpoint", "import", "moved.zip", "--output", "elsewhere")
     witness.does("checkpoint", "clean", "--keep-last", "1", "--dry-run")
+    witness.does("checkpoint", "merge", whole, other, "--into", "session_merged")
     witness.does("ledger", "check")
+    witness.does("ledger", "salvage", "--into", "saved.db")
     witness.does("ledger", "prune", "--dry-run")
 
 
