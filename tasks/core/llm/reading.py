@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LARGE: Final = 1024 * 1024
 _MOST_VALUES: Final = 1_000_000
 """Values that a document may hold: empty lists need twenty times the memory of their text."""
-_MOST_MEMORY: Final = 160 * 1024 * 1024
+_MOST_MEMORY: Final = 120 * 1024 * 1024
 """Bytes of memory that reading a document may take: itself, the reader's copy of it, and its text."""
 
 _DEEPEST: Final = 4

@@ -74,7 +74,7 @@ SERVERS: dict[str, Callable[[], Iterable[bytes]]] = {
     "many empty lists": lambda: sized(b"[1", b",[]", 60, b"]"),
     "wide characters": lambda: sized(MESSAGE, BLOCK, 60, '🙂"}}]}'.encode()),
     "escaped characters": lambda: sized(MESSAGE, rb"\ud83d", 60, b'"}}]}'),
-    "a message of 48 MB": lambda: sized(MESSAGE, BLOCK, 48, b'"}}]}'),
+    "a message of 36 MB": lambda: sized(MESSAGE, BLOCK, 36, b'"}}]}'),
 }
 
 

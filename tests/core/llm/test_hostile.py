@@ -31,7 +31,7 @@ MOST_MEGABYTES = 200
 EXPECTED = {
     "an error without end": {"http_500"},
     "a chunk's size without end": {"timeout"},
-    "a message of 48 MB": {""},
+    "a message of 36 MB": {""},
 }
 DOCUMENT = json.dumps({"choices": [{"message": MESSAGE}]}).encode()
 HEAD = b"HTTP/1.1 200 OK\r\n"
