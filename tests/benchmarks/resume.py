@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.flows.command import CHECKPOINT, MODULE, User, config, model, rows_of, until
+from tests.flows.command import CHECKPOINT, MODULE, User, config, model, outlives, rows_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,11 @@ def main() -> None:
         # Every subtopic is one call, and the list of them a few.
         needed = options.pairs * 2 + options.pairs // prompts
         assert server.until_requests(needed - LEFT, process)
-        process.kill()
+        # Its Prefect server too, whose files are copied below.
+        children = process.children()
+        process.kill(group=True)
         process.end()
+        assert outlives(children, 10.0) == []
         until(lambda: server.stats()["in_flight"] == 0, "the server's last answer")
         session = begun.sessions()[-1]
         print(f"{len(rows_of(session)):,} of {options.pairs:,} rows were in the dataset at the kill")
