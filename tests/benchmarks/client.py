@@ -106,17 +106,22 @@ def broken() -> None:
             config = Path(folder) / "config.toml"
             config.write_text(CONFIG.format(folder=Path(folder) / "output", url=server.url), encoding="utf-8")
             figures = run(config)  # raises when the exit code is not 0
-            walls.append((figures["seconds"], figures["process_seconds"]))
             stats, records = server.shown("/stats"), server.shown("/requests")
+            waited = waited_last(records, 1.0)
+            walls.append((figures["seconds"], figures["process_seconds"], figures["seconds"] - waited))
         print(
             f"{name}: {figures['rows']} rows in {figures['seconds']:.2f} s "
             f"(pairs {figures['phase_seconds']['pairs']:.2f} s, "
             f"the process {figures['process_seconds']:.2f} s); requests {stats['requests']}, "
             f"statuses {stats['statuses']}, duplicates {stats['duplicates']}, "
-            f"connections {stats['connections']}; sent before Retry-After: {too_early(records, 1.0)}"
+            f"connections {stats['connections']}; sent before Retry-After: {too_early(records, 1.0)}; "
+            f"Retry-After of the calls that ended the phases: {waited:.0f} s"
         )
-    work, process = (disturbed / calm for calm, disturbed in zip(*walls, strict=True))
-    print(f"disturbed / undisturbed: the work {work:.2f}, the process {process:.2f}")
+    work, process, without = (disturbed / calm for calm, disturbed in zip(*walls, strict=True))
+    print(
+        f"disturbed / undisturbed: the process {process:.2f}, the work {work:.2f}, "
+        f"the work without those Retry-After {without:.2f}"
+    )
 
 
 def too_early(records: Sequence[dict[str, Any]], retry_after: float) -> int:
@@ -129,6 +134,16 @@ def too_early(records: Sequence[dict[str, Any]], retry_after: float) -> int:
         for tries in attempts.values()
         for before, after in pairwise(tries)
     )
+
+
+def waited_last(records: Sequence[dict[str, Any]], retry_after: float) -> float:
+    """Seconds that each phase's last call spent waiting for Retry-After: no client may be faster by them."""
+    last: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record["ended"]):
+        last[record["kind"]] = record["key"]
+    chains = set(last.values())
+    refused: int = sum(record["status"] == 429 and record["key"] in chains for record in records)
+    return retry_after * refused
 
 
 async def rates() -> None:

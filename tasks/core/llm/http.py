@@ -11,7 +11,6 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for a connection to be made, whatever the timeout of the whole attempt."""
+
+_TIMEOUT = {"timeout": {"connect": CONNECT_TIMEOUT}}
 
 KEEPALIVE_EXPIRY = 60.0
 MAX_BYTES = 64 * 2**20
@@ -99,15 +100,9 @@ class ChatHttp:
     """The one HTTP client of a run. An async context manager; connections are kept and reused."""
 
     def __init__(self, max_connections: int) -> None:
-        self._client = httpx.AsyncClient(
-            transport=_transport(max_connections),
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-            follow_redirects=False,
-            # Compressed in one way only, which is decompressed within bounds.
-            headers={"accept-encoding": "gzip", "content-type": "application/json"},
-            # Nothing that a server says once is said to it again.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
+        # Not through httpx's client: what it adds (redirects, cookies, authentication, proxies of the
+        # environment) must not be, and costs as much as all the rest of an attempt.
+        self._transport = _transport(max_connections)
         self._large = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -119,7 +114,7 @@ class ChatHttp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def send(self, request: ChatRequest, manner: Manner) -> Arrival:
         """Make one attempt.
@@ -127,16 +122,17 @@ class ChatHttp:
         Raises:
             AttemptError: No usable response came.
         """
-        outgoing = self._client.build_request(
+        outgoing = httpx.Request(
             "POST",
             _url(request.endpoint),
             content=orjson.dumps(_body(request, manner)),
             headers=_headers(request, manner),
+            extensions=_TIMEOUT,
         )
         try:
             async with asyncio.timeout(manner.timeout):
                 started = time.time()
-                response = await self._client.send(outgoing, stream=True)
+                response = await self._transport.handle_async_request(outgoing)
                 try:
                     return await self._receive(response, request, manner, started)
                 finally:
@@ -216,7 +212,12 @@ def _body(request: ChatRequest, manner: Manner) -> dict[str, Any]:
 
 
 def _headers(request: ChatRequest, manner: Manner) -> dict[str, str]:
-    headers = {"idempotency-key": request.key.hex()}
+    headers = {
+        # Compressed in one way only, which is decompressed within bounds.
+        "accept-encoding": "gzip",
+        "content-type": "application/json",
+        "idempotency-key": request.key.hex(),
+    }
     if manner.api_key is not None and (secret := manner.api_key.get_secret_value()):
         headers["authorization"] = f"Bearer {secret}"
     for name, value in manner.headers.items():
