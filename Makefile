@@ -13,8 +13,8 @@ export RUSTUP_HOME := $(CURDIR)/.venv/rustup
 demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
 
-test: .venv/installed  ## all tests
-	$(BIN)/python -m pytest
+test: .venv/installed  ## all tests, on up to four cores
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: lint types layers  ## all that is not a test
 
@@ -34,6 +34,10 @@ benchmark: .venv/installed  ## the table of the README
 lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+	@# What the image holds: the same versions, without what only developing needs.
+	$(BIN)/uv pip compile pyproject.toml --extra server --extra s3 --universal --python-version 3.11 \
+	    --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet \
+	    --constraint requirements.lock --output-file deployments/requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -46,7 +46,10 @@ _SERVER_SETTINGS: Mapping[str, str] = {
     "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "false",
 }
 
-logger = logging.getLogger(__name__)
+UI_IS_BEHIND = "Prefect's UI is behind and may show this run as Running; the run itself is not affected"
+"""How every warning begins that Prefect's server did not take note of a run's end."""
+
+logger = logging.getLogger("vellumforge.embedded")
 
 
 class EmbeddedServerError(VellumforgeError):
@@ -220,10 +223,10 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
             while await _recorded(flow_run_ids) < expected:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
-        logger.warning("not all task runs were recorded within %g s", timeout)
+        logger.warning("%s: not all task runs were recorded within %.0f s", UI_IS_BEHIND, timeout)
         return False
     except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the run itself is over and safe
-        logger.warning("the task runs' records are unknown: %s", error)
+        logger.warning("%s: %s", UI_IS_BEHIND, " ".join(str(error).split()) or type(error).__name__)
         return False
     return True
 

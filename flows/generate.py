@@ -15,22 +15,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
 from flows import display
 from flows.blocks import read_blocks
 from flows.console import Console, current
+from flows.ending import failed
+from flows.leaving import bounded_end
 from flows.opening import opened
 from flows.order import take_order
+from flows.page import Page
+from flows.run_log import logged
+from flows.shards import check_shards, work_in_shards
 from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
-from tasks.core.config.models import Config  # noqa: TC001 - Prefect reads the flow's annotations
-from tasks.core.errors import SessionError, UnfinishedError
+from tasks.core.config.inline import Inline  # noqa: TC001 - the same
+from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
 from tasks.core.models import Phase
-from tasks.core.summary import Stopwatch, summarize
+from tasks.core.summary import Stopwatch, Summary, summarize  # noqa: TC001 - the same
 
 if TYPE_CHECKING:
     from flows.opening import Opened
-    from tasks.core.summary import Summary
 
 log = logging.getLogger("vellumforge.generate")
 
@@ -38,25 +43,26 @@ log = logging.getLogger("vellumforge.generate")
 @flow(name="generate", persist_result=False)
 async def generate(
     *,
-    config: str | None = None,
-    settings: Config | None = None,
-    env_file: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    fresh: bool = False,
+    config: str = "",
+    settings: Inline | None = None,
     resume: str = "",
     accept_changes: bool = False,
-) -> Summary:
+    fresh: bool = False,
+    overrides: dict[str, Any] | None = None,
+    env_file: str = "",
+) -> Summary | State[Any]:
     """Generate a preference dataset.
 
     Args:
         config: Path of the configuration file; left out, `config.toml`, and where there is none, the settings
             that the resumed session began with.
-        settings: The configuration itself; then the file is not read.
-        env_file: Path of the file with API keys; left out, `.env` is read when there is one.
-        overrides: Settings by dotted key that win over the file and the environment.
-        fresh: Draw a new seed: other answers to the same questions, all of them paid for.
+        settings: The configuration itself, in place of the file. Keys have no place in it: name the variable
+            that holds one.
         resume: Name of the session to go on with; left out, a new one is made.
-        accept_changes: Go on with it although settings differ that change the outcome.
+        accept_changes: Go on with that session although settings differ that change the outcome.
+        fresh: Draw a new seed: other answers to the same questions, all of them paid for.
+        overrides: Single settings by dotted key, like `generation.num_subtopics`; they win over all others.
+        env_file: Path of the file with API keys; left out, `.env` is read when there is one.
 
     Returns:
         The numbers of the run.
@@ -69,26 +75,37 @@ async def generate(
         RunInterrupted: The run was stopped by a signal.
     """
     console = current.get(None) or Console()
-    with console.work():
-        order = await take_order(
-            config,
-            settings,
-            env_file=env_file,
-            overrides=overrides,
-            fresh=fresh,
-            resume=resume,
-            accept_changes=accept_changes,
-            blocks=read_blocks,
-        )
-        console.grace_seconds = order.config.execution.grace_seconds
-        this_run = str(flow_run.id or "")
-        async with opened(order, console, this_run) as work, display.shown(console.progress):
-            console.session = work.session.name
-            for warning in order.warnings:
-                log.warning(warning)
-            summary = console.summary = await _stages(work)
-        if not summary.complete:
-            raise UnfinishedError(summary.shortfall())
+    this_run = str(flow_run.id or "")
+    page = Page(this_run, str(flow_run.name or ""))
+    try:
+        with logged(this_run), bounded_end(this_run), console.work():
+            order = await take_order(
+                config,
+                settings,
+                env_file=env_file,
+                overrides=overrides,
+                fresh=fresh,
+                resume=resume,
+                accept_changes=accept_changes,
+                blocks=read_blocks,
+            )
+            await check_shards(order.config)
+            console.grace_seconds = order.config.execution.grace_seconds
+            async with (
+                opened(order, console, this_run) as work,
+                display.shown(console.progress),
+                page.follows(work),
+            ):
+                console.session = work.session.name
+                for warning in order.warnings:
+                    log.warning(warning)
+                summary = console.summary = await _stages(work)
+            if not summary.complete:
+                raise UnfinishedError(summary.shortfall())
+    except VellumforgeError as error:
+        return failed(error)
+    finally:
+        await page.close(console.error)
     return summary
 
 
@@ -109,7 +126,9 @@ async def _stages(work: Opened) -> Summary:
             state.jobs = work.jobs
         await session.enter(Phase.PAIRS)
         work.copy_soon()
-        outcomes = await make_all_pairs(run, session, state.jobs)
+        if run.config.execution.shards:
+            await work_in_shards(run, state.jobs)
+        outcomes = await make_all_pairs(run, state.jobs, session.keep)
         state.failures = sum(len(outcome.failures) for outcome in outcomes)
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.

@@ -9,15 +9,17 @@ import os
 import resource
 import shlex
 import sys
+import time
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import environment
+from flows.api import check_api
 from flows.console import SIGNALS, Console, current
 from flows.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
-from flows.embedded import EmbeddedServer, settle
+from flows.embedded import UI_IS_BEHIND, EmbeddedServer, settle
 from flows.opening import check_order
 from flows.order import take_order
 from flows.overrides import write_override
@@ -27,7 +29,6 @@ from tasks.core.llm.demo import Behaviour, DemoServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from uuid import UUID
 
     from flows.order import Order
     from tasks.core.summary import Summary
@@ -40,8 +41,8 @@ HOME = ".prefect"
 GC_THRESHOLD = 50_000
 """Objects between two searches for garbage; a thousand jobs in flight hold more than Python's 700."""
 
-SETTLE_SECONDS = 10.0
-"""How long the end of a run may wait until Prefect has recorded it."""
+END_SECONDS = 10.0
+"""How long the end of a run may wait until Prefect has recorded it, all in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,11 @@ class Wish:
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
-        return {"config": self.config, **self._common()}
+        return {"config": self.config or "", **self._common()}
 
     def _common(self) -> dict[str, Any]:
         return {
-            "env_file": self.env_file,
+            "env_file": self.env_file or "",
             "overrides": {} if self.demo else dict(self.overrides),
             "fresh": self.fresh,
             "resume": self.resume,
@@ -109,13 +110,16 @@ def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> i
     show_records(verbose=verbose)
     _allow_many_connections()
     home = environment.set_defaults(Path(order.config.output.folder) / HOME)
-    server = None if environment.configured_api_url() else EmbeddedServer(home)
+    url = environment.configured_api_url()
+    server = None if url else EmbeddedServer(home)
     with server or nullcontext():
         if server is not None:
             os.environ.update(server.client_settings)
         generate = _import_flow()
         if server is not None:
             server.wait_ready()
+        elif url:
+            asyncio.run(check_api(url))
         error = asyncio.run(_run(generate, wish, show))
     if error:
         raise error
@@ -130,7 +134,7 @@ async def _checked(wish: Wish) -> Order:
 
 
 class PrefectError(VellumforgeError):
-    """Prefect did not begin the run: its server is not there, or does not take it."""
+    """Prefect did not begin the run, although its server was there."""
 
 
 async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> VellumforgeError | None:
@@ -152,8 +156,7 @@ async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> Ve
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
     if console.summary is not None:
         show(console.summary)
-    ids = await _recorded_ids(flow_run, console)
-    recorded = bool(ids) and await settle(ids, console.progress.blocks, SETTLE_SECONDS)
+    recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         error.add_note(f"to go on, paying only for what is missing: {_again(console, wish)}")
@@ -165,21 +168,22 @@ async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> Ve
     return error
 
 
-async def _recorded_ids(flow_run: asyncio.Task[Any], console: Console) -> list[UUID]:
-    """The id of the flow's run, once Prefect has taken note of its end; none when it does not in time.
+async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: float) -> bool:
+    """Whether Prefect has recorded, before the deadline, how the flow's run and its task runs ended.
 
     Raises:
         PrefectError: The run never began.
     """
-    _, waiting = await asyncio.wait({flow_run}, timeout=SETTLE_SECONDS)
+    _, waiting = await asyncio.wait({flow_run}, timeout=deadline - time.monotonic())
     if waiting:
-        log.warning("Prefect's server did not take note of the run's end within %g s", SETTLE_SECONDS)
-        return []
+        log.warning("%s: it does not answer", UI_IS_BEHIND)
+        return False
     if flow_run.cancelled():
-        return []
+        return False
     error = flow_run.exception()
     if error is None:
-        return [flow_run.result().state_details.flow_run_id]
+        ids = [flow_run.result().state_details.flow_run_id]
+        return await settle(ids, console.progress.blocks, deadline - time.monotonic())
     reason = " ".join(str(error).split()) or type(error).__name__
     if not console.begun:
         raise PrefectError(
@@ -187,8 +191,8 @@ async def _recorded_ids(flow_run: asyncio.Task[Any], console: Console) -> list[U
             "Set PREFECT_API_URL to a server that runs, or to nothing for one of our own"
         ) from error
     if error is not console.error:
-        log.warning("Prefect's server did not take note of the run's end: %s", reason)
-    return []
+        log.warning("%s: %s", UI_IS_BEHIND, reason)
+    return False
 
 
 def _known(error: BaseException | None) -> VellumforgeError | None:

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
-from tasks.core.config.models import Output
+from tasks.core.config.models import Config, Output
 from tasks.core.config.values import MOST
 from tasks.core.errors import UsageError
 from tasks.core.llm.database import FILE_NAME, ledger_url
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from tasks.core.config.models import Config
     from tasks.core.session.resuming import Resumption
 
 DEFAULT_CONFIG = "config.toml"
@@ -64,7 +63,7 @@ class Order:
 
 async def take_order(
     config_file: str | None,
-    settings: Config | None = None,
+    settings: Config | Mapping[str, Any] | None = None,
     *,
     env_file: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -76,10 +75,11 @@ async def take_order(
     """Read and check everything that a run is given.
 
     Args:
-        config_file: Path of the configuration file; None for `config.toml`, and where there is none, for the
+        config_file: Path of the configuration file; left out, `config.toml`, and where there is none, the
             settings that the resumed session began with.
-        settings: The configuration itself; then no file is read.
-        env_file: Path of the file with API keys; None for `.env`, which may be missing.
+        settings: The configuration itself; then no file is read. A table is checked like a file, under
+            environment and overrides; a configuration is taken as it is.
+        env_file: Path of the file with API keys; left out, `.env`, which may be missing.
         overrides: Settings by dotted key that win over the file and the environment.
         fresh: Whether a new seed is drawn.
         resume: Name of the session to go on with; "" for `generation.resume_from_session`, if that is set.
@@ -95,17 +95,16 @@ async def take_order(
         LedgerError: The ledger, which knows a session without a record, cannot be opened.
     """
     text, overridden = "", dict(overrides or {})
-    if settings is None:
-        if resume and config_file is None and not _has_default():
-            settings = await _recorded(resume, overridden)
-        elif config_file is None and not _has_default():
-            raise UsageError(
-                f"there is no {DEFAULT_CONFIG}; "
-                f"to begin: cp config.example.toml {DEFAULT_CONFIG}, or try --demo"
-            )
-        else:
-            loaded = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overridden)
-            settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
+    if settings is None and resume and not config_file and not _has_default():
+        settings = await _recorded(resume, overridden)
+    elif settings is None and not config_file and not _has_default():
+        raise UsageError(
+            f"there is no {DEFAULT_CONFIG}; to begin: cp config.example.toml {DEFAULT_CONFIG}, or try --demo"
+        )
+    elif not isinstance(settings, Config):
+        path = Path(config_file or DEFAULT_CONFIG) if settings is None else None
+        loaded = load_config(path, overrides=overridden, table=settings)
+        settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
     check_store(settings.output.mirror, Path(settings.output.folder))
     resumption = None
     if name := resume or settings.generation.resume_from_session:
@@ -119,20 +118,20 @@ async def take_order(
         generation = settings.generation.model_copy(update={"seed": seed})
         settings = settings.model_copy(update={"generation": generation})
         overridden["generation.seed"] = seed
-    keys = await _keys(settings, env_file, blocks)
+    keys = await take_keys(settings, env_file, blocks)
     return Order(
         settings, keys, text, overridden, rules.warnings(settings), resumption, accept_changes=accept_changes
     )
 
 
-async def _keys(
+async def take_keys(
     config: Config,
     env_file: str | None,
     blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None,
 ) -> Keys:
     """The keys of the models that are asked, each of them looked at before anything is created."""
     path = Path(env_file or DEFAULT_ENV_FILE)
-    variables = read_env_file(path, required=env_file is not None)
+    variables = read_env_file(path, required=bool(env_file))
     models = models_of(config)
     in_blocks = {model.api_key_block: None for model in models if model.api_key_block}
     keys = Keys(os.environ, variables, await blocks(in_blocks) if blocks and in_blocks else {})

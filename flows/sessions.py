@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from tasks.core.llm.ledger_records import (
     spent_by,
 )
 from tasks.core.session.archive import export_session, import_session
-from tasks.core.session.cleaning import is_finished, judge_sessions, parse_age, remove_sessions
+from tasks.core.session.cleaning import clean_sessions, is_finished
 from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes
 from tasks.core.session.find import all_sessions, find_session
 from tasks.core.session.listing import list_sessions, render_checkpoint, render_ending, render_list
@@ -108,15 +107,15 @@ def clean(
     force: bool,
 ) -> int:
     """Remove sessions, or say which would be removed."""
-    age = None if older_than is None else parse_age(older_than)
-    if age is None and not keep_last:
-        raise UsageError("say which sessions: --older-than 30d, --keep-last 5, or both")
-    verdicts = judge_sessions(
-        Place(config, output).folder, now=time.time(), older_than=age, keep_last=keep_last, force=force
+    verdicts = clean_sessions(
+        Place(config, output).folder,
+        older_than=older_than or "",
+        keep_last=keep_last,
+        dry_run=dry_run,
+        force=force,
     )
-    for verdict in verdicts if dry_run else remove_sessions(verdicts):
-        word = ("would be removed" if dry_run else "removed") if verdict.remove else "kept"
-        _print(f"{verdict.folder.name}: {word} ({verdict.reason})")
+    for verdict in verdicts:
+        _print(verdict.line(dry_run=dry_run))
     return 0
 
 

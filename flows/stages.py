@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
     from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.generation.prompts import SubtopicPrompts
-    from tasks.core.models import Job
+    from tasks.core.models import Job, Pair
     from tasks.core.run import Run
-    from tasks.core.session.session import Session
 
 JUDGE_BACKLOG = 4096
 """Pairs that may wait for the judge while generating goes on. When it is full the judge is what the whole
@@ -71,8 +70,10 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[Subtop
     return found, jobs_of(run, found)
 
 
-async def make_all_pairs(run: Run, session: Session, jobs: Sequence[Job]) -> list[PairsOutcome]:
-    """Stage 3: the pairs of all jobs, handed to the session; returns the outcomes of the blocks."""
+async def make_all_pairs(
+    run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]
+) -> list[PairsOutcome]:
+    """Stage 3: the pairs of all jobs, handed to `keep`; returns the outcomes of the blocks."""
     run.progress.begin(Phase.PAIRS, len(jobs))
     phase_hash = _hash(run, Phase.PAIRS)
     size = pair_block_size(len(jobs))
@@ -83,9 +84,7 @@ async def make_all_pairs(run: Run, session: Session, jobs: Sequence[Job]) -> lis
             run.stop.check()
             run.ledger.check()
             block = Block(Phase.PAIRS, phase_hash, some, _label("jobs", some[0].id, some[-1].id))
-            return await _through(
-                run, block, pairs(run, session, block), lambda: make_pairs(run, some, session.keep)
-            )
+            return await _through(run, block, pairs(run, keep, block), lambda: make_pairs(run, some, keep))
 
     return await all_of(make(some) for some in cut(jobs, size))
 

@@ -8,20 +8,21 @@ from tasks.core.generation.pairs import make_pairs
 from tasks.options import BlockFailedError, block_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tasks.core.blocks import Block
-    from tasks.core.models import Job
+    from tasks.core.models import Job, Pair
     from tasks.core.run import Run
-    from tasks.core.session.session import Session
 
 
 @block_task("pairs")
-async def pairs(run: Run, session: Session, block: Block[Job]) -> dict[str, int]:
-    """Make the pairs of some jobs and hand them to the session; returns how many were kept and filtered.
+async def pairs(run: Run, keep: Callable[[Job, Pair | None], None], block: Block[Job]) -> dict[str, int]:
+    """Make the pairs of some jobs and hand them to `keep`; returns how many were kept and filtered.
 
     Raises:
         BlockFailedError: Some jobs failed.
     """
-    outcome = run.results[block.key] = await make_pairs(run, block.items, session.keep)
+    outcome = run.results[block.key] = await make_pairs(run, block.items, keep)
     if outcome.failures:
         raise BlockFailedError(
             f"{len(outcome.failures)} of {len(block.items)} jobs failed, "

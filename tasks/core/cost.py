@@ -60,6 +60,16 @@ class Usage:
             self.estimated_tokens + other.estimated_tokens,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.unreported - other.unreported,
+            self.estimated_tokens - other.estimated_tokens,
+        )
+
     @property
     def tokens(self) -> int:
         """All tokens, those by estimate included."""
@@ -162,6 +172,16 @@ class Bill:
             for model, purpose, usage in bill:
                 both.add(model, purpose, usage)
         return both
+
+    def without(self, other: Bill) -> Bill:
+        """What is on this bill and not on the other one, which is a part of it."""
+        rest = Bill()
+        known = {(model, purpose): usage for model, purpose, usage in other}
+        for model, purpose, usage in self:
+            left = usage - known.get((model, purpose), Usage())
+            if left != Usage():
+                rest.add(model, purpose, left)
+        return rest
 
     def __iter__(self) -> Iterator[tuple[str, str, Usage]]:
         """Model, purpose and usage of each item, in alphabetical order."""

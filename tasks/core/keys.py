@@ -120,6 +120,8 @@ EFFECTS: dict[str, Effect] = {
     "execution.patience_minutes": Effect.NONE,
     "execution.adaptive_concurrency": Effect.NONE,
     "execution.max_answer_megabytes": Effect.NONE,
+    "execution.shards": Effect.NONE,
+    "execution.work_pool": Effect.NONE,
     "pricing": Effect.NONE,
     "budget.max_usd": Effect.NONE,
     "budget.max_tokens": Effect.NONE,

@@ -25,6 +25,7 @@ class Progress:
         attempts_failed: Attempts that brought no answer and cost nothing.
         in_flight: Attempts under way.
         failures: Failures listed in this run.
+        causes: The same by cause.
         filtered: Pairs that the judge's thresholds kept out.
         truncated: Accepted answers that stopped at the token limit.
         rows: Rows written to the dataset.
@@ -43,6 +44,7 @@ class Progress:
     attempts_failed: int = 0
     in_flight: int = 0
     failures: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
     filtered: int = 0
     truncated: int = 0
     rows: int = 0
@@ -58,7 +60,8 @@ class Progress:
         now = time.monotonic()
         if phase is not self.phase:
             self.seconds[self.phase] = now - self._began
-            log.info("%s: %d items", phase, total)
+            if total:
+                log.info("%s: %d items", phase, total)
         if phase is not self.phase or not self.total:
             self._began = now
         self.phase = phase

@@ -50,7 +50,10 @@ class Run:
         judging: As many slots of their own, so that a slow judge never holds up generating.
         stop: The switch that stops the run in order.
         budget: What the session paid for, and whether it may pay for more; empty where nothing is paid for.
+        gateway: The ways to the models, whose limits may be shared; None where nothing is asked.
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
+        lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
+            what failed there, and lists what fails then.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
     """
@@ -65,6 +68,7 @@ class Run:
         stop: Stop,
         progress: Progress,
         budget: Budget | None = None,
+        gateway: Gateway | None = None,
         generating: Slots | None = None,
         judging: Slots | None = None,
     ) -> None:
@@ -75,7 +79,9 @@ class Run:
         self.stop = stop
         self.progress = progress
         self.budget = budget or Budget(config, stop, Bill())
+        self.gateway = gateway
         self.lists: set[bytes] = set()
+        self.lists_failures = True
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
         self.generating = generating or Slots(config.generation.concurrency)
@@ -131,9 +137,11 @@ class Run:
         """Count failures and put them on the ledger's list."""
         found = list(failures)
         self.progress.failures += len(found)
+        self.progress.causes.update(failure.cause for failure in found)
         for failure in found:
             log.info("%s failed: %s", failure.item, failure.message)
-        await self.ledger.add_failures(self.session, found)
+        if self.lists_failures:
+            await self.ledger.add_failures(self.session, found)
 
 
 def failure_of(error: CallError, phase: Phase, item: str, purpose: Purpose) -> Failure:
@@ -164,9 +172,25 @@ async def all_of(work: Iterable[Awaitable[_Read]]) -> list[_Read]:
 
 @asynccontextmanager
 async def open_run(
-    config: Config, keys: Keys, *, session: str, ledger: Ledger, stop: Stop, progress: Progress
+    config: Config,
+    keys: Keys,
+    *,
+    session: str,
+    ledger: Ledger,
+    stop: Stop,
+    progress: Progress,
+    budget: Budget | None = None,
 ) -> AsyncIterator[Run]:
     """A run over an open ledger, with its HTTP client, closed on leaving.
+
+    Args:
+        config: The configuration.
+        keys: The API keys.
+        session: The session's id.
+        ledger: The ledger.
+        stop: Stops the run in order.
+        progress: The counters.
+        budget: The accounts; left out, those of the whole session.
 
     Raises:
         LedgerError: What the session has spent cannot be read.
@@ -176,7 +200,7 @@ async def open_run(
     for purpose in purposes_of(config):
         model = model_for(config, purpose)
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
-    budget = await open_budget(config, ledger, session, stop)
+    budget = budget or await open_budget(config, ledger, session, stop)
     generating, judging = (Slots(config.generation.concurrency) for _ in range(2))
     async with ChatHttp(max_connections=config.generation.concurrency * CALLS_OF_A_JOB) as http:
         client = ChatClient(
@@ -197,6 +221,7 @@ async def open_run(
             stop=stop,
             progress=progress,
             budget=budget,
+            gateway=gateway,
             generating=generating,
             judging=judging,
         )

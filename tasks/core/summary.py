@@ -33,6 +33,7 @@ class Summary:
         jobs: Prompts that were to be answered.
         wanted: Prompts that the configuration asks for.
         failures: Things that failed for good in this run, subtopics and jobs.
+        causes: The same by cause, the most frequent first.
         filtered: Pairs that the judge's thresholds kept out.
         truncated: Chosen answers that stopped at the token limit.
         paid: Calls paid for in this run.
@@ -57,6 +58,7 @@ class Summary:
     jobs: int
     wanted: int
     failures: int
+    causes: Mapping[str, int]
     filtered: int
     truncated: int
     paid: int
@@ -82,7 +84,7 @@ class Summary:
 
     def shortfall(self) -> str:
         """Why the run is not complete, in one line."""
-        missing = [_counted(self.failures, "failure")] if self.failures else []
+        missing = [f"{_counted(self.failures, 'failure')} ({in_words(self.causes)})"] if self.failures else []
         if self.jobs < self.wanted:
             missing.append(f"{_counted(self.wanted - self.jobs, 'prompt')} of {self.wanted:,} missing")
         written = f"{_counted(self.rows, 'row')} {'is' if self.rows == 1 else 'are'} written"
@@ -121,6 +123,11 @@ class Summary:
         """The first row, cut to a readable length."""
         cut = len(self.first_row) > FIRST_ROW_LENGTH
         return self.first_row[:FIRST_ROW_LENGTH] + ("…" if cut else "")
+
+
+def in_words(causes: Mapping[str, int]) -> str:
+    """Failures by cause as text: `2 timeout, 1 refused`."""
+    return ", ".join(f"{count:,} {cause}" for cause, count in causes.items())
 
 
 def _counted(number: int, word: str) -> str:
@@ -172,6 +179,7 @@ def summarize(
         jobs=len(jobs),
         wanted=len(jobs) if taken_over else wanted,
         failures=progress.failures,
+        causes=dict(progress.causes.most_common()),
         filtered=sum(outcome.filtered for outcome in outcomes),
         truncated=progress.truncated,
         paid=progress.paid.total(),

@@ -26,6 +26,7 @@ WHOLE = Summary(
     jobs=1200,
     wanted=1200,
     failures=0,
+    causes={},
     filtered=0,
     truncated=0,
     paid=2500,
@@ -83,11 +84,14 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
 @pytest.mark.parametrize(
     ("change", "shortfall"),
     [
-        ({"failures": 2}, "finished with 2 failures; 1,200 rows are written"),
+        (
+            {"failures": 3, "causes": {"http_500": 2, "refused": 1}},
+            "finished with 3 failures (2 http_500, 1 refused); 1,200 rows are written",
+        ),
         ({"jobs": 1199}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
         (
-            {"failures": 1000, "jobs": 0, "rows": 0},
-            "finished with 1,000 failures and 1,200 prompts of 1,200 missing; 0 rows are written",
+            {"failures": 1000, "causes": {"timeout": 1000}, "jobs": 0, "rows": 0},
+            "finished with 1,000 failures (1,000 timeout) and 1,200 prompts of 1,200 missing; 0 rows are written",
         ),
     ],
 )

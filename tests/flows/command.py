@@ -281,11 +281,12 @@ def model(**behaviour: float | str) -> Iterator[Model]:
 
 
 @contextmanager
-def prefect_server(home: Path, **variables: str) -> Iterator[str]:
+def prefect_server(home: Path, *, pages: bool = False, **variables: str) -> Iterator[str]:
     """A real Prefect server of somebody's own, with its home there; gives the URL of its API.
 
     Args:
         home: Its home.
+        pages: Whether it serves the UI as well.
         variables: Added to its environment.
     """
     home.mkdir(parents=True)
@@ -293,7 +294,10 @@ def prefect_server(home: Path, **variables: str) -> Iterator[str]:
     user = User(home, home, {})
     settings = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
     settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
+    settings |= {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
+    settings |= {"PREFECT_UI_STATIC_DIRECTORY": str(home / "ui")}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    command += [] if pages else ["--no-ui"]
     with (home / "output.log").open("wb") as output:
         process = subprocess.Popen(
             command, env=user.environment | settings | variables, cwd=home, stdout=output, stderr=output

@@ -27,7 +27,8 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
         broken = user.run("--json")
         assert broken.code == 3
         assert (broken.summary["rows"], broken.summary["failures"]) == (19, 1)
-        assert broken.err.splitlines()[0] == "vellumforge2: finished with 1 failure; 19 rows are written"
+        first = broken.err.splitlines()[0]
+        assert first == "vellumforge2: finished with 1 failure (1 http_400); 19 rows are written"
         (session,) = user.sessions()
         assert rows_of(session) == whole[:7] + whole[8:]
         checkpoint = _checkpoint(session)

@@ -36,7 +36,7 @@ def test_the_server_shows_every_pair_and_holds_no_secret(
         assert (ended.code, ended.err) == (0, "")
     runs = [run for run in _all(prefect_url, "flow_runs") if run["id"] not in known]
     assert [run["state_name"] for run in runs] == ["Completed", "Completed"]
-    assert all(re.fullmatch(r"[a-z]+-[a-z]+", run["name"]) for run in runs)
+    assert all(re.fullmatch(r"dpo · Lighthouse keepers & the sea · session_\S+", run["name"]) for run in runs)
     runs.sort(key=lambda run: str(run["start_time"]))
     for run, state in zip(runs, ("Completed", "Cached"), strict=True):
         tasks = _all(prefect_url, "task_runs", flow_runs={"id": {"any_": [run["id"]]}})
@@ -67,9 +67,9 @@ def test_a_server_that_is_not_there_is_named_before_anything_is_paid_for(
     lone_user.write("config.toml", config(demo_model.url))
     address = f"http://127.0.0.1:{free_port()}/api"
     ended = lone_user.run(PREFECT_API_URL=address)
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (2, "")
     (line,) = ended.err.splitlines()
-    assert line.startswith(f"vellumforge2: Prefect cannot run the flow: Failed to reach API at {address}")
+    assert line.startswith(f"vellumforge2: the Prefect server at {address} cannot be used: ")
     assert demo_model.stats()["requests"] == 0
     assert not lone_user.sessions()
 
@@ -84,7 +84,7 @@ def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user:
         ended = process.end(timeout=60)
     assert (ended.code, ended.summary["rows"]) == (0, 6)
     assert "Traceback" not in ended.err
-    assert "did not take note of the run's end" in " ".join(ended.err.split())
+    assert "Prefect's UI is behind" in " ".join(ended.err.split())
     (session,) = lone_user.sessions()
     assert len(rows_of(session)) == 6
     assert json.loads((session / "checkpoint.json").read_text())["current_phase"] == "complete"

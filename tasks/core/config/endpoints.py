@@ -23,7 +23,19 @@ class ModelConfig(Section):
     model_name: Line = Field(
         min_length=1, max_length=100, title="Model", description="Name of the model as the endpoint knows it."
     )
+    api_key_env: Annotated[str, AfterValidator(check_variable)] = Field(
+        "", description="Variable that holds the key, in place of the provider's; empty for that one."
+    )
+    api_key_block: Line = Field(
+        "", description="Prefect Secret block that holds the key; empty for a variable."
+    )
     temperature: float = Field(0.7, ge=0, le=2, description="Randomness of the answers.")
+    max_output_tokens: Size = Field(4096, description="Most tokens of an answer.")
+    context_size: Size = Field(16384, description="Tokens that question and answer may have together.")
+    rate_limit_per_minute: Count = Field(60, description="Requests a minute; 0 is no limit.")
+    tokens_per_minute: Count = Field(
+        0, description="Tokens a minute, of questions and answers; 0 is no limit."
+    )
     structure_temperature: float | None = Field(
         None, ge=0, le=2, description="Randomness of JSON answers; the same as temperature when left out."
     )
@@ -52,20 +64,8 @@ class ModelConfig(Section):
     headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(
         default_factory=dict, description="Further headers; ${NAME} in a value is taken from the environment."
     )
-    api_key_env: Annotated[str, AfterValidator(check_variable)] = Field(
-        "", description="Variable that holds the key, in place of the provider's; empty for that one."
-    )
-    api_key_block: Line = Field(
-        "", description="Prefect Secret block that holds the key; empty for a variable."
-    )
-    max_output_tokens: Size = Field(4096, description="Most tokens of an answer.")
     max_tokens_parameter: TokensParameter = Field(
         "auto", description="What the server calls that limit; auto finds it out."
-    )
-    context_size: Size = Field(16384, description="Tokens that question and answer may have together.")
-    rate_limit_per_minute: Count = Field(60, description="Requests a minute; 0 is no limit.")
-    tokens_per_minute: Count = Field(
-        0, description="Tokens a minute, of questions and answers; 0 is no limit."
     )
     max_retries: int = Field(
         3, ge=-1, le=MOST, description="Further attempts after a passing failure; -1 is no limit."

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from tasks.core.config import rules
+from tasks.core.config.inline import without_defaults
 from tasks.core.config.models import Config, settings
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
 from tasks.core.errors import ConfigError, Problem
@@ -31,6 +32,7 @@ LARGEST_FILE: Final = 10 * 1024 * 1024
 """Bytes that a configuration file may have."""
 
 BUILT_IN: Final = "built-in demo"
+GIVEN: Final = "settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Loaded:
 
     Attributes:
         config: Valid in itself and between its settings.
-        source: The file's path as given, or "built-in demo".
-        text: The file's text, character for character.
+        source: The file's path as given, "settings" for a table, or "built-in demo".
+        text: The file's text, character for character; "" for a table.
         overridden: Dotted key to value of what the command line or the environment set.
     """
 
@@ -85,27 +87,29 @@ def load_config(
     overrides: Mapping[str, Any] = MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
     text: str | None = None,
+    table: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """Bring all sources together and check the outcome.
 
     Args:
-        path: The TOML file; None when `text` is a built-in one.
+        path: The TOML file; None when `text` is a built-in one, or there is a table.
         overrides: Dotted key to value from the command line; text is converted as from the environment.
         environ: Environment variables, `os.environ` when None. `VELLUMFORGE__GENERATION__CONCURRENCY=64`
             sets `generation.concurrency`; a table is given as JSON and adds to that of the file, a list as
             JSON or TOML.
         text: TOML in place of the file's content.
+        table: Settings in place of the file's, as nested tables.
 
     Raises:
         ConfigError: The file cannot be read, or anything is wrong with any setting: all of it at once.
     """
-    source = BUILT_IN if path is None else str(path)
+    source = str(path) if path is not None else BUILT_IN if table is None else GIVEN
     if text is None:
         text = "" if path is None else read_text(path, LARGEST_FILE)
     layers = [
         _single_settings(_from_overrides(overrides), spelled=str),
         _single_settings(_from_environment(os.environ if environ is None else environ), spelled=_as_variable),
-        _Layer(data=_parse_toml(source, text)),
+        _Layer(data=_parse_toml(source, text) if table is None else without_defaults(table)),
     ]
     for layer in layers:
         _move_burst_percent(layer)

@@ -65,8 +65,16 @@ __all__ = [
 
 
 class Config(Section):
-    """The whole configuration, checked field by field; `load.load_config` checks the rest."""
+    """What the dataset is about, who writes it, and how the work is done."""
 
+    # Checked field by field; `load.load_config` checks the rest. Forms show the sections in this order.
+    generation: Generation
+    models: Models
+    judge_filtering: JudgeFiltering = JudgeFiltering()
+    prompt_templates: PromptTemplates = PromptTemplates()
+    huggingface: HuggingFace = HuggingFace()
+    output: Output = Output()
+    execution: Execution = Execution()
     provider_rate_limits: dict[ProviderName, Count] = Field(
         default_factory=dict,
         description="Requests a minute for all models of a provider together, in place of their own limits; "
@@ -79,13 +87,6 @@ class Config(Section):
     provider_burst_percent: int = Field(
         15, ge=1, le=50, description="Share of a minute's requests, in percent, that may be sent at once."
     )
-    generation: Generation
-    models: Models
-    judge_filtering: JudgeFiltering = JudgeFiltering()
-    prompt_templates: PromptTemplates = PromptTemplates()
-    huggingface: HuggingFace = HuggingFace()
-    output: Output = Output()
-    execution: Execution = Execution()
     pricing: dict[str, Price] = Field(
         default_factory=dict,
         description="What each model costs; a model that is not here costs an unknown sum.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tasks.core.config.models import PromptTemplates, default_of, settings
 from tasks.core.config.problems import allowed_range, dotted, with_value
-from tasks.core.config.values import PROVIDERS, Limit, check_provider_name, provider_of
+from tasks.core.config.values import POSTGRES, PROVIDERS, Limit, check_provider_name, provider_of
 from tasks.core.errors import Problem, TemplateError
 from tasks.core.templates import compile_template
 
@@ -91,6 +91,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _providers_unclear(draft, "provider_token_limits")
     yield from _keys_twice(draft)
     yield from _prices_missing(draft)
+    yield from _shards_impossible(draft)
     yield from _templates_unusable(draft)
 
 
@@ -107,6 +108,27 @@ def _beyond_limits(draft: Draft) -> Iterator[Problem]:
         for item in field.metadata:
             if isinstance(item, Limit) and value is not None and value > item.maximum:
                 yield with_value(key, value, allowed_range(key))
+
+
+def _shards_impossible(draft: Draft) -> Iterator[Problem]:
+    shards = draft.get("execution.shards")
+    if not shards:
+        return
+    ledger = draft.get("output.ledger")
+    if ledger is not None and not ledger.startswith(f"{POSTGRES}:"):
+        where = f"{POSTGRES}://user@host/database"
+        yield Problem("output.ledger", f"is {ledger!r}; execution.shards needs one for all machines: {where}")
+    limits = {
+        f"models.{role}.{name}": draft.get(f"models.{role}.{name}")
+        for role in _ROLES
+        if draft.has(f"models.{role}")
+        for name in ("rate_limit_per_minute", "tokens_per_minute")
+    }
+    for table in ("provider_rate_limits", "provider_token_limits"):
+        limits |= {dotted([table, name]): limit for name, limit in (draft.get(table) or {}).items()}
+    for key, limit in limits.items():
+        if limit is not None and 0 < limit < shards:
+            yield Problem(key, f"is {limit}; allowed: execution.shards ({shards}) or more, which share it")
 
 
 def _models_missing(draft: Draft) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from tasks.core.config.section import Section
 from tasks.core.config.values import (
     MAX_TOPIC_CHARACTERS,
     MOST,
+    MOST_SHARDS,
     Average,
     Count,
     Dollars,
@@ -42,11 +43,30 @@ class Generation(Section):
     num_prompts_per_subtopic: Annotated[Size, Limit(10_000)] = Field(
         title="Prompts per subtopic", description="How many prompts are written for each subtopic."
     )
-    subtopic_chunk_size: Count = Field(
-        30, description="Subtopics asked for in one request; 0 asks for all of them at once."
+    dataset_mode: DatasetMode = Field(
+        "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
     )
+    sft_format: SftFormat = Field("sharegpt", title="SFT format", description="Form of the rows in mode sft.")
     concurrency: Annotated[Size, Limit(1024)] = Field(
         8, description="Jobs that are worked on at the same time."
+    )
+    enable_checkpointing: bool = Field(
+        default=False, description="Write checkpoint.json; finished answers are kept either way."
+    )
+    checkpoint_interval: Size = Field(10, description="Finished jobs between two checkpoints.")
+    seed: Count = Field(0, description="Another number gives other answers to the same questions.")
+    enable_reasoning_capture: bool = Field(
+        default=False,
+        description="Also write dataset_reasoning.jsonl, with the reasoning before the answers.",
+    )
+    reasoning_capture_rejected: bool = Field(
+        default=False, description="Capture the reasoning of rejected answers too."
+    )
+    include_topic_columns: bool = Field(
+        default=True, description="In mode sft, write the main topic and the subtopic into each row."
+    )
+    subtopic_chunk_size: Count = Field(
+        30, description="Subtopics asked for in one request; 0 asks for all of them at once."
     )
     over_generation_buffer: Share = Field(
         0.15, description="Share of subtopics asked for beyond the count, to make up for duplicates."
@@ -64,28 +84,9 @@ class Generation(Section):
         default=False,
         description="Lift the upper limits of num_subtopics, num_prompts_per_subtopic and concurrency.",
     )
-    enable_checkpointing: bool = Field(
-        default=False, description="Write checkpoint.json; finished answers are kept either way."
-    )
-    checkpoint_interval: Size = Field(10, description="Finished jobs between two checkpoints.")
     resume_from_session: Line = Field(
         "", description="Name of a session folder to go on with; empty for a new one."
     )
-    dataset_mode: DatasetMode = Field(
-        "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
-    )
-    sft_format: SftFormat = Field("sharegpt", title="SFT format", description="Form of the rows in mode sft.")
-    include_topic_columns: bool = Field(
-        default=True, description="In mode sft, write the main topic and the subtopic into each row."
-    )
-    enable_reasoning_capture: bool = Field(
-        default=False,
-        description="Also write dataset_reasoning.jsonl, with the reasoning before the answers.",
-    )
-    reasoning_capture_rejected: bool = Field(
-        default=False, description="Capture the reasoning of rejected answers too."
-    )
-    seed: Count = Field(0, description="Another number gives other answers to the same questions.")
 
 
 class JudgeFiltering(Section):
@@ -170,6 +171,16 @@ class Execution(Section):
     )
     max_answer_megabytes: Size = Field(
         64, description="Most that one answer may take up on arrival, unpacked; more is a failure."
+    )
+    shards: int = Field(
+        0,
+        ge=0,
+        le=MOST_SHARDS,
+        description="Parts that the pairs are divided into, each for a worker of Prefect's on any machine; "
+        "0 for this process alone. Needs a PostgreSQL ledger.",
+    )
+    work_pool: Line = Field(
+        "vellumforge", min_length=1, description="Prefect's work pool whose workers take the shards."
     )
 
 

@@ -29,12 +29,13 @@ PROVIDERS: Final = tuple(dict.fromkeys(PROVIDER_HOSTS.values()))
 
 MOST: Final = 2**31 - 1
 """No whole number may be larger: beyond it lie typing errors and what other programs cannot read."""
+MOST_SHARDS: Final = 256
 MAX_TOPIC_CHARACTERS: Final = 500
 MAX_TEMPLATE_BYTES: Final = 50 * 1024
 
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9]*")
-_POSTGRES: Final = "postgresql+asyncpg"
+POSTGRES: Final = "postgresql+asyncpg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +114,16 @@ def check_ledger_url(value: str) -> str:
     """
     if not value:
         return value
-    allowed = f'allowed: "" for the output folder, sqlite:///path or {_POSTGRES}://user@host/database'
+    allowed = f'allowed: "" for the output folder, sqlite:///path or {POSTGRES}://user@host/database'
     try:
         parts = urlsplit(value)
     except ValueError as error:
         raise ValueError(f"is not a valid URL; {allowed}") from error
-    if parts.scheme not in {"sqlite", _POSTGRES}:
+    if parts.scheme not in {"sqlite", POSTGRES}:
         raise ValueError(f"has a scheme that cannot be used; {allowed}")
     if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/", "/:memory:"}):
         raise ValueError(f"names no database file; {allowed}")
-    if parts.scheme == _POSTGRES and parts.path in {"", "/"}:
+    if parts.scheme == POSTGRES and parts.path in {"", "/"}:
         raise ValueError(f"names no database; {allowed}")
     if parts.password is not None or "password" in parts.query.lower():
         # Settings are kept with every session; a password must not be.

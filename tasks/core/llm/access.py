@@ -70,6 +70,23 @@ class Gateway:
         self._requests: dict[str, tuple[Quota, Pace]] = {}
         self._tokens: dict[str, Quota] = {}
 
+    def share(self, sharers: int) -> None:
+        """Keep to one part of every limit, where so many processes share them."""
+        for quota in (*(quota for quota, _ in self._requests.values()), *self._tokens.values()):
+            quota.share(sharers)
+
+    def rest(self, now: float, seconds: float) -> None:
+        """Ask nobody for so long where anything is limited: what others asked lately counts.
+
+        Args:
+            now: The time by the event loop's clock.
+            seconds: How long.
+        """
+        quotas = [quota for quota, _ in self._requests.values()]
+        if any(quota.limited for quota in (*quotas, *self._tokens.values())):
+            for _, pace in self._requests.values():
+                pace.rest(now, seconds)
+
     def access(
         self,
         purpose: Purpose,

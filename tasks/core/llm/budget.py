@@ -57,6 +57,23 @@ class Budget:
         """What all runs of the session paid for, this one included."""
         return self._before + self.run
 
+    async def catch_up(self, ledger: Ledger, session: str) -> Bill:
+        """Take to this run's account what others paid for in its session since it was opened.
+
+        Returns:
+            What that is.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        others = (await spent_by(ledger, session)).without(self.session)
+        usage = others.usage()
+        self.run += others
+        self._calls += usage.calls
+        self._tokens += usage.tokens
+        self._usd += others.assumed(self.prices)
+        return others
+
     def check(self) -> None:
         """Stop the run when its budget is reached: asked before every attempt, and not when a call is paid.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Float, case, cast, delete, func, select, update
@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.cost import Bill, Observed, Sample, Usage
 from tasks.core.llm.ledger_schema import calls, failures, sessions
+from tasks.core.models import Failure, Phase, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,6 +177,33 @@ async def failures_of(ledger: Ledger, session: str) -> dict[str, int]:
     )
     async with ledger.transaction("read") as connection:
         return {cause: int(count) for cause, count in (await connection.execute(query)).tuples()}
+
+
+async def last_failures(ledger: Ledger, session: str, since: float, most: int) -> list[Failure]:
+    """Failures that were listed for the session with this id, in the order in which they were listed.
+
+    Args:
+        ledger: The ledger.
+        session: The session's id.
+        since: Those from this time on, in seconds since 1970.
+        most: So many at most.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    wanted = [failures.c[field.name] for field in fields(Failure)]
+    query = (
+        select(*wanted)
+        .where(failures.c.session == session, failures.c.at >= since)
+        .order_by(failures.c.id)
+        .limit(most)
+    )
+    async with ledger.transaction("read") as connection:
+        rows = (await connection.execute(query)).mappings()
+        return [
+            Failure(**{**row, "phase": Phase(row["phase"]), "purpose": Purpose(row["purpose"])})
+            for row in rows
+        ]
 
 
 async def count_calls(ledger: Ledger) -> int:

@@ -13,6 +13,10 @@ WINDOW = 60.2
 """Seconds in which a minute's units may go out: a little longer, because requests travel unevenly."""
 
 
+UNTOLD_BURST = 0.1
+"""How much of a minute's units may go at once, as a share, where only the server named the limit."""
+
+
 class Quota:
     """Units a minute: a token bucket that also remembers the last minute.
 
@@ -27,8 +31,10 @@ class Quota:
             per_minute: Units a minute; 0 for no limit.
             burst_percent: How many may go at once, in percent of a minute's; at least one.
         """
-        self._set(per_minute)
-        self._burst = max(1.0, per_minute * burst_percent / 100)
+        self._whole = per_minute
+        self._burst_share = burst_percent / 100
+        self._sharers = 1
+        self._divide()
         self._full_at = 0.0
         self._sent: deque[tuple[float, float]] = deque()
         self._in_window = 0.0
@@ -66,18 +72,31 @@ class Quota:
 
     def lower(self, per_minute: int) -> None:
         """Keep to a limit that the server named, when it is lower than the one that was known."""
-        if per_minute > 0 and (not self._per_minute or per_minute < self._per_minute):
-            share = self._burst / self._per_minute if self._per_minute else 0.1
-            self._set(per_minute)
-            self._burst = max(1.0, per_minute * share)
+        if per_minute > 0 and (not self._whole or per_minute < self._whole):
+            if not self._whole:
+                self._burst_share = UNTOLD_BURST
+            self._whole = per_minute
+            self._divide()
 
     def be_even(self) -> None:
         """Give up bursts: the server does not take them."""
-        self._burst = 1.0
+        self._burst_share = 0.0
+        self._divide()
 
-    def _set(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._interval = 60.0 / per_minute if per_minute else 0.0
+    def share(self, sharers: int) -> None:
+        """Take one part of the limit, where so many processes share it."""
+        self._sharers = sharers
+        self._divide()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._whole > 0
+
+    def _divide(self) -> None:
+        self._per_minute = self._whole / self._sharers
+        self._interval = 60.0 / self._per_minute if self._per_minute else 0.0
+        self._burst = max(1.0, self._per_minute * self._burst_share)
 
 
 class Allowance:

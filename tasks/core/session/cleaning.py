@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,11 @@ class Verdict:
     remove: bool
     reason: str
 
+    def line(self, *, dry_run: bool) -> str:
+        """The verdict as one line of text."""
+        word = ("would be removed" if dry_run else "removed") if self.remove else "kept"
+        return f"{self.folder.name}: {word} ({self.reason})"
+
 
 def parse_age(text: str) -> int:
     """Seconds from an age such as `30d`, `12h` or `2w`.
@@ -42,6 +48,29 @@ def parse_age(text: str) -> int:
     if found is None:
         raise UsageError(f"{text!r} is no age; give a number and a unit: 45m, 12h, 30d, 2w")
     return int(found[1]) * UNITS[found[2]]
+
+
+def clean_sessions(
+    output: Path, *, older_than: str, keep_last: int, dry_run: bool, force: bool
+) -> list[Verdict]:
+    """Remove sessions that are old enough and done; returns what became of each, newest first.
+
+    Args:
+        output: The output folder.
+        older_than: Only sessions whose files did not change for so long, e.g. `30d`; "" for any age.
+        keep_last: So many of the newest sessions stay, whatever their age.
+        dry_run: Whether it is only said which would be removed.
+        force: Whether sessions that are not finished may be removed too.
+
+    Raises:
+        UsageError: Neither an age nor a number is given, or one that is none.
+        SessionError: A folder cannot be read or removed.
+    """
+    age = parse_age(older_than) if older_than else None
+    if age is None and not keep_last:
+        raise UsageError("say which sessions: --older-than 30d, --keep-last 5, or both")
+    verdicts = judge_sessions(output, now=time.time(), older_than=age, keep_last=keep_last, force=force)
+    return verdicts if dry_run else remove_sessions(verdicts)
 
 
 def judge_sessions(

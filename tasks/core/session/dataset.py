@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
@@ -118,8 +119,16 @@ class DatasetFile:
 
     def first_row(self) -> str:
         """The first row of the finished file, without its newline; "" when there is none."""
+        return next(iter(self.first_rows(1)), "")
+
+    def first_rows(self, most: int) -> list[str]:
+        """So many of the file's first rows at most, as they lie on the disk, without their newlines.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         with self.path.open(encoding="utf-8") as file:
-            return file.readline().rstrip("\n")
+            return [line.rstrip("\n") for line in islice(file, most)]
 
     def close(self) -> None:
         """Close the file as it is.

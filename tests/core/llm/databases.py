@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-POSTGRES = "VELLUMFORGE_TEST_POSTGRES"
-"""The variable with the `postgresql+asyncpg://` URL of a server on which databases may be made."""
-
 
 async def sql(url: str, statement: str, **values: Any) -> Sequence[Row[Any]]:
     """Run one statement in a transaction and a connection of its own; the rows it gives, if it gives any."""

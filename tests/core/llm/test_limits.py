@@ -186,3 +186,35 @@ def test_a_refusal_ends_bursts() -> None:
     allowance.refused(0.1, None)
     allowance.take(1.0, 0.0)
     assert waited(allowance, 1.0, 0.0) == (0.1, "limit")
+
+
+@pytest.mark.parametrize("sharers", [2, 3, 7])
+def test_processes_that_share_a_limit_keep_to_it_together(sharers: int) -> None:
+    limit = 60
+    quotas = [Quota(limit) for _ in range(sharers)]
+    sent = []
+    for quota in quotas:
+        quota.share(sharers)
+        now = 0.0
+        while now < 180.0:
+            if not (wait := quota.wait(now)):
+                quota.take(now)
+                sent.append(now)
+            now += wait
+    sent.sort()
+    for begin in sent:
+        assert sum(begin <= when < begin + 60.0 for when in sent) <= limit
+    assert len(sent) >= 2 * limit
+
+
+def test_a_share_grows_when_others_have_ended_and_holds_for_what_the_server_names() -> None:
+    quota = Quota(0)
+    quota.share(4)
+    assert quota.wait(0.0) == 0.0
+    quota.lower(120)
+    quota.take(0.0)
+    for _ in range(2):  # a burst of a tenth of a minute's thirty
+        quota.take(0.0)
+    assert quota.wait(0.0) == pytest.approx(2.0)
+    quota.share(1)
+    assert quota.wait(0.0) == pytest.approx(0.5)

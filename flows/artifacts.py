@@ -1,0 +1,227 @@
+"""What a run leaves on its page in Prefect: a summary, its failures, its first rows, the way to its session.
+
+The texts of models, servers and users are shown as they are and never read as markup: Prefect's pages read
+Markdown. Nothing here speaks to Prefect's server; `flows.page` does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
+
+from tasks.core.errors import LedgerError
+from tasks.core.llm.ledger_records import last_failures
+from tasks.core.session.mirrored import address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from prefect.artifacts import Artifact
+
+    from flows.opening import Opened
+    from tasks.core.config.models import Config
+    from tasks.core.llm.budget import Budget
+    from tasks.core.models import Failure
+    from tasks.core.progress import Progress
+
+MOST_FAILURES = 100
+MOST_ROWS = 10
+LONGEST_CELL = 120
+"""Characters of a text in a table."""
+
+_MARKUP = re.compile(r"[!-/:-@\[-`{-~]")
+"""Every character that may mean something in Markdown; each may stand after a backslash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to, complete or not.
+
+    Attributes:
+        config: Its configuration.
+        folder: The session's folder.
+        prompts: Prompts that there are.
+        progress: The run's counters.
+        budget: The accounts of the run and of its session.
+        failures: The first of this run's failures.
+        rows: The dataset's first rows, as JSON.
+    """
+
+    config: Config
+    folder: Path
+    prompts: int
+    progress: Progress
+    budget: Budget
+    failures: Sequence[Failure]
+    rows: Sequence[str]
+
+
+def title(config: Config) -> str:
+    """What is generated: `dpo · Fantasy Fiction`."""
+    topic = " ".join(config.generation.main_topic.split())
+    return f"{config.generation.dataset_mode} · {_cut(topic, 60)}"
+
+
+async def outcome_of(work: Opened, since: float) -> Outcome:
+    """What the run has come to, once its session is put in order.
+
+    Args:
+        work: The run, still open.
+        since: When it began, in seconds since 1970.
+    """
+    run, session = work.run, work.session
+    try:
+        failures = await last_failures(run.ledger, run.session, since, MOST_FAILURES)
+    except LedgerError:
+        failures = []  # what ended the run says so
+    try:
+        rows = session.dataset.first_rows(MOST_ROWS)
+    except OSError:
+        rows = []
+    return Outcome(
+        config=run.config,
+        folder=session.folder,
+        prompts=len(session.checkpoint.state.jobs),
+        progress=run.progress,
+        budget=run.budget,
+        failures=failures,
+        rows=rows,
+    )
+
+
+def artifacts_of(outcome: Outcome, error: BaseException | None) -> list[Artifact]:
+    """The artifacts of a run that has ended.
+
+    Args:
+        outcome: What it came to.
+        error: What ended it, if not its last line.
+    """
+    name = outcome.folder.name
+    made: list[Artifact] = [
+        MarkdownArtifact(key="summary", markdown=summary(outcome, error), description=escaped(name))
+    ]
+    if outcome.failures:
+        shown = len(outcome.failures)
+        count = f"the first {shown} of {outcome.progress.failures:,}: " if shown == MOST_FAILURES else ""
+        made.append(
+            TableArtifact(
+                key="failures",
+                table=[_failure(item) for item in outcome.failures],
+                description=escaped(f"{count}what could not be done; Retry asks for it again"),
+            )
+        )
+    if outcome.rows:
+        made.append(
+            TableArtifact(
+                key="first-rows",
+                table=_rows(outcome.rows),
+                description=escaped(
+                    f"the first {len(outcome.rows)} of {outcome.progress.rows:,} rows; {name}"
+                ),
+            )
+        )
+    made.append(_link(outcome.folder))
+    return made
+
+
+def summary(outcome: Outcome, error: BaseException | None) -> str:
+    """The summary as Markdown."""
+    progress, budget = outcome.progress, outcome.budget
+    paid = budget.run.usage()
+    how = f"**Not complete:** {escaped(str(error) or type(error).__name__)}" if error else "**Complete.**"
+    numbers = {
+        "rows": f"{progress.rows:,}",
+        "prompts": f"{outcome.prompts:,}",
+        "failures": f"{progress.failures:,}",
+        "kept out by the judge": f"{progress.filtered:,}" if progress.filtered else "",
+        "cut at the token limit": f"{progress.truncated:,}" if progress.truncated else "",
+        "calls paid for": f"{paid.calls:,}",
+        "answers reused from the ledger": f"{progress.reused.total():,}",
+        "tokens in": f"{paid.prompt_tokens:,}",
+        "tokens out": f"{paid.completion_tokens:,}",
+        "cost of this run": budget.run.cost(budget.prices).in_words,
+        "cost of the session": budget.session.cost(budget.prices).in_words,
+    }
+    numbers |= {f"seconds of {phase}": f"{seconds:,.1f}" for phase, seconds in progress.seconds.items()}
+    parts = [f"# {escaped(title(outcome.config))}", how]
+    parts.append(_table(("", ""), [(name, value) for name, value in numbers.items() if value]))
+    if progress.causes:
+        causes = [(cause, f"{count:,}") for cause, count in progress.causes.most_common()]
+        parts += ["## Failures by cause", _table(("cause", "failures"), causes)]
+    if paid.calls:
+        parts += ["## Paid for", _bill(budget)]
+    parts += ["## Session", escaped(str(outcome.folder.absolute()))]
+    if outcome.config.output.mirror:
+        parts.append(f"Mirror: {escaped(address(outcome.config.output.mirror, outcome.folder.name))}")
+    if error:
+        again = f"vellumforge2 checkpoint resume {outcome.folder.name}"
+        parts.append(f"*Retry* asks only for what is missing, and so does `{again}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _bill(budget: Budget) -> str:
+    """What this run paid for, by model and kind of call."""
+    lines = [
+        (
+            model,
+            purpose,
+            f"{usage.calls:,}",
+            f"{usage.prompt_tokens:,}",
+            f"{usage.completion_tokens:,}",
+            budget.prices.cost(model, usage).in_words,
+        )
+        for model, purpose, usage in budget.run
+    ]
+    return _table(("model", "call", "calls", "tokens in", "tokens out", "cost"), lines)
+
+
+def escaped(text: str) -> str:
+    """The text on one line, so that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.replace("\0", "").split()))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "item": _cell(failure.item),
+        "call": str(failure.purpose),
+        "cause": failure.cause,
+        "message": _cell(failure.message),
+        "attempts": failure.attempts,
+    }
+
+
+def _rows(lines: Iterable[str]) -> list[dict[str, Any]]:
+    return [{name: _cell(value) for name, value in orjson.loads(line).items()} for line in lines]
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table; a text is cut, and what is nested is shown as JSON."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _cut(value if isinstance(value, str) else orjson.dumps(value).decode(), LONGEST_CELL)
+
+
+def _cut(text: str, most: int) -> str:
+    text = text.replace("\0", "")
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def _link(folder: Path) -> LinkArtifact:
+    """The way to the session's folder."""
+    return LinkArtifact(
+        key="session",
+        link=folder.absolute().as_uri(),
+        link_text=folder.name,
+        description="the folder, on the machine that ran the flow",
+    )

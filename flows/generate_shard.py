@@ -1,0 +1,163 @@
+"""The flow `generate-shard`: a worker pays for one part of a session's pairs. `flows/shards.py` starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.blocks import read_blocks
+from flows.console import Console
+from flows.leaving import bounded_end
+from flows.order import take_keys
+from flows.stages import make_all_pairs
+from tasks.core.config.models import Config
+from tasks.core.errors import LedgerError, RunInterrupted, SessionError, UsageError, VellumforgeError
+from tasks.core.llm import ledger_shards
+from tasks.core.llm.budget import Budget
+from tasks.core.llm.ledger import Ledger
+from tasks.core.run import open_run
+from tasks.core.session.adoption import unpack_jobs
+from tasks.core.session.sharing import read_bill, write_bill
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tasks.core.llm.shard_rows import Assignment
+    from tasks.core.models import Job, Pair
+    from tasks.core.run import Run
+
+log = logging.getLogger("vellumforge.shard")
+
+BEAT_SECONDS = 2.0
+"""Between two signs of life."""
+
+LEDGER_VARIABLE = "VELLUMFORGE__OUTPUT__LEDGER"
+"""Where the ledger is seen from the worker's machine, when that is not where its parent sees it."""
+
+
+@flow(name="generate-shard", persist_result=False)
+async def generate_shard(session: str, shard: int, ledger: str) -> dict[str, int]:
+    """Pay for one part of a session's pairs, and leave the answers in the ledger.
+
+    Args:
+        session: The session's id.
+        shard: The number of the part, from 1.
+        ledger: The ledger's URL, without its password; VELLUMFORGE__OUTPUT__LEDGER of the worker's
+            environment stands in its place.
+
+    Returns:
+        How many jobs are done and how many of them failed.
+
+    Raises:
+        SessionError: Somebody else works on this part, or it is done.
+        LedgerError: The ledger cannot be opened, read or written.
+        VellumforgeError: What ended the work.
+    """
+    console = Console()
+    with bounded_end(str(flow_run.id)), console.work():
+        holder = str(flow_run.id)
+        async with await Ledger.open(os.environ.get(LEDGER_VARIABLE) or ledger) as opened:
+            task = await ledger_shards.claim(opened, session, shard, holder)
+            if task is None:
+                raise SessionError(f"shard {shard} is done, called off, or worked on by another process")
+            try:
+                done = await _Shard(opened, session, shard, holder).work(task, console)
+            except (LedgerError, RunInterrupted):
+                with suppress(LedgerError):
+                    await ledger_shards.release(opened, session, shard, holder)
+                raise
+            except VellumforgeError as error:
+                # Another process would come to the same end; what is left, the parent tries.
+                await ledger_shards.end(opened, session, shard, holder, str(error))
+                raise
+            await ledger_shards.end(opened, session, shard, holder)
+            return done
+
+
+class _Shard:
+    """A shard that this process works on, under the name of its flow run."""
+
+    def __init__(self, ledger: Ledger, session: str, number: int, holder: str) -> None:
+        self._ledger = ledger
+        self._session = session
+        self._number = number
+        self._holder = holder
+
+    async def work(self, task: Assignment, console: Console) -> dict[str, int]:
+        """Pay for what the shard's jobs need; returns how many are done and how many of them failed."""
+        try:
+            config = Config.model_validate_json(task.settings)
+        except ValueError as error:
+            raise UsageError(
+                f"shard {self._number} cannot be read: its parent has another version"
+            ) from error
+        console.grace_seconds = config.execution.grace_seconds
+        _, jobs = unpack_jobs(task.jobs)
+        async with open_run(
+            config,
+            await take_keys(config, None, read_blocks),
+            session=self._session,
+            ledger=self._ledger,
+            stop=console.stop,
+            progress=console.progress,
+            budget=Budget(config, console.stop, read_bill(task.spent)),
+        ) as run:
+            run.lists_failures = False
+            _share(run, config.execution.shards)
+            if run.gateway is not None and task.waits:
+                run.gateway.rest(asyncio.get_running_loop().time(), task.waits)
+            async with self._heard(run):
+                await make_all_pairs(run, jobs or (), _leave)
+        return {"jobs": console.progress.done, "failures": console.progress.failures}
+
+    @asynccontextmanager
+    async def _heard(self, run: Run) -> AsyncIterator[None]:
+        """Be heard while the block runs, and at its end."""
+
+        async def beat() -> None:
+            while True:
+                await self._beat(run)
+                await asyncio.sleep(BEAT_SECONDS)
+
+        beating: asyncio.Task[Any] = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+        await self._beat(run)
+
+    async def _beat(self, run: Run) -> None:
+        """Say how far the shard is, and heed what is heard."""
+        progress = run.progress
+        heard = await ledger_shards.beat(
+            run.ledger,
+            self._session,
+            self._number,
+            self._holder,
+            done=progress.done,
+            failed=progress.failures,
+            spent=write_bill(run.budget.session),
+        )
+        if heard is None:
+            run.stop.request(SessionError(f"shard {self._number} was given to another process"))
+        elif heard.called_off:
+            run.stop.request(RunInterrupted(signal.SIGTERM))
+        else:
+            _share(run, heard.sharers)
+
+
+def _share(run: Run, sharers: int) -> None:
+    if run.gateway is not None:
+        run.gateway.share(sharers)
+
+
+def _leave(_job: Job, _pair: Pair | None) -> None:
+    """A finished pair stays in the ledger, where the parent finds it."""

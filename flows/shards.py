@@ -1,0 +1,280 @@
+"""Pairs on several machines: the parent divides the jobs, has workers take them, and watches the rows.
+
+Everything between parent and shards goes through the ledger (`tasks/core/llm/ledger_shards.py`). Prefect's
+server is asked to start shards, and looked at for those that ended before they could say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.deployments.flow_runs import arun_deployment
+from prefect.exceptions import PrefectException
+
+from tasks.core.errors import LedgerError, PhaseError, SessionError, UsageError
+from tasks.core.llm import ledger_shards
+from tasks.core.llm.limits import WINDOW
+from tasks.core.llm.shard_rows import PARENT
+from tasks.core.models import Phase
+from tasks.core.questions import is_judged
+from tasks.core.session.sharing import divided, plan_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import FlowRun
+
+    from tasks.core.config.models import Config
+    from tasks.core.llm.shard_rows import Shard
+    from tasks.core.models import Job
+    from tasks.core.run import Run
+
+log = logging.getLogger("vellumforge.shards")
+
+SHARD_FLOW = "generate-shard"
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the rows."""
+
+ASK_SECONDS = 10.0
+"""Between two questions to Prefect's server about shards that nobody has taken yet."""
+
+UNTAKEN_SECONDS = 60.0
+"""After which it is said that no worker takes a shard."""
+
+MOST_ATTEMPTS = 5
+"""Times that a run starts a shard before it gives it up."""
+
+PREFECT_ERRORS = (PrefectException, httpx.HTTPError, OSError, RuntimeError)
+
+
+async def check_shards(config: Config) -> None:
+    """Refuse shards that no worker could take, before anything is paid for.
+
+    Raises:
+        UsageError: There is no deployment for the work pool, or Prefect's server does not say.
+    """
+    if config.execution.shards:
+        await _deployment(config.execution.work_pool)
+
+
+async def work_in_shards(run: Run, jobs: Sequence[Job]) -> None:
+    """Have workers pay for what the jobs need; what they leave undone is left to the caller.
+
+    Raises:
+        SessionError: Another run works on the session.
+        PhaseError: A shard came to nothing, time and again.
+        LedgerError: The ledger failed.
+        VellumforgeError: The run was told to stop; so are its shards.
+    """
+    if await _left(run, jobs) <= max(run.config.generation.concurrency, run.config.execution.shards):
+        return
+    parent = _Parent(run)
+    await parent.lead()
+    try:
+        await parent.watch(jobs)
+        await ledger_shards.clear(run.ledger, run.session)
+    except BaseException:
+        # Whoever resumes gets the shards as they are; those at work are told to stop.
+        with suppress(LedgerError):
+            await ledger_shards.call_off(run.ledger, run.session)
+            await ledger_shards.release(run.ledger, run.session, PARENT, parent.name)
+        raise
+    finally:
+        await _take_account(run)
+    # Others have asked in the last minute, and now all limits are this process's own.
+    if run.gateway is not None:
+        run.gateway.rest(asyncio.get_running_loop().time(), WINDOW)
+
+
+async def _left(run: Run, jobs: Sequence[Job]) -> int:
+    """Jobs that are not answered in the ledger yet, or may not be judged."""
+    if is_judged(run.config):
+        return len(jobs)
+    questions = run.questions
+    known = await run.client.recall(questions.chosen(job, 0) for job in jobs)
+    unanswered = sum(answer is None for answer in known.values())
+    if run.config.generation.dataset_mode != "sft":
+        known = await run.client.recall(questions.rejected(job, 0) for job in jobs)
+        unanswered = max(unanswered, sum(answer is None for answer in known.values()))
+    return unanswered
+
+
+async def _take_account(run: Run) -> None:
+    """Count as this run's what its shards paid for."""
+    with suppress(LedgerError):
+        for _, purpose, usage in await run.budget.catch_up(run.ledger, run.session):
+            run.progress.paid[purpose] += usage.calls
+            run.progress.prompt_tokens += usage.prompt_tokens
+            run.progress.completion_tokens += usage.completion_tokens
+
+
+class _Parent:
+    """The one that divides a session's work and watches over it."""
+
+    def __init__(self, run: Run) -> None:
+        self.name = str(uuid.uuid4())
+        self._run = run
+        self._flow_runs: dict[int, UUID] = {}
+        self._started: Counter[int] = Counter()
+        self._asked = 0.0
+
+    async def lead(self) -> None:
+        """Become the session's parent; one that is silent for long enough is replaced.
+
+        Raises:
+            SessionError: Another one is at work.
+        """
+        run = self._run
+        await ledger_shards.prepare(run.ledger, run.session)
+        before = await ledger_shards.lead(run.ledger, run.session, self.name)
+        while before is not None:
+            await run.stop.sleep(WATCH_SECONDS)
+            silent = await ledger_shards.lead(run.ledger, run.session, self.name)
+            if silent is not None and silent < before:
+                raise SessionError(
+                    "another run works on this session, on this machine or elsewhere; "
+                    "wait for it to end, or cancel it"
+                )
+            before = silent
+
+    async def watch(self, jobs: Sequence[Job]) -> None:
+        """Divide the jobs, have every shard taken, and wait until all have ended."""
+        run = self._run
+        run.progress.begin(Phase.PAIRS, len(jobs))
+        parts = divided(run.config, run.budget, jobs)
+        plan = plan_of(run.config, jobs, run.ledger.id)
+        resting = run.progress.paid.total() > 0
+        shards = await ledger_shards.divide(run.ledger, run.session, plan, parts, resting=resting)
+        for shard in shards:
+            await self._start(shard, again=not shard.attempts)
+        began = asyncio.get_running_loop().time()
+        while not all(shard.ended for shard in shards):
+            await run.stop.sleep(WATCH_SECONDS)
+            if await ledger_shards.lead(run.ledger, run.session, self.name) is not None:
+                raise SessionError("another run has taken this session over")
+            shards = await ledger_shards.look(run.ledger, run.session)
+            run.progress.done = sum(shard.done for shard in shards)
+            for shard in await self._fallen(shards):
+                await self._start(shard, again=True)
+            began = self._say_if_untaken(shards, began)
+        for shard in shards:
+            if shard.note:
+                log.warning("shard %d ended early: %s", shard.number, shard.note)
+
+    async def _start(self, shard: Shard, *, again: bool) -> None:
+        """Ask for a worker; a shard that was asked for already, and goes on, is only found."""
+        run = self._run
+        if shard.ended:
+            return
+        self._started[shard.number] += again
+        if self._started[shard.number] > MOST_ATTEMPTS:
+            raise PhaseError(
+                f"shard {shard.number} came to nothing {MOST_ATTEMPTS} times; its flow runs say why. "
+                "What was paid for is kept: resume when that is mended"
+            )
+        attempt = await ledger_shards.ask_anew(run.ledger, run.session, shard) if again else shard.attempts
+        if attempt > 1 and again:
+            log.warning("shard %d is gone; it is given to another worker", shard.number)
+        execution = run.config.execution
+        try:
+            flow_run = await arun_deployment(
+                await _deployment(execution.work_pool),
+                parameters={
+                    "session": run.session,
+                    "shard": shard.number,
+                    "ledger": run.config.output.ledger,
+                },
+                flow_run_name=f"shard {shard.number} of {execution.shards}",
+                timeout=0,
+                idempotency_key=f"{shard.token}-{shard.number}-{attempt}",
+            )
+        except PREFECT_ERRORS as error:
+            raise PhaseError(
+                f"Prefect's server does not start shard {shard.number}: {_reason(error)}. "
+                "What was paid for is kept: resume when it answers"
+            ) from error
+        self._flow_runs[shard.number] = flow_run.id
+
+    async def _fallen(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Shards whose process is gone: it was silent for too long, or Prefect knows that it ended."""
+        lost = [shard for shard in shards if shard.lost]
+        idle = [shard for shard in shards if not shard.ended and not shard.holder and shard not in lost]
+        now = asyncio.get_running_loop().time()
+        if not idle or now - self._asked < ASK_SECONDS:
+            return lost
+        self._asked = now
+        ended = await _final_states([self._flow_runs[shard.number] for shard in idle])
+        return lost + [shard for shard in idle if self._flow_runs[shard.number] in ended]
+
+    def _say_if_untaken(self, shards: Sequence[Shard], since: float) -> float:
+        """Say now and then that workers are missing; returns since when nothing was said."""
+        now = asyncio.get_running_loop().time()
+        untaken = [str(shard.number) for shard in shards if not shard.holder and not shard.ended]
+        if not untaken:
+            return now
+        if now - since < UNTAKEN_SECONDS:
+            return since
+        log.warning(
+            "no worker has taken shard %s for a minute: start one with `prefect worker start --pool %s`",
+            ", ".join(untaken),
+            self._run.config.execution.work_pool,
+        )
+        return now
+
+
+async def _deployment(work_pool: str) -> UUID:
+    """The deployment that starts shards on a work pool.
+
+    Raises:
+        UsageError: There is none, or Prefect's server does not say.
+    """
+    try:
+        async with get_client() as client:
+            found = await client.read_deployments(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[SHARD_FLOW])),
+                deployment_filter=DeploymentFilter(),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[work_pool])),
+            )
+    except PREFECT_ERRORS as error:
+        raise UsageError(f"Prefect's server does not say who takes shards: {_reason(error)}") from error
+    if not found:
+        raise UsageError(
+            f"execution.shards needs a deployment of {SHARD_FLOW} on the work pool {work_pool}, and Prefect "
+            "has none: run `prefect deploy --all`, with PREFECT_API_URL set to a server that has workers"
+        )
+    return found[0].id
+
+
+async def _final_states(ids: Sequence[UUID]) -> Mapping[UUID, FlowRun]:
+    """Those of some flow runs that have ended, as far as Prefect's server answers."""
+    try:
+        async with get_client() as client:
+            runs = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids)))
+            )
+    except PREFECT_ERRORS as error:
+        log.debug("Prefect's server does not tell how shards are: %s", _reason(error))
+        return {}
+    return {run.id: run for run in runs if run.state is not None and run.state.is_final()}
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Prefect's own pages in a real browser."""

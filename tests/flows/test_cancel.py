@@ -1,0 +1,142 @@
+"""A run that a worker started is cancelled, or its API is lost: it stops in order, and is gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.flows.command import TIMEOUT, User, config, model, outlives, prefect_server, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.flows.command import Process
+
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+POOL = "machines"
+SUBTOPICS, PROMPTS = 10, 5
+CALLS = SUBTOPICS + 2 * SUBTOPICS * PROMPTS
+CANCEL_SECONDS = 30.0
+END_SECONDS = 15.0
+
+
+@dataclass
+class Machine:
+    """A worker, its user and the server that both know.
+
+    Attributes:
+        user: Whose worker it is.
+        worker: The worker's process.
+        client: A client of Prefect's API.
+        deployment: The id of the deployment.
+    """
+
+    user: User
+    worker: Process
+    client: httpx.Client
+    deployment: str
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """Ask Prefect's API for something."""
+        # While its database is locked, SQLite's one writer being another, a server says 503 and did nothing.
+        tries = iter(lambda: self.client.post(path, json=body), None)
+        answer = next(found for found in tries if found.status_code != httpx.codes.SERVICE_UNAVAILABLE)
+        done: dict[str, Any] = answer.raise_for_status().json()
+        return done
+
+    def start(self, **parameters: Any) -> str:
+        """Start a run of the deployment; returns its id."""
+        run = self.post(f"/deployments/{self.deployment}/create_flow_run", parameters=parameters)
+        return str(run["id"])
+
+    def state(self, run: str) -> str:
+        """The type of the state that the run is in."""
+        return str(self.client.get(f"/flow_runs/{run}").raise_for_status().json()["state_type"])
+
+    def until_state(self, run: str, state: str, timeout: float = TIMEOUT) -> None:
+        """Wait until the run is in that state."""
+        until(lambda: self.state(run) == state, f"the run is {state}", timeout)
+
+
+@contextmanager
+def machine(folder: Path, url: str) -> Iterator[Machine]:
+    """A process worker with a deployment of the flow in its folder."""
+    user = User.made(
+        folder, PREFECT_API_URL=url, PREFECT_HOME=str(folder / "prefect"), PREFECT_WORKER_QUERY_SECONDS="1"
+    )
+    into_folder = {"prefect.deployments.steps.set_working_directory": {"directory": str(user.folder)}}
+    with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
+        worker = user.start("worker", "start", "--pool", POOL, "--type", "process", program=PREFECT)
+        try:
+            found = Machine(user, worker, client, "")
+            until(lambda: client.get(f"/work_pools/{POOL}").is_success, "the worker's pool")
+            found.deployment = found.post(
+                "/deployments/",
+                name=folder.name,
+                flow_id=found.post("/flows/", name="generate")["id"],
+                entrypoint="flows.generate.generate",
+                pull_steps=[into_folder],
+                work_pool_name=POOL,
+            )["id"]
+            yield found
+        finally:
+            worker.kill(group=True)
+            worker.end()
+
+
+@pytest.mark.parametrize("way", ["ui", "command"])
+def test_a_cancelled_run_is_resumed_to_the_same_dataset(tmp_path: Path, way: str) -> None:
+    with prefect_server(tmp_path / "server") as url, model(latency_ms=250.0) as server:
+        with machine(tmp_path / "cancelled", url) as made:
+            text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4)
+            made.user.write("config.toml", text)
+            run = made.start()
+            assert server.until_requests(CALLS // 2, made.worker)
+            if way == "ui":
+                made.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+            else:
+                assert made.user.run("flow-run", "cancel", run, program=PREFECT).code == 0
+            made.until_state(run, "CANCELLED", CANCEL_SECONDS)
+            assert all(request["finished"] for request in server.requests()), "a call was given up"
+            assert len(server.requests()) < CALLS
+            (session,) = made.user.sessions()
+            resumed = made.start(resume=session.name)
+            made.until_state(resumed, "COMPLETED")
+            assert made.state(run) == "CANCELLED"
+        keys = [request["key"] for request in server.requests()]
+        assert len(keys) == len(set(keys)), "a call was paid for twice"
+        undisturbed = User.made(tmp_path / "undisturbed", PREFECT_API_URL=url)
+        undisturbed.write("config.toml", text)
+        assert undisturbed.run().code == 0
+        (other,) = undisturbed.sessions()
+    datasets = [path / "dataset.jsonl" for path in (session, other)]
+    assert datasets[0].read_bytes() == datasets[1].read_bytes()
+    assert len(datasets[0].read_text().splitlines()) == SUBTOPICS * PROMPTS
+
+
+def test_a_workers_run_outlives_the_api_and_leaves_in_time(tmp_path: Path) -> None:
+    home = tmp_path / "server"
+    with (
+        prefect_server(home) as url,
+        model(latency_ms=250.0) as server,
+        machine(tmp_path / "lost", url) as made,
+    ):
+        made.user.write("config.toml", config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS))
+        made.start()
+        assert server.until_requests(CALLS // 2, made.worker)
+        running = made.worker.children()
+        assert running
+        for pid in User(home, home, {}).processes():
+            os.kill(pid, signal.SIGKILL)
+        assert server.until_requests(CALLS, made.worker)
+        assert not outlives(running, END_SECONDS)
+        (session,) = made.user.sessions()
+        assert len((session / "dataset.jsonl").read_text().splitlines()) == SUBTOPICS * PROMPTS

@@ -1,0 +1,321 @@
+"""The README's section on Prefect, done word for word with real processes; the deployments' parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from flows.clean import clean
+from flows.environment import DEFAULTS
+from flows.generate import generate
+from tasks.core.config.load import load_config
+from tasks.core.config.models import Config, settings
+from tasks.core.errors import ConfigError
+from tests.flows.command import ROOT, TIMEOUT, User, config, free_port, model, rows_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.flows.command import Ended, Model
+
+SERVE = (sys.executable, "-m", "deployments.serve")
+README_ADDRESS = "127.0.0.1:4200"
+
+
+def commands() -> list[list[str]]:
+    """The commands of the README's section, in its order, each as words."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"## In Prefect\n.*?```bash\n(.*?)```", text, re.DOTALL)
+    return [shlex.split(line, comments=True) for line in block.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A fresh clone with a Prefect server at work, as the README makes them.
+
+    Attributes:
+        user: Who works there.
+        url: The API of the server.
+        ran: The README's other commands, by their first two words after `prefect`, as they ended.
+        worker: The README's worker.
+    """
+
+    user: User
+    url: str
+    ran: dict[str, Ended]
+    worker: subprocess.Popen[bytes]
+
+    def prefect(self, *words: str) -> Ended:
+        """Run Prefect's command line to its end."""
+        return self.user.run(*words, program=PREFECT)
+
+    def flow_runs(self, name: str = "generate") -> list[dict[str, Any]]:
+        """The flow runs of a flow, oldest first."""
+        wanted = {"flows": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        reply = httpx.post(f"{self.url}/flow_runs/filter", json=wanted, timeout=TIMEOUT, trust_env=False)
+        found: list[dict[str, Any]] = reply.raise_for_status().json()
+        return found
+
+
+PREFECT = (str(Path(sys.executable).with_name("prefect")),)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, served_model: Model) -> Iterator[Clone]:
+    """The README's commands, but for the last one; with this port in place of the usual one."""
+    where = tmp_path_factory.mktemp("clone")
+    port = free_port()
+    home = where / "prefect"
+    variables = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
+    user = User.made(
+        where,
+        **variables,
+        PYTHONPATH=str(where / "work"),
+        PREFECT_HOME=str(home),
+        PREFECT_SERVER_API_PORT=str(port),
+        PREFECT_SERVER_REGISTER_BLOCKS_ON_START="false",
+        PREFECT_UI_STATIC_DIRECTORY=str(where / "ui"),
+        PREFECT_WORKER_QUERY_SECONDS="1",
+        PREFECT_RUNNER_POLL_FREQUENCY="1",
+        DO_NOT_TRACK="1",
+    )
+    for name in ("flows", "tasks", "deployments"):
+        shutil.copytree(ROOT / name, user.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "prefect.yaml", user.folder)
+    user.write("config.toml", config(served_model.url))
+    ran: dict[str, Ended] = {}
+    server = worker = None
+    with (where / "output.log").open("w") as output:
+        try:
+            for words in commands()[:-1]:
+                here = [word.replace(README_ADDRESS, f"127.0.0.1:{port}") for word in words]
+                if here[0] == "export":
+                    name, _, value = here[1].partition("=")
+                    user = User(user.home, user.folder, {**user.variables, name: value})
+                    continue
+                assert here[0] == "prefect"
+                name = " ".join(here[1:3])
+                if name == "server start":
+                    server = stays(user, PREFECT, here[1:], output)
+                    health = f"http://127.0.0.1:{port}/api/health"
+                    until(lambda: _answers(health), "the server's start")  # noqa: B023
+                elif name == "worker start":
+                    worker = stays(user, PREFECT, here[1:], output)
+                else:
+                    ran[name] = user.run(*here[1:], program=PREFECT)
+                    assert ran[name].code == 0, ran[name]
+            assert worker is not None
+            yield Clone(user, user.variables["PREFECT_API_URL"], ran, worker)
+        finally:
+            for pid in user.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process in (server, worker):
+                if process is not None:
+                    process.wait()
+            until(lambda: not user.processes(), "the end of all processes")
+
+
+def stays(
+    user: User, program: Sequence[str], words: Sequence[str], output: IO[str]
+) -> subprocess.Popen[bytes]:
+    """Start what goes on until it is told to end, writing there: nobody would empty a pipe."""
+    return subprocess.Popen(
+        [*program, *words],
+        cwd=user.folder,
+        env=user.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def served_model() -> Iterator[Model]:
+    """The model server that the clone's configuration names."""
+    with model() as server:
+        yield server
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=TIMEOUT, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def inline(url: str, **main: Any) -> dict[str, Any]:
+    """A configuration as a parameter, with a template that looks like one of Prefect's own."""
+    table = {"base_url": url, "rate_limit_per_minute": 0}
+    return {
+        "generation": {
+            "main_topic": "Tides",
+            "num_subtopics": 2,
+            "num_prompts_per_subtopic": 2,
+            "dataset_mode": "dpo",
+        },
+        "models": {
+            "main": table | {"model_name": "strong"} | main,
+            "rejected": {**table, "model_name": "weak"},
+        },
+        "prompt_templates": {"rejected_generation": "Say something, briefly: {{.Prompt}}"},
+        "output": {"folder": "inline"},
+    }
+
+
+def test_the_readmes_commands_make_a_dataset(clone: Clone) -> None:
+    last = commands()[-1]
+    ended = clone.prefect(*last[1:])
+    assert ended.code == 0, ended
+    (run,) = clone.flow_runs()
+    assert (run["state_name"], run["parameters"]["config"]) == ("Completed", "config.toml")
+    (session,) = clone.user.sessions()
+    assert len(rows_of(session)) == 6
+
+
+def test_deploying_asks_nothing_in_a_terminal_and_without_a_pool_says_what_is_missing(clone: Clone) -> None:
+    script = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) != 0)"
+    in_terminal = clone.user.run(
+        *PREFECT, "deploy", "--all", program=(sys.executable, "-c", script), TERM="dumb"
+    )
+    assert in_terminal.code == 0, in_terminal
+    assert "?" not in in_terminal.out
+    unasked = clone.prefect("--no-prompt", "deploy", "--all")
+    assert unasked.code == 0
+    for name in ("generate/generate", "generate-shard/generate-shard", "clean/clean"):
+        assert f"'{name}' successfully" in " ".join(unasked.out.split())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"base_url": "ftp://models"}, "models.main.base_url: is 'ftp://models'; must start with http:// or"),
+        (
+            {"headers": {"X-Key": "planted-123"}},
+            "models.main.headers: is a table; must not hold a secret in X-Key",
+        ),
+    ],
+)
+def test_wrong_settings_fail_with_the_message_of_the_command_line(
+    clone: Clone, served_model: Model, wrong: dict[str, Any], message: str
+) -> None:
+    before = served_model.stats()["requests"]
+    given = inline(served_model.url, **wrong)
+    with pytest.raises(ConfigError) as known:
+        load_config(None, table=given, environ={})
+    assert message in str(known.value)
+    clone.prefect(
+        "deployment", "run", "generate/generate", "--watch", "--params", json.dumps({"settings": given})
+    )
+    run = clone.flow_runs()[-1]
+    assert (run["state_name"], run["state"]["message"]) == ("Failed", str(known.value))
+    assert served_model.stats()["requests"] == before
+    assert not clone.user.sessions("inline")
+
+
+def test_what_no_form_would_send_is_not_even_begun(clone: Clone) -> None:
+    known = len(clone.flow_runs())
+    for wrong, message in (
+        ({"api_key": "planted-123"}, "Additional properties are not allowed ('api_key' was unexpected)"),
+        ({"structured_output": "yes"}, "'yes' is not one of ['auto', 'json_schema', 'json_object', 'off']"),
+    ):
+        given = {"settings": inline("http://127.0.0.1:1/v1", **wrong)}
+        refused = clone.prefect("deployment", "run", "generate/generate", "--params", json.dumps(given))
+        said = " ".join((refused.out + refused.err).split())
+        assert refused.code != 0
+        assert message in said
+        assert "planted-123" not in said
+    assert len(clone.flow_runs()) == known
+
+
+def test_served_without_a_pool_they_run_and_stop_at_ctrl_c(clone: Clone, served_model: Model) -> None:
+    with (clone.user.folder / "serve.log").open("w") as output:
+        served = stays(clone.user, SERVE, (), output)
+        try:
+            log = clone.user.folder / "serve.log"
+            until(
+                lambda: "clean/clean" in log.read_text() or served.poll() is not None, "the start of serving"
+            )
+            given = {"settings": inline(served_model.url)}
+            ended = clone.prefect(
+                "deployment", "run", "generate/generate", "--watch", "--params", json.dumps(given)
+            )
+            assert ended.code == 0, ended
+            assert clone.flow_runs()[-1]["state_name"] == "Completed"
+            (session,) = clone.user.sessions("inline")
+            assert len(rows_of(session)) == 4
+            ended = clone.prefect(
+                *("deployment", "run", "clean/clean", "--watch", "--param", "output=inline"),
+                *("--param", "older_than=0s", "--param", "keep_last=0"),
+            )
+            assert ended.code == 0, ended
+            assert clone.flow_runs("clean")[-1]["state_name"] == "Completed"
+            assert clone.user.sessions("inline") == [], log.read_text()
+            served.send_signal(signal.SIGINT)
+            assert served.wait(30) == 0
+        finally:
+            served.kill()
+            served.wait()
+    assert "Traceback" not in log.read_text()
+
+
+def test_serving_needs_a_server_and_says_so(lone_user: User) -> None:
+    shutil.copy(ROOT / "prefect.yaml", lone_user.folder)
+    ended = lone_user.run(program=SERVE)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "set PREFECT_API_URL" in line
+
+
+def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
+    form = parameter_schema(generate).model_dump()
+    names = sorted(form["properties"], key=lambda name: int(form["properties"][name]["position"]))
+    assert names == ["config", "settings", "resume", "accept_changes", "fresh", "overrides", "env_file"]
+    assert all(field["description"] for field in form["properties"].values())
+    assert [kind.get("$ref") for kind in form["properties"]["settings"]["anyOf"]] == [
+        "#/definitions/Config",
+        None,
+    ]
+    sections = {name: section["properties"] for name, section in form["definitions"].items()}
+    assert sections["Generation"]["dataset_mode"]["enum"] == ["sft", "dpo", "kto", "mo-dpo"]
+    in_order = sorted(sections["Generation"], key=lambda name: int(sections["Generation"][name]["position"]))
+    assert in_order[:4] == ["main_topic", "num_subtopics", "num_prompts_per_subtopic", "dataset_mode"]
+    assert sections["Judge"]["enabled"]["position"] == 0
+    assert sections["ModelConfig"]["use_json_mode"]["title"] == "Use JSON mode"
+    assert list(Config.model_fields)[:2] == ["generation", "models"]
+    for key in settings():
+        # What a setting means is said in the form too.
+        assert settings()[key].description, key
+    assert set(parameter_schema(clean).model_dump()["properties"]) >= {"older_than", "keep_last", "dry_run"}
+
+
+def test_a_form_that_sends_every_default_is_like_one_that_sends_none() -> None:
+    given = inline("http://127.0.0.1:1/v1")
+    short = load_config(None, table=given, environ={}).config
+    full = json.loads(short.model_dump_json())
+    validate({"settings": full}, parameter_schema(generate).model_dump(), raise_on_error=True)
+    again = load_config(None, table=full, environ={}).config
+    assert again == short
+    assert again.model_dump(exclude_unset=True)["models"] == short.model_dump(exclude_unset=True)["models"]
+    with pytest.raises(ValidationError, match="'main_topic' is a required property"):
+        validate(
+            {"settings": {**given, "generation": {"num_subtopics": 2, "num_prompts_per_subtopic": 1}}},
+            parameter_schema(generate).model_dump(),
+            raise_on_error=True,
+        )
