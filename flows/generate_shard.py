@@ -10,12 +10,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
 from flows.blocks import read_blocks
 from flows.console import Console
+from flows.ending import failed
 from flows.leaving import bounded_end
 from flows.order import take_keys
+from flows.run_log import logged
 from flows.stages import make_all_pairs
 from tasks.core.config.models import Config
 from tasks.core.errors import LedgerError, RunInterrupted, SessionError, UsageError, VellumforgeError
@@ -43,7 +46,7 @@ LEDGER_VARIABLE = "VELLUMFORGE__OUTPUT__LEDGER"
 
 
 @flow(name="generate-shard", persist_result=False)
-async def generate_shard(session: str, shard: int, ledger: str) -> dict[str, int]:
+async def generate_shard(session: str, shard: int, ledger: str) -> dict[str, int] | State[Any]:
     """Pay for one part of a session's pairs, and leave the answers in the ledger.
 
     Args:
@@ -61,24 +64,30 @@ async def generate_shard(session: str, shard: int, ledger: str) -> dict[str, int
         VellumforgeError: What ended the work.
     """
     console = Console()
-    with bounded_end(str(flow_run.id)), console.work():
-        holder = str(flow_run.id)
-        async with await Ledger.open(os.environ.get(LEDGER_VARIABLE) or ledger) as opened:
-            task = await ledger_shards.claim(opened, session, shard, holder)
-            if task is None:
-                raise SessionError(f"shard {shard} is done, called off, or worked on by another process")
-            try:
-                done = await _Shard(opened, session, shard, holder).work(task, console)
-            except (LedgerError, RunInterrupted):
-                with suppress(LedgerError):
-                    await ledger_shards.release(opened, session, shard, holder)
-                raise
-            except VellumforgeError as error:
-                # Another process would come to the same end; what is left, the parent tries.
-                await ledger_shards.end(opened, session, shard, holder, str(error))
-                raise
-            await ledger_shards.end(opened, session, shard, holder)
-            return done
+    holder = str(flow_run.id)
+    try:
+        with logged(holder), bounded_end(holder), console.work():
+            async with await Ledger.open(os.environ.get(LEDGER_VARIABLE) or ledger) as opened:
+                return await _take_on(_Shard(opened, session, shard, holder), console)
+    except VellumforgeError as error:
+        return failed(error)
+
+
+async def _take_on(shard: _Shard, console: Console) -> dict[str, int]:
+    """Claim a shard, work on it, and say how that ended."""
+    task = await shard.claim()
+    try:
+        done = await shard.work(task, console)
+    except (LedgerError, RunInterrupted):
+        with suppress(LedgerError):
+            await shard.release()
+        raise
+    except VellumforgeError as error:
+        # Another process would come to the same end; what is left, the parent tries.
+        await shard.end(str(error))
+        raise
+    await shard.end()
+    return done
 
 
 class _Shard:
@@ -89,6 +98,25 @@ class _Shard:
         self._session = session
         self._number = number
         self._holder = holder
+
+    async def claim(self) -> Assignment:
+        """Take the shard on.
+
+        Raises:
+            SessionError: It is not there to be taken on.
+        """
+        task = await ledger_shards.claim(self._ledger, self._session, self._number, self._holder)
+        if task is None:
+            raise SessionError(f"shard {self._number} is done, called off, or worked on by another process")
+        return task
+
+    async def release(self) -> None:
+        """Give the shard back: somebody else may take it on at once."""
+        await ledger_shards.release(self._ledger, self._session, self._number, self._holder)
+
+    async def end(self, note: str = "") -> None:
+        """Say that the shard has done what it can, and why that is not all."""
+        await ledger_shards.end(self._ledger, self._session, self._number, self._holder, note)
 
     async def work(self, task: Assignment, console: Console) -> dict[str, int]:
         """Pay for what the shard's jobs need; returns how many are done and how many of them failed."""

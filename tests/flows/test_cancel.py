@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
+import uuid
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,27 @@ class Machine:
     deployment: str
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
-        """Ask Prefect's API for something."""
-        # While its database is locked, SQLite's one writer being another, a server says 503 and did nothing.
-        tries = iter(lambda: self.client.post(path, json=body), None)
-        answer = next(found for found in tries if found.status_code != httpx.codes.SERVICE_UNAVAILABLE)
-        done: dict[str, Any] = answer.raise_for_status().json()
+        """Ask Prefect's API for something that may be asked for again."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            # A server that is busy says 503, or closes a connection that was idle, and Prefect's own
+            # client asks again as well.
+            with suppress(httpx.TransportError):
+                answers.append(self.client.post(path, json=body))
+            return bool(answers) and answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        until(answered, f"an answer to {path}")
+        done: dict[str, Any] = answers[-1].raise_for_status().json()
         return done
 
     def start(self, **parameters: Any) -> str:
         """Start a run of the deployment; returns its id."""
-        run = self.post(f"/deployments/{self.deployment}/create_flow_run", parameters=parameters)
+        run = self.post(
+            f"/deployments/{self.deployment}/create_flow_run",
+            parameters=parameters,
+            idempotency_key=str(uuid.uuid4()),
+        )
         return str(run["id"])
 
     def state(self, run: str) -> str:
