@@ -91,8 +91,10 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
         ({"jobs": 1199}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
         (
             {"failures": 1000, "causes": {"timeout": 1000}, "jobs": 0, "rows": 0},
-            "finished with 1,000 failures (1,000 timeout) and 1,200 prompts of 1,200 missing; "
-            "0 rows are written",
+            (
+                "finished with 1,000 failures (1,000 timeout) and 1,200 prompts of 1,200 missing; "
+                "0 rows are written"
+            ),
         ),
     ],
 )
