@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/bin"))
 """Where Debian puts PostgreSQL's programs; the newest that is installed."""
+
+
+STOP_SECONDS = 20.0
+"""What a part may take to stop before it is killed."""
 
 
 @dataclass
@@ -127,10 +131,11 @@ class Topology:
         """End all parts, the last one first."""
         for process in reversed(self.processes.values()):
             process.terminate()
-            try:
-                process.wait(TIMEOUT)
-            finally:
-                process.kill()
+            # A worker may hang in its farewell to a server that is busy.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            process.kill()
+            process.wait()
 
 
 @contextmanager

@@ -244,37 +244,6 @@ def test_what_no_form_would_send_is_not_even_begun(clone: Clone) -> None:
     assert len(clone.flow_runs()) == known
 
 
-def test_served_without_a_pool_they_run_and_stop_at_ctrl_c(clone: Clone, served_model: Model) -> None:
-    with (clone.user.folder / "serve.log").open("w") as output:
-        served = stays(clone.user, SERVE, (), output)
-        try:
-            log = clone.user.folder / "serve.log"
-            until(
-                lambda: "clean/clean" in log.read_text() or served.poll() is not None, "the start of serving"
-            )
-            given = {"settings": inline(served_model.url)}
-            ended = clone.prefect(
-                "deployment", "run", "generate/generate", "--watch", "--params", json.dumps(given)
-            )
-            assert ended.code == 0, ended
-            assert clone.flow_runs()[-1]["state_name"] == "Completed"
-            (session,) = clone.user.sessions("inline")
-            assert len(rows_of(session)) == 4
-            ended = clone.prefect(
-                *("deployment", "run", "clean/clean", "--watch", "--param", "output=inline"),
-                *("--param", "older_than=0s", "--param", "keep_last=0"),
-            )
-            assert ended.code == 0, ended
-            assert clone.flow_runs("clean")[-1]["state_name"] == "Completed"
-            assert clone.user.sessions("inline") == [], log.read_text()
-            served.send_signal(signal.SIGINT)
-            assert served.wait(30) == 0
-        finally:
-            served.kill()
-            served.wait()
-    assert "Traceback" not in log.read_text()
-
-
 def test_serving_needs_a_server_and_says_so(lone_user: User) -> None:
     shutil.copy(ROOT / "prefect.yaml", lone_user.folder)
     ended = lone_user.run(program=SERVE)
