@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import State
 
     from tasks.core.config.models import Config
     from tasks.core.llm.shard_rows import Shard
@@ -58,6 +58,10 @@ ASK_SECONDS = 10.0
 
 UNTAKEN_SECONDS = 60.0
 """After which it is said that no worker takes a shard."""
+
+STUCK_SECONDS = 60.0
+"""How long a flow run may have left the queue before its shard is taken on, the first time: a worker that was
+killed then leaves it pending for ever, and a container's image may take its time."""
 
 MOST_ATTEMPTS = 5
 """Times that a run starts a shard before it gives it up."""
@@ -135,6 +139,7 @@ class _Parent:
         self._flow_runs: dict[int, UUID] = {}
         self._started: Counter[int] = Counter()
         self._asked = 0.0
+        self._left_queue: dict[UUID, float] = {}
 
     async def lead(self) -> None:
         """Become the session's parent; one that is silent for long enough is replaced.
@@ -214,15 +219,28 @@ class _Parent:
         self._flow_runs[shard.number] = flow_run.id
 
     async def _fallen(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Shards whose process is gone: it was silent for too long, or Prefect knows that it ended."""
+        """Shards whose process is gone: it was silent for too long, or Prefect's server shows it."""
         lost = [shard for shard in shards if shard.lost]
-        idle = [shard for shard in shards if not shard.ended and not shard.holder and shard not in lost]
+        idle = [shard for shard in shards if not shard.ended and not shard.holder]
         now = asyncio.get_running_loop().time()
         if not idle or now - self._asked < ASK_SECONDS:
             return lost
         self._asked = now
-        ended = await _final_states([self._flow_runs[shard.number] for shard in idle])
-        return lost + [shard for shard in idle if self._flow_runs[shard.number] in ended]
+        states = await _states([self._flow_runs[shard.number] for shard in idle])
+        return lost + [
+            shard
+            for shard in idle
+            if self._is_gone(states.get(self._flow_runs[shard.number]), self._flow_runs[shard.number], shard)
+        ]
+
+    def _is_gone(self, state: State | None, flow_run: UUID, shard: Shard) -> bool:
+        """Whether nobody will come for a shard that nobody holds, as far as its flow run's state tells."""
+        if state is None or state.is_scheduled():
+            return False
+        if state.is_final():
+            return True
+        now = asyncio.get_running_loop().time()
+        return now - self._left_queue.setdefault(flow_run, now) > STUCK_SECONDS * shard.attempts
 
     def _say_if_untaken(self, shards: Sequence[Shard], since: float) -> float:
         """Say now and then that workers are missing; returns since when nothing was said."""
@@ -263,8 +281,8 @@ async def _deployment(work_pool: str) -> UUID:
     return found[0].id
 
 
-async def _final_states(ids: Sequence[UUID]) -> Mapping[UUID, FlowRun]:
-    """Those of some flow runs that have ended, as far as Prefect's server answers."""
+async def _states(ids: Sequence[UUID]) -> Mapping[UUID, State]:
+    """The states of some flow runs, as far as Prefect's server answers."""
     try:
         async with get_client() as client:
             runs = await client.read_flow_runs(
@@ -273,7 +291,7 @@ async def _final_states(ids: Sequence[UUID]) -> Mapping[UUID, FlowRun]:
     except PREFECT_ERRORS as error:
         log.debug("Prefect's server does not tell how shards are: %s", _reason(error))
         return {}
-    return {run.id: run for run in runs if run.state is not None and run.state.is_final()}
+    return {run.id: run.state for run in runs if run.state is not None}
 
 
 def _reason(error: BaseException) -> str:

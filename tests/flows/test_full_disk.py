@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,10 @@ def test_a_disk_full_in_mid_run_loses_the_calls_in_flight_alone(
     assert not report.broken(), report
     assert len(report.ends) == 2
     for ended in report.ends:
-        assert "ledger.db cannot be written: database or disk is full; nothing more was paid for" in ended.err
+        # Whichever file of the session is written first finds the disk full.
+        assert re.search(
+            r"vellumforge2: \S+ cannot be written: .*(disk is full|No space left on device)", ended.err
+        ), ended.err
         assert "vellumforge2: to go on, paying only for what is missing: " in ended.err
 
 

@@ -21,7 +21,7 @@ CONCURRENCY = 6
 IN_FLIGHT = 2 * CONCURRENCY
 """Calls of one process at once."""
 SHARDS = 2
-PATIENCE = 200.0
+PATIENCE = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def test_a_worker_is_killed_and_another_comes_late(machines: Cluster, server: Mo
 
 
 def test_a_parent_that_is_killed_finds_its_shards(machines: Cluster, server: Model, parent: User) -> None:
-    process = started(parent, machines, server, latency_ms=400)
+    process = started(parent, machines, server, latency_ms=1000)
     machines.start_worker("steady")
     until_pairs(server, process, PAIRS // 4)
     (session,) = parent.sessions()
     rival = parent.start("resume", session.name, program=CHECKPOINT)
     refused = rival.end()
-    assert refused.code == 1
+    assert refused.code == 1, refused.err
     assert "Traceback" not in refused.err
 
     process.kill(group=True)

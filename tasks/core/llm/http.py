@@ -100,8 +100,8 @@ class ChatHttp:
     """The one HTTP client of a run. An async context manager; connections are kept and reused."""
 
     def __init__(self, max_connections: int) -> None:
-        # Not through httpx's client: what it adds (redirects, cookies, authentication, proxies of the
-        # environment) must not be, and costs as much as all the rest of an attempt.
+        # Not through httpx's client: what it adds (redirects, cookies, authentication) must not be, and costs
+        # as much as all the rest of an attempt.
         self._transport = _transport(max_connections)
         self._large = asyncio.Lock()
 
