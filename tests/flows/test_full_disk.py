@@ -56,7 +56,8 @@ def test_a_disk_full_in_mid_run_loses_the_calls_in_flight_alone(
     for ended in report.ends:
         # Whichever file of the session is written first finds the disk full.
         assert re.search(
-            r"vellumforge2: \S+ cannot be written: .*(disk is full|No space left on device)", ended.err
+            r"vellumforge2: (the ledger )?\S+ cannot be written: .*(disk is full|No space left on device)",
+            ended.err,
         ), ended.err
         assert "vellumforge2: to go on, paying only for what is missing: " in ended.err
 
