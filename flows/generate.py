@@ -27,7 +27,8 @@ from flows.opening import opened
 from flows.order import take_order
 from flows.page import Page
 from flows.run_log import logged
-from flows.shards import check_shards, work_in_shards
+from flows.shard_runs import check_shards
+from flows.shards import Shards
 from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
 from tasks.core.config.inline import Inline  # noqa: TC001 - the same
 from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
@@ -118,16 +119,16 @@ async def _stages(work: Opened) -> Summary:
         state.subtopics = await find_all_subtopics(run) if work.subtopics is None else work.subtopics
         await session.enter(Phase.PROMPTS)
         work.copy_soon()
-        if work.jobs is None:
-            found, state.jobs = await write_all_prompts(run, state.subtopics)
-            state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
-            state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
-        else:
-            state.jobs = work.jobs
-        await session.enter(Phase.PAIRS)
-        work.copy_soon()
-        if run.config.execution.shards:
-            await work_in_shards(run, state.jobs)
+        async with Shards(run) as shards:
+            if work.jobs is None:
+                found, state.jobs = await write_all_prompts(run, state.subtopics)
+                state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
+                state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
+            else:
+                state.jobs = work.jobs
+            await session.enter(Phase.PAIRS)
+            work.copy_soon()
+            await shards.work(state.jobs)
         outcomes = await make_all_pairs(run, state.jobs, session.keep)
         state.failures = sum(len(outcome.failures) for outcome in outcomes)
     except BaseException:

@@ -25,6 +25,7 @@ from tasks.core.errors import LedgerError, RunInterrupted, SessionError, UsageEr
 from tasks.core.llm import ledger_shards
 from tasks.core.llm.budget import Budget
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.shard_rows import LOST
 from tasks.core.run import open_run
 from tasks.core.session.adoption import unpack_jobs
 from tasks.core.session.sharing import read_bill, write_bill
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tasks.core.llm.shard_rows import Assignment
+    from tasks.core.llm.stop import Stop
     from tasks.core.models import Job, Pair
     from tasks.core.run import Run
 
@@ -40,6 +42,12 @@ log = logging.getLogger("vellumforge.shard")
 
 BEAT_SECONDS = 2.0
 """Between two signs of life."""
+
+WAIT_SECONDS = 0.5
+"""Between two questions for work."""
+
+ALONE_SECONDS = 3 * LOST
+"""Of the parent's silence, after which a shard without work waits no longer."""
 
 LEDGER_VARIABLE = "VELLUMFORGE__OUTPUT__LEDGER"
 """Where the ledger is seen from the worker's machine, when that is not where its parent sees it."""
@@ -75,10 +83,9 @@ async def generate_shard(session: str, shard: int, ledger: str) -> dict[str, int
 
 async def _take_on(shard: _Shard, console: Console) -> dict[str, int]:
     """Claim a shard, work on it, and say how that ended."""
-    task = await shard.claim()
     try:
-        done = await shard.work(task, console)
-    except (LedgerError, RunInterrupted):
+        done = await shard.work(await shard.claim(console.stop), console)
+    except (LedgerError, RunInterrupted, SessionError):
         with suppress(LedgerError):
             await shard.release()
         raise
@@ -99,16 +106,26 @@ class _Shard:
         self._number = number
         self._holder = holder
 
-    async def claim(self) -> Assignment:
-        """Take the shard on.
+    async def claim(self, stop: Stop) -> Assignment:
+        """Take the shard on, and wait until its work is known.
 
         Raises:
-            SessionError: It is not there to be taken on.
+            SessionError: It is not there to be taken on, or its parent is gone.
+            RunInterrupted: The process was told to stop meanwhile.
         """
-        task = await ledger_shards.claim(self._ledger, self._session, self._number, self._holder)
-        if task is None:
-            raise SessionError(f"shard {self._number} is done, called off, or worked on by another process")
-        return task
+        while True:
+            task = await ledger_shards.claim(self._ledger, self._session, self._number, self._holder)
+            if task is None:
+                raise SessionError(
+                    f"shard {self._number} is done, called off, or worked on by another process"
+                )
+            if task.settings:
+                return task
+            if task.parent_silent > ALONE_SECONDS:
+                raise SessionError(
+                    f"shard {self._number} has no work, and its parent is gone; resume the run"
+                )
+            await stop.sleep(WAIT_SECONDS)
 
     async def release(self) -> None:
         """Give the shard back: somebody else may take it on at once."""

@@ -11,23 +11,10 @@ import logging
 import uuid
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterId,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.deployments.flow_runs import arun_deployment
-from prefect.exceptions import PrefectException
-
-from tasks.core.errors import LedgerError, PhaseError, SessionError, UsageError
+from flows.shard_runs import start_shard, states_of
+from tasks.core.errors import LedgerError, PhaseError, SessionError, VellumforgeError
 from tasks.core.llm import ledger_shards
 from tasks.core.llm.limits import WINDOW
 from tasks.core.llm.shard_rows import PARENT
@@ -36,19 +23,16 @@ from tasks.core.questions import is_judged
 from tasks.core.session.sharing import divided, plan_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
 
-    from tasks.core.config.models import Config
     from tasks.core.llm.shard_rows import Shard
     from tasks.core.models import Job
     from tasks.core.run import Run
 
 log = logging.getLogger("vellumforge.shards")
-
-SHARD_FLOW = "generate-shard"
 
 WATCH_SECONDS = 1.0
 """Between two looks at the rows."""
@@ -66,72 +50,17 @@ killed then leaves it pending for ever, and a container's image may take its tim
 MOST_ATTEMPTS = 5
 """Times that a run starts a shard before it gives it up."""
 
-PREFECT_ERRORS = (PrefectException, httpx.HTTPError, OSError, RuntimeError)
+FEW_ROUNDS = 10
+"""Workers are asked for when so many rounds of requests for prompts are left: some ten seconds, for a process
+and Prefect's flow run in it need about as long to begin."""
 
 
-async def check_shards(config: Config) -> None:
-    """Refuse shards that no worker could take, before anything is paid for.
+class Shards:
+    """The parent of a session's shards: it divides the work and watches over it. A context manager.
 
-    Raises:
-        UsageError: There is no deployment for the work pool, or Prefect's server does not say.
+    In the block workers are asked for as soon as the jobs will soon be known, so that their processes are
+    up when there is work; what ends the block with an error ends the shards, too.
     """
-    if config.execution.shards:
-        await _deployment(config.execution.work_pool)
-
-
-async def work_in_shards(run: Run, jobs: Sequence[Job]) -> None:
-    """Have workers pay for what the jobs need; what they leave undone is left to the caller.
-
-    Raises:
-        SessionError: Another run works on the session.
-        PhaseError: A shard came to nothing, time and again.
-        LedgerError: The ledger failed.
-        VellumforgeError: The run was told to stop; so are its shards.
-    """
-    if await _left(run, jobs) <= max(run.config.generation.concurrency, run.config.execution.shards):
-        return
-    parent = _Parent(run)
-    await parent.lead()
-    try:
-        await parent.watch(jobs)
-        await ledger_shards.clear(run.ledger, run.session)
-    except BaseException:
-        # Whoever resumes gets the shards as they are; those at work are told to stop.
-        with suppress(LedgerError):
-            await ledger_shards.call_off(run.ledger, run.session)
-            await ledger_shards.release(run.ledger, run.session, PARENT, parent.name)
-        raise
-    finally:
-        await _take_account(run)
-    # Others have asked in the last minute, and now all limits are this process's own.
-    if run.gateway is not None:
-        run.gateway.rest(asyncio.get_running_loop().time(), WINDOW)
-
-
-async def _left(run: Run, jobs: Sequence[Job]) -> int:
-    """Jobs that are not answered in the ledger yet, or may not be judged."""
-    if is_judged(run.config):
-        return len(jobs)
-    questions = run.questions
-    known = await run.client.recall(questions.chosen(job, 0) for job in jobs)
-    unanswered = sum(answer is None for answer in known.values())
-    if run.config.generation.dataset_mode != "sft":
-        known = await run.client.recall(questions.rejected(job, 0) for job in jobs)
-        unanswered = max(unanswered, sum(answer is None for answer in known.values()))
-    return unanswered
-
-
-async def _take_account(run: Run) -> None:
-    """Count as this run's what its shards paid for."""
-    with suppress(LedgerError):
-        for _, purpose, usage in await run.budget.catch_up(run.ledger, run.session):
-            run.progress.paid[purpose] += usage.calls
-            run.progress.prompt_tokens += usage.prompt_tokens
-            run.progress.completion_tokens += usage.completion_tokens
-
-
-class _Parent:
-    """The one that divides a session's work and watches over it."""
 
     def __init__(self, run: Run) -> None:
         self.name = str(uuid.uuid4())
@@ -140,8 +69,89 @@ class _Parent:
         self._started: Counter[int] = Counter()
         self._asked = 0.0
         self._left_queue: dict[UUID, float] = {}
+        self._leads = False
+        self._inviting: asyncio.Task[None] | None = None
 
-    async def lead(self) -> None:
+    async def __aenter__(self) -> Self:
+        if self._run.config.execution.shards:
+            self._inviting = asyncio.create_task(self._invite())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self._end_inviting()
+        if not self._leads:
+            return
+        with suppress(LedgerError):
+            if kind is None:
+                # Those that were asked for and not needed find nothing to take on.
+                await ledger_shards.clear(self._run.ledger, self._run.session)
+            else:
+                # Whoever resumes gets the shards as they are; those at work are told to stop.
+                await ledger_shards.call_off(self._run.ledger, self._run.session)
+                await ledger_shards.release(self._run.ledger, self._run.session, PARENT, self.name)
+
+    async def work(self, jobs: Sequence[Job]) -> None:
+        """Have workers pay for what the jobs need; what they leave undone is left to the caller.
+
+        Raises:
+            SessionError: Another run works on the session.
+            PhaseError: A shard came to nothing, time and again.
+            LedgerError: The ledger failed.
+            VellumforgeError: The run was told to stop; so are its shards.
+        """
+        run = self._run
+        await self._end_inviting()
+        if not self._is_much(await _left(run, jobs)):
+            return
+        await self._lead()
+        try:
+            await self._watch(jobs)
+        finally:
+            await _take_account(run)
+        # Others have asked in the last minute, and now all limits are this process's own.
+        if run.gateway is not None:
+            run.gateway.rest(asyncio.get_running_loop().time(), WINDOW)
+
+    def _is_much(self, jobs: int) -> bool:
+        """Whether so many jobs are worth other processes."""
+        config = self._run.config
+        return bool(config.execution.shards) and jobs > max(
+            config.generation.concurrency, config.execution.shards
+        )
+
+    async def _invite(self) -> None:
+        """Ask for workers shortly before there is work for them; what fails here stops the run."""
+        run, generation = self._run, self._run.config.generation
+        if not self._is_much(generation.num_subtopics * generation.num_prompts_per_subtopic):
+            return
+        try:
+            while not self._is_soon():
+                await run.stop.sleep(WATCH_SECONDS)
+            await self._lead()
+            for shard in await ledger_shards.invite(run.ledger, run.session, run.config.execution.shards):
+                await self._start(shard, again=not shard.attempts)
+            while True:
+                await run.stop.sleep(WATCH_SECONDS)
+                await self._lead_on()
+        except VellumforgeError as error:
+            run.stop.request(error)
+
+    def _is_soon(self) -> bool:
+        """Whether the pairs are near, in a run that pays: one that repeats what is known needs no worker."""
+        progress = self._run.progress
+        few = FEW_ROUNDS * self._run.config.generation.concurrency
+        return (
+            progress.phase is Phase.PROMPTS
+            and progress.paid.total() > 0
+            and progress.total - progress.done <= few
+        )
+
+    async def _end_inviting(self) -> None:
+        if self._inviting is not None:
+            self._inviting.cancel()
+            await asyncio.gather(self._inviting, return_exceptions=True)
+
+    async def _lead(self) -> None:
         """Become the session's parent; one that is silent for long enough is replaced.
 
         Raises:
@@ -159,8 +169,19 @@ class _Parent:
                     "wait for it to end, or cancel it"
                 )
             before = silent
+        self._leads = True
 
-    async def watch(self, jobs: Sequence[Job]) -> None:
+    async def _lead_on(self) -> None:
+        """Say that one still leads.
+
+        Raises:
+            SessionError: Another run does.
+        """
+        if await ledger_shards.lead(self._run.ledger, self._run.session, self.name) is not None:
+            self._leads = False
+            raise SessionError("another run has taken this session over")
+
+    async def _watch(self, jobs: Sequence[Job]) -> None:
         """Divide the jobs, have every shard taken, and wait until all have ended."""
         run = self._run
         run.progress.begin(Phase.PAIRS, len(jobs))
@@ -173,8 +194,7 @@ class _Parent:
         began = asyncio.get_running_loop().time()
         while not all(shard.ended for shard in shards):
             await run.stop.sleep(WATCH_SECONDS)
-            if await ledger_shards.lead(run.ledger, run.session, self.name) is not None:
-                raise SessionError("another run has taken this session over")
+            await self._lead_on()
             shards = await ledger_shards.look(run.ledger, run.session)
             run.progress.done = sum(shard.done for shard in shards)
             for shard in await self._fallen(shards):
@@ -198,25 +218,8 @@ class _Parent:
         attempt = await ledger_shards.ask_anew(run.ledger, run.session, shard) if again else shard.attempts
         if attempt > 1 and again:
             log.warning("shard %d is gone; it is given to another worker", shard.number)
-        execution = run.config.execution
-        try:
-            flow_run = await arun_deployment(
-                await _deployment(execution.work_pool),
-                parameters={
-                    "session": run.session,
-                    "shard": shard.number,
-                    "ledger": run.config.output.ledger,
-                },
-                flow_run_name=f"shard {shard.number} of {execution.shards}",
-                timeout=0,
-                idempotency_key=f"{shard.token}-{shard.number}-{attempt}",
-            )
-        except PREFECT_ERRORS as error:
-            raise PhaseError(
-                f"Prefect's server does not start shard {shard.number}: {_reason(error)}. "
-                "What was paid for is kept: resume when it answers"
-            ) from error
-        self._flow_runs[shard.number] = flow_run.id
+        key = f"{shard.token}-{shard.number}-{attempt}"
+        self._flow_runs[shard.number] = await start_shard(run.config, run.session, shard.number, key)
 
     async def _fallen(self, shards: Sequence[Shard]) -> list[Shard]:
         """Shards whose process is gone: it was silent for too long, or Prefect's server shows it."""
@@ -226,7 +229,7 @@ class _Parent:
         if not idle or now - self._asked < ASK_SECONDS:
             return lost
         self._asked = now
-        states = await _states([self._flow_runs[shard.number] for shard in idle])
+        states = await states_of([self._flow_runs[shard.number] for shard in idle])
         return lost + [
             shard
             for shard in idle
@@ -258,41 +261,23 @@ class _Parent:
         return now
 
 
-async def _deployment(work_pool: str) -> UUID:
-    """The deployment that starts shards on a work pool.
-
-    Raises:
-        UsageError: There is none, or Prefect's server does not say.
-    """
-    try:
-        async with get_client() as client:
-            found = await client.read_deployments(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[SHARD_FLOW])),
-                deployment_filter=DeploymentFilter(),
-                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[work_pool])),
-            )
-    except PREFECT_ERRORS as error:
-        raise UsageError(f"Prefect's server does not say who takes shards: {_reason(error)}") from error
-    if not found:
-        raise UsageError(
-            f"execution.shards needs a deployment of {SHARD_FLOW} on the work pool {work_pool}, and Prefect "
-            "has none: run `prefect deploy --all`, with PREFECT_API_URL set to a server that has workers"
-        )
-    return found[0].id
+async def _left(run: Run, jobs: Sequence[Job]) -> int:
+    """Jobs that are not answered in the ledger yet, or may not be judged."""
+    if is_judged(run.config):
+        return len(jobs)
+    questions = run.questions
+    known = await run.client.recall(questions.chosen(job, 0) for job in jobs)
+    unanswered = sum(answer is None for answer in known.values())
+    if run.config.generation.dataset_mode != "sft":
+        known = await run.client.recall(questions.rejected(job, 0) for job in jobs)
+        unanswered = max(unanswered, sum(answer is None for answer in known.values()))
+    return unanswered
 
 
-async def _states(ids: Sequence[UUID]) -> Mapping[UUID, State]:
-    """The states of some flow runs, as far as Prefect's server answers."""
-    try:
-        async with get_client() as client:
-            runs = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids)))
-            )
-    except PREFECT_ERRORS as error:
-        log.debug("Prefect's server does not tell how shards are: %s", _reason(error))
-        return {}
-    return {run.id: run.state for run in runs if run.state is not None}
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+async def _take_account(run: Run) -> None:
+    """Count as this run's what its shards paid for."""
+    with suppress(LedgerError):
+        for _, purpose, usage in await run.budget.catch_up(run.ledger, run.session):
+            run.progress.paid[purpose] += usage.calls
+            run.progress.prompt_tokens += usage.prompt_tokens
+            run.progress.completion_tokens += usage.completion_tokens

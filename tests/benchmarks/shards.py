@@ -35,6 +35,8 @@ CONCURRENCY = 64
 LATENCY_MS = 1000
 CALLS_OF_A_JOB = 2
 LIMIT = 3000
+ONE_SHARD = ("--limit", "1")
+"""A worker takes as many runs as it may; the machines here have room for one."""
 PATIENCE = 1200.0
 
 
@@ -123,7 +125,7 @@ def main() -> None:
             case = Case(name, machines, server, pairs=arguments.pairs, shards=shards)
             late = name in {"killed", "limited"}
             for number in range(shards - late):
-                machines.start_worker(f"{name}-{number}")
+                machines.start_worker(f"{name}-{number}", *ONE_SHARD)
             process = case.start(limit=LIMIT if name == "limited" else 0)
             if late:
                 disturb(case, machines, process, arguments.pairs)
@@ -144,7 +146,7 @@ def disturb(case: Case, machines: Cluster, process: Process, pairs: int) -> None
     until(far_enough, "a third of the pairs", PATIENCE)
     machines.kill_worker(f"{case.name}-0")
     in_flight = case.asked_for_pairs()
-    machines.start_worker(f"{case.name}-late")
+    machines.start_worker(f"{case.name}-late", *ONE_SHARD)
     print(
         f"{case.name}: a worker killed after {in_flight} requests; "
         f"at most {CONCURRENCY * CALLS_OF_A_JOB} of them were its own in flight",

@@ -59,13 +59,13 @@ class Cluster:
             done = at_root.run(*arguments, program=PREFECT)
             assert done.code == 0, done.out + done.err
 
-    def start_worker(self, name: str) -> Process:
-        """Start a worker on a machine of its own."""
+    def start_worker(self, name: str, *options: str) -> Process:
+        """Start a worker on a machine of its own, with more options of `prefect worker start`."""
         user = self.machine(name)
         with (self.folder / f"{name}.log").open("wb") as log:
             worker = Process(
                 subprocess.Popen(
-                    [*PREFECT, "worker", "start", "--pool", POOL, "--name", name],
+                    [*PREFECT, "worker", "start", "--pool", POOL, "--name", name, *options],
                     cwd=user.folder,
                     env=user.environment,
                     stdin=subprocess.DEVNULL,

@@ -77,10 +77,20 @@ def test_two_servers_on_one_new_home_answer_and_leave_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waiting for a process of others needs Linux")
-@pytest.mark.parametrize(("signal_number", "when"), [(signal.SIGKILL, "ready"), (signal.SIGTERM, "starting")])
-def test_the_server_ends_with_its_parent(tmp_path: Path, signal_number: signal.Signals, when: str) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("_parent.py")), str(tmp_path / "home"), when]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize(
+    ("signal_number", "when"),
+    [(signal.SIGKILL, "ready"), (signal.SIGKILL, "starting"), (signal.SIGTERM, "starting")],
+)
+def test_the_server_ends_with_its_parent_and_no_other_does(
+    tmp_path: Path, signal_number: signal.Signals, when: str
+) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, str(Path(__file__).with_name("_parent.py")), str(home), when]
+    with (
+        EmbeddedServer(home) as others,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent,
+    ):
+        url = others.wait_ready()
         assert parent.stdout is not None
         server = os.pidfd_open(int(parent.stdout.readline()))
         try:
@@ -89,6 +99,7 @@ def test_the_server_ends_with_its_parent(tmp_path: Path, signal_number: signal.S
             assert not poll.poll(0), "it must run before its parent ends"
             parent.send_signal(signal_number)
             assert poll.poll(GONE_WITHIN_MS), "the server outlived its parent"
+            assert status(url, "/health") == HTTPStatus.OK
         finally:
             os.close(server)
     assert parent.returncode == -signal_number

@@ -54,16 +54,39 @@ async def lead(ledger: Ledger, session: str, holder: str) -> float | None:
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        if await _hold(connection, session, PARENT, holder):
+        if await _hold(connection, _row(session, PARENT), holder):
             return None
         query = select(_now(connection) - shards.c.seen).where(_row(session, PARENT))
         return float((await connection.execute(query)).scalar_one())
 
 
+async def invite(ledger: Ledger, session: str, number: int) -> list[Shard]:
+    """Lay out shards whose work is not known yet, where there are none; who takes one on waits for `divide`.
+
+    Raises:
+        LedgerError: The ledger cannot be written.
+    """
+    async with ledger.transaction("written") as connection:
+        mine = (shards.c.session == session) & (shards.c.number != PARENT)
+        there = (await connection.execute(select(func.count()).where(mine))).scalar_one()
+        if there != number:
+            await connection.execute(delete(shards).where(mine))
+            token = str(uuid.uuid4())
+            rows = [
+                {"session": session, "number": each, "plan": "", "token": token}
+                for each in range(1, number + 1)
+            ]
+            await connection.execute(insert(shards), rows)
+        await connection.execute(update(shards).where(mine).values(called_off=False))
+    return await look(ledger, session)
+
+
 async def divide(
     ledger: Ledger, session: str, plan: str, parts: Sequence[tuple[str, bytes]], *, resting: bool
 ) -> list[Shard]:
-    """Lay the shards out; those of the same plan that are at work go on, others are replaced.
+    """Lay the shards out; those of the same plan that are at work go on, those invited get their work.
+
+    All others are replaced.
 
     Args:
         ledger: The ledger.
@@ -76,21 +99,23 @@ async def divide(
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        there = select(func.count(), func.count(shards.c.ended)).where(
-            shards.c.session == session, shards.c.plan == plan, shards.c.number != PARENT
-        )
-        rows, ended = (await connection.execute(there)).tuples().one()
+        others = (shards.c.session == session) & (shards.c.number != PARENT)
+        query = select(shards.c.plan, shards.c.ended).where(others)
+        rows = list((await connection.execute(query)).tuples())
+        plans = {found for found, _ in rows}
         # Those that have all ended left something undone, or nobody would divide it again.
-        if rows != len(parts) or ended == rows:
-            await connection.execute(
-                delete(shards).where(shards.c.session == session, shards.c.number != PARENT)
-            )
-            token = str(uuid.uuid4())
-            named = {"plan": plan, "token": token}
-            waits_until = _now(connection) + WINDOW if resting else 0.0
+        lives = len(rows) == len(parts) and any(ended is None for _, ended in rows)
+        if not (lives and plans == {plan}):
+            named = {"plan": plan, "waits_until": _now(connection) + WINDOW if resting else 0.0}
+            if not (lives and plans == {""}):
+                await connection.execute(delete(shards).where(others))
+                token = str(uuid.uuid4())
+                for number in range(1, len(parts) + 1):
+                    row = {"session": session, "number": number, "plan": plan, "token": token}
+                    await connection.execute(insert(shards).values(row))
             for number, (settings, jobs) in enumerate(parts, 1):
-                values = named | {"session": session, "number": number, "settings": settings, "jobs": jobs}
-                await connection.execute(insert(shards).values(**values, waits_until=waits_until))
+                values = named | {"settings": settings, "jobs": jobs}
+                await connection.execute(update(shards).where(_row(session, number)).values(values))
         # A parent before this one may have called them off.
         mine = (shards.c.session == session) & shards.c.ended.is_(None)
         await connection.execute(update(shards).where(mine).values(called_off=False))
@@ -137,19 +162,25 @@ async def ask_anew(ledger: Ledger, session: str, shard: Shard) -> int:
 
 
 async def claim(ledger: Ledger, session: str, number: int, holder: str) -> Assignment | None:
-    """Take a shard on; None when there is no such shard, it has ended, or somebody else works on it.
+    """Take a shard on, or ask again what it is to do.
+
+    Returns:
+        None when there is no such shard, it has ended or was called off, or somebody else works on it.
 
     Raises:
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        if not await _hold(connection, session, number, holder):
+        wanted = _row(session, number) & shards.c.called_off.is_(False)
+        if not await _hold(connection, wanted, holder):
             return None
         columns = shards.c
         waits = columns.waits_until - _now(connection)
-        query = select(columns.settings, columns.jobs, waits, columns.spent).where(_row(session, number))
-        settings, jobs, seconds, spent = (await connection.execute(query)).one()
-        return Assignment(settings, jobs, max(0.0, float(seconds)), spent)
+        seen = select(columns.seen).where(_row(session, PARENT)).scalar_subquery()
+        query = select(columns.settings, columns.jobs, waits, columns.spent, _now(connection) - seen)
+        row = (await connection.execute(query.where(_row(session, number)))).one()
+        settings, jobs, seconds, spent, silent = row
+        return Assignment(settings, jobs, max(0.0, float(seconds)), spent, float(silent or 0.0))
 
 
 async def beat(
@@ -216,10 +247,10 @@ async def clear(ledger: Ledger, session: str) -> None:
         await connection.execute(delete(shards).where(shards.c.session == session))
 
 
-async def _hold(connection: AsyncConnection, session: str, number: int, holder: str) -> bool:
+async def _hold(connection: AsyncConnection, wanted: ColumnElement[bool], holder: str) -> bool:
     now = _now(connection)
     free = shards.c.holder.in_(("", holder)) | (shards.c.seen < now - LOST)
-    held = update(shards).where(_row(session, number), free, shards.c.ended.is_(None))
+    held = update(shards).where(wanted, free, shards.c.ended.is_(None))
     return (await connection.execute(held.values(holder=holder, seen=now))).rowcount == 1
 
 

@@ -75,16 +75,19 @@ class Assignment:
     """What a shard is to do.
 
     Attributes:
-        settings: The configuration as JSON, with this shard's part of the budget.
+        settings: The configuration as JSON, with this shard's part of the budget; "" while the work is not
+            known yet.
         jobs: The jobs as packed by `session.adoption`.
         waits: Seconds for which no limited model may be asked: until then somebody else's requests count.
         spent: What was spent on this shard before, as `beat` was given it; "" for nothing.
+        parent_silent: Seconds since the parent was heard of.
     """
 
     settings: str
     jobs: bytes
     waits: float
     spent: str
+    parent_silent: float
 
 
 @dataclass(frozen=True, slots=True)

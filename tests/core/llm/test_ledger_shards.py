@@ -138,3 +138,40 @@ async def test_after_the_parents_own_requests_shards_wait_and_in_the_end_they_ar
         assert await ledger_shards.look(ledger, "s") == []
         assert await heard(ledger, 2, "x") is None
         assert await ledger_shards.lead(ledger, "other", "me") is None
+
+
+async def test_who_was_invited_waits_for_the_work_and_gets_it(url: str) -> None:
+    async with await Ledger.open(url) as ledger:
+        await ledger_shards.prepare(ledger, "s")
+        assert await ledger_shards.lead(ledger, "s", "parent") is None
+        invited = await ledger_shards.invite(ledger, "s", len(PARTS))
+        assert await ledger_shards.invite(ledger, "s", len(PARTS)) == invited
+        early = await ledger_shards.claim(ledger, "s", 1, "x")
+        assert early is not None
+        assert early.settings == ""
+        await silence(url, 0, LOST)
+        early = await ledger_shards.claim(ledger, "s", 1, "x")
+        assert early is not None
+        assert LOST <= early.parent_silent < 2 * LOST
+
+        divided = await laid_out(ledger)
+        assert [shard.token for shard in divided] == [shard.token for shard in invited], "they are the same"
+        assert [shard.holder for shard in divided] == ["x", ""]
+        claim = await ledger_shards.claim(ledger, "s", 1, "x")
+        assert claim is not None
+        assert (claim.settings, claim.jobs) == PARTS[0]
+
+
+async def test_who_was_invited_in_vain_finds_nothing(url: str) -> None:
+    async with await Ledger.open(url) as ledger:
+        await ledger_shards.prepare(ledger, "s")
+        await ledger_shards.invite(ledger, "s", 2)
+        await ledger_shards.call_off(ledger, "s")
+        assert await ledger_shards.claim(ledger, "s", 1, "x") is None
+        await ledger_shards.invite(ledger, "s", 2)
+        assert await ledger_shards.claim(ledger, "s", 1, "x") is not None
+        (first, _) = await ledger_shards.invite(ledger, "s", 2)
+        assert first.holder == "x", "another parent finds those that wait"
+        assert len(await ledger_shards.invite(ledger, "s", 3)) == 3
+        await ledger_shards.clear(ledger, "s")
+        assert await ledger_shards.claim(ledger, "s", 1, "x") is None
