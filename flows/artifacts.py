@@ -14,6 +14,7 @@ import orjson
 from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from tasks.core.errors import LedgerError
+from tasks.core.lint.report import in_words
 from tasks.core.llm.ledger_records import last_failures
 from tasks.core.session.mirrored import address
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from flows.opening import Opened
     from tasks.core.config.models import Config
+    from tasks.core.lint.report import Report
     from tasks.core.llm.budget import Budget
     from tasks.core.models import Failure
     from tasks.core.progress import Progress
@@ -50,6 +52,7 @@ class Outcome:
         budget: The accounts of the run and of its session.
         failures: The first of this run's failures.
         rows: The dataset's first rows, as JSON.
+        lint: What lint found in the finished dataset, or None.
     """
 
     config: Config
@@ -59,6 +62,7 @@ class Outcome:
     budget: Budget
     failures: Sequence[Failure]
     rows: Sequence[str]
+    lint: Report | None = None
 
 
 def title(config: Config) -> str:
@@ -91,6 +95,7 @@ async def outcome_of(work: Opened, since: float) -> Outcome:
         budget=run.budget,
         failures=failures,
         rows=rows,
+        lint=session.lint,
     )
 
 
@@ -153,6 +158,8 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
     if progress.causes:
         causes = [(cause, f"{count:,}") for cause, count in progress.causes.most_common()]
         parts += ["## Failures by cause", _table(("cause", "failures"), causes)]
+    if outcome.lint is not None and outcome.lint.findings:
+        parts += ["## Lint", _lint(outcome.lint)]
     if paid.calls:
         parts += ["## Paid for", _bill(budget)]
     parts += ["## Session", escaped(str(outcome.folder.absolute()))]
@@ -178,6 +185,12 @@ def _bill(budget: Budget) -> str:
         for model, purpose, usage in budget.run
     ]
     return _table(("model", "call", "calls", "tokens in", "tokens out", "cost"), lines)
+
+
+def _lint(report: Report) -> str:
+    """What lint found, and what to do about it."""
+    found = [(item.check, in_words(item, report.unit), item.advice) for item in report.findings]
+    return _table(("check", "found", "what to do"), found)
 
 
 def escaped(text: str) -> str:

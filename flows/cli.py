@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from flows import checkpoint, ledger
+from flows.failures import failures
+from flows.lint import lint
 from flows.overrides import read_override
 from flows.terminal import PROGRAM, say, show_json, show_summary
 from tasks.core.errors import UsageError, VellumforgeError
@@ -27,8 +29,9 @@ app = App(
     help="Make preference datasets with OpenAI-compatible models. Whatever was paid for is kept in a "
     "ledger: the same command again goes on where the last one ended.",
     version=lambda: version(DISTRIBUTION),
-    help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed; 2 bad configuration or "
-    "usage; 3 finished or stopped with failures or by its budget; 130 and 143 interrupted.",
+    help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed, or lint found too much; "
+    "2 bad configuration or usage; 3 finished or stopped with failures or by its budget; 130 and 143 "
+    "interrupted.",
     # No default says more than that the option was left out.
     default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
@@ -36,6 +39,8 @@ app = App(
 
 app.command(checkpoint.app)
 app.command(ledger.app)
+app.command(lint)
+app.command(failures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,9 @@ from flows.shard_runs import check_shards
 from flows.shards import Shards
 from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
 from tasks.core.config.inline import Inline  # noqa: TC001 - the same
-from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
+from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.lint.linter import Linter
+from tasks.core.lint.rows import read_samples
 from tasks.core.models import Phase
 from tasks.core.summary import Stopwatch, Summary, summarize  # noqa: TC001 - the same
 
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from flows.opening import Opened
 
 log = logging.getLogger("vellumforge.generate")
+
+LINTED_AT_ONCE = 100
+"""Rows that lint looks at, in some ten milliseconds, before signals and the page have their turn."""
 
 
 @flow(name="generate", persist_result=False)
@@ -142,8 +148,25 @@ async def _stages(work: Opened) -> Summary:
         raise
     _note_spending(work)
     await session.finish(complete=not run.progress.failures)
+    await _lint(work)
     taken_over = work.jobs is not None
     return summarize(run, session, state.jobs, outcomes, watch, taken_over=taken_over)
+
+
+async def _lint(work: Opened) -> None:
+    """Look at the finished dataset; it is there whatever comes of that."""
+    linter, path = Linter(), work.session.dataset.path
+    try:
+        for number, sample in enumerate(read_samples(path)):
+            linter.add(sample)
+            if not number % LINTED_AT_ONCE:
+                await asyncio.sleep(0)
+    except UsageError as error:
+        log.warning("the dataset was not looked at by lint: %s", error)
+        return
+    work.session.lint = linter.report()
+    if line := work.session.lint.brief():
+        log.info("%s", line)
 
 
 def _note_spending(work: Opened) -> None:

@@ -4,6 +4,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 ├── UsageError              2: what the user gave cannot be used; nothing was created
 │   └── ConfigError         2: the same, with one problem a line
 │       └── TemplateError   2: a prompt template that cannot be translated
+├── LintError               1: a dataset has more of a defect than is allowed
 ├── LedgerError             1: the ledger cannot be opened, read or written
 ├── SessionError            1: the session folder cannot be made, found or written
 ├── CallError               a model call that ended without an answer; becomes a Failure (data)
@@ -70,6 +71,10 @@ class ConfigError(UsageError):
 
 class TemplateError(ConfigError):
     """A prompt template that cannot be translated or names an unknown variable."""
+
+
+class LintError(VellumforgeError):
+    """A dataset has more of a defect than `--fail-on` allows."""
 
 
 class LedgerError(VellumforgeError):

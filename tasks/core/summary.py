@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import cost_document
@@ -50,6 +51,8 @@ class Summary:
         calls_of_unknown_price: Calls of this run that `usd` does not hold, or not wholly.
         session: What all runs of the session paid for, as `Bill.document` gives it.
         session_cost: Its cost in words, or "".
+        lint: What lint found in the dataset, as `Report.figures` gives it; empty when it was not looked at.
+        lint_line: All its findings on one line, or "".
     """
 
     folder: str
@@ -76,6 +79,8 @@ class Summary:
     calls_of_unknown_price: int
     session: Mapping[str, Any]
     session_cost: str
+    lint: Mapping[str, Any]
+    lint_line: str
 
     @property
     def complete(self) -> bool:
@@ -117,6 +122,8 @@ class Summary:
             lines.append(f"{_counted(self.failures, 'failure')}, listed in {self.folder}/session.log")
         if self.jobs < self.wanted:
             lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
+        if self.lint_line:
+            lines.append(f"{self.lint_line}; see vellumforge2 lint {Path(self.folder).name}")
         return lines
 
     def excerpt(self) -> str:
@@ -196,4 +203,6 @@ def summarize(
         **cost_document(cost),
         session=budget.session.document(budget.prices),
         session_cost=budget.session.cost(budget.prices).in_words,
+        lint=session.lint.figures() if session.lint else {},
+        lint_line=session.lint.brief() if session.lint else "",
     )

@@ -30,6 +30,12 @@ class Thought:
     reasoning: str = ""
 
 
+def think_tag(text: str) -> str:
+    """The first think tag in a text, opening or closing; "" when there is none."""
+    found = _TAG.search(text) if "<" in text else None
+    return found[0] if found else ""
+
+
 def split_thinking(text: str) -> Thought:
     """The answer and the reasoning in a text, in time linear in its length.
 

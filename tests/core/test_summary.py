@@ -44,6 +44,8 @@ WHOLE = Summary(
     calls_of_unknown_price=0,
     session={"calls": 2500},
     session_cost="$1.23",
+    lint={},
+    lint_line="",
 )
 
 
@@ -73,6 +75,10 @@ def test_a_whole_run_in_words() -> None:
         ({"truncated": 3}, "3 chosen answers stop at the token limit"),
         ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),
         ({"jobs": 1100}, "1,100 prompts of 1,200"),
+        (
+            {"lint_line": "lint found in 1,200 pairs: refusals 3 (0.2%)"},
+            "lint found in 1,200 pairs: refusals 3 (0.2%); see vellumforge2 lint session_x",
+        ),
     ],
 )
 def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line: str) -> None:

@@ -179,6 +179,51 @@ async def failures_of(ledger: Ledger, session: str) -> dict[str, int]:
         return {cause: int(count) for cause, count in (await connection.execute(query)).tuples()}
 
 
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failures that are alike.
+
+    Attributes:
+        phase: Where they happened.
+        purpose: The call that failed.
+        cause: The stable word of `CallError.cause`.
+        attempts: Attempts that each of them took.
+        count: How many they are.
+    """
+
+    phase: Phase
+    purpose: Purpose
+    cause: str
+    attempts: int
+    count: int
+
+
+async def failure_groups(ledger: Ledger, session: str) -> list[FailureGroup]:
+    """Failures that were listed for the session with this id, by phase, call, cause and attempts.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    alike = [failures.c[name] for name in ("phase", "purpose", "cause", "attempts")]
+    query = select(*alike, func.count()).where(failures.c.session == session).group_by(*alike)
+    async with ledger.transaction("read") as connection:
+        found = [
+            FailureGroup(Phase(phase), Purpose(purpose), cause, attempts, count)
+            for phase, purpose, cause, attempts, count in (await connection.execute(query)).tuples()
+        ]
+    order = list(Phase), list(Purpose)
+    return sorted(
+        found,
+        key=lambda group: (
+            order[0].index(group.phase),
+            order[1].index(group.purpose),
+            -group.count,
+            group.cause,
+            group.attempts,
+        ),
+    )
+
+
 async def last_failures(ledger: Ledger, session: str, since: float, most: int) -> list[Failure]:
     """Failures that were listed for the session with this id, in the order in which they were listed.
 

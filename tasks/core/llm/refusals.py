@@ -16,6 +16,7 @@ from tasks.core.llm.verdicts import (
     verdict_of,
     what_to_do,
 )
+from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
@@ -102,5 +103,4 @@ def masked(text: str, secrets: tuple[str, ...]) -> str:
 
 def one_line(text: str, secrets: tuple[str, ...] = ()) -> str:
     """The text on one line, without control characters and secrets, cut to what helps somebody."""
-    text = masked(text, secrets)[: 16 * MESSAGE_LIMIT]
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MESSAGE_LIMIT]
+    return printable_line(masked(text, secrets), MESSAGE_LIMIT)

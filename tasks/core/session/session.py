@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tasks.core.config.models import Config
+    from tasks.core.lint.report import Report
     from tasks.core.models import Job, Pair
     from tasks.core.progress import Progress
     from tasks.core.session.resuming import Resumption
@@ -45,6 +46,7 @@ class Session:
         dataset: `dataset.jsonl`.
         reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
         checkpoint: `checkpoint.json`.
+        lint: What lint found in the finished dataset; None before that.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Session:
         self.folder = folder
         self.record = record
         self.backup = ""
+        self.lint: Report | None = None
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None

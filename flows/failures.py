@@ -1,0 +1,113 @@
+"""The command `vellumforge2 failures`: what a session could not do, by phase, cause and attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flows.place import Place
+    from tasks.core.llm.ledger_records import FailureGroup
+    from tasks.core.models import Failure
+
+MOST_SHOWN = 50
+MOST_LISTED = 1_000_000
+"""Failures that are shown, and that `--json` lists."""
+MESSAGE_SHOWN = 200
+ITEM_SHOWN = 60
+
+
+def failures(
+    session: str, /, *, json: bool = False, config: str | None = None, output: str | None = None
+) -> int:
+    """List what a session could not do, in all its runs, by phase, cause and attempts.
+
+    Args:
+        session: The session's name, as the list shows it.
+        json: Print one JSON object, with every failure and the id of its request.
+        config: The configuration file that names the output folder and ledger; config.toml when left out.
+        output: The output folder, in place of output.folder.
+    """
+    # Imported here: help is there at once.
+    import asyncio  # noqa: PLC0415
+    from dataclasses import asdict  # noqa: PLC0415
+
+    import orjson  # noqa: PLC0415
+
+    from flows.place import Place  # noqa: PLC0415
+
+    place = Place(config, output)
+    groups, found, complete = asyncio.run(_read(place, session, MOST_LISTED if json else MOST_SHOWN))
+    if json:
+        document: dict[str, Any] = {
+            "session": session,
+            "complete": complete,
+            "groups": [asdict(group) for group in groups],
+            "failures": [asdict(item) for item in found],
+        }
+        print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+    else:
+        print("\n".join(_lines(session, groups, found, complete=complete)))  # noqa: T201 - the same
+    return 0
+
+
+async def _read(place: Place, session: str, most: int) -> tuple[list[FailureGroup], list[Failure], bool]:
+    """The session's failures in groups, so many of them one by one, and whether it is complete.
+
+    Raises:
+        UsageError: There is no such session, no ledger, or no record of the session.
+        LedgerError: The ledger cannot be read.
+    """
+    from tasks.core.errors import UsageError  # noqa: PLC0415 - help is there at once
+    from tasks.core.llm.ledger_records import failure_groups, last_failures  # noqa: PLC0415 - the same
+    from tasks.core.session.cleaning import is_finished  # noqa: PLC0415 - the same
+    from tasks.core.session.find import find_session  # noqa: PLC0415 - the same
+    from tasks.core.session.record import read_record  # noqa: PLC0415 - the same
+    from tasks.core.session.restoring import restore_record  # noqa: PLC0415 - the same
+
+    folder = find_session(place.folder, session)
+    async with place.ledger() as ledger:
+        await restore_record(folder, ledger)
+        record = read_record(folder)
+        if record is None:
+            raise UsageError(f"session {session} is not in this ledger, which is where failures are listed")
+        groups = await failure_groups(ledger, record.id)
+        found = await last_failures(ledger, record.id, 0.0, most)
+    return groups, found, is_finished(folder)
+
+
+def _lines(
+    session: str, groups: Sequence[FailureGroup], found: Sequence[Failure], *, complete: bool
+) -> list[str]:
+    if not groups:
+        return [f"No failures are listed for session {session}."]
+    total = sum(group.count for group in groups)
+    lines = [f"Failures of {session}, in all its runs: {total:,}", ""]
+    lines.append(f"{'PHASE':<10} {'CALL':<10} {'CAUSE':<20} {'ATTEMPTS':>8} {'FAILURES':>9}")
+    lines += [
+        f"{group.phase:<10} {group.purpose:<10} {group.cause:<20} {group.attempts:>8,} {group.count:>9,}"
+        for group in groups
+    ]
+    lines.append("")
+    for item in found:
+        lines += _item_lines(item)
+    if total > len(found):
+        lines.append(f"and {total - len(found):,} more; --json lists them all")
+    if complete:
+        lines.append("The session is complete: later runs brought what was missing.")
+    else:
+        lines.append(f"To ask for what is missing: vellumforge2 checkpoint resume {session}")
+    return lines
+
+
+def _item_lines(item: Failure) -> list[str]:
+    """A failure in two lines; its texts are those of models and servers."""
+    from tasks.core.printable import printable_line  # noqa: PLC0415 - help is there at once
+
+    attempts = f"{item.attempts:,} attempt{'' if item.attempts == 1 else 's'}"
+    request = f", request {item.request}" if item.request else ""
+    return [
+        f"{printable_line(item.item, ITEM_SHOWN)}: {item.purpose}, {item.cause}, {attempts}{request}",
+        f"  {printable_line(item.message, MESSAGE_SHOWN)}",
+    ]
