@@ -16,9 +16,12 @@ from pathlib import Path
 
 from tasks.core.lint.linter import lint_file
 
-WORDS = """the keeper of a lighthouse wrote down what had been seen that night and nobody on the island
-believed it until ships came home without their
-crews \N{LEFT DOUBLE QUOTATION MARK}said\N{RIGHT DOUBLE QUOTATION MARK} she \N{EN DASH} though it\N{RIGHT SINGLE QUOTATION MARK}s never quite so simple""".split()
+TEXT = (
+    "the keeper of a lighthouse wrote down what had been seen that night and nobody believed it until "
+    "\N{LEFT DOUBLE QUOTATION MARK}ships came\N{RIGHT DOUBLE QUOTATION MARK} home \N{EN DASH} though "
+    "it\N{RIGHT SINGLE QUOTATION MARK}s never quite so simple on the island without their crews"
+)
+WORDS = TEXT.split()
 
 
 def main() -> None:

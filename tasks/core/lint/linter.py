@@ -1,6 +1,6 @@
 """Lint over a whole file: one pass, in time linear in its length.
 
-What is kept of a row is a digest of its prompt, some hundred bytes; all else are sums, and the first examples.
+What is kept of a row is a digest of its prompt, some hundred bytes; all else are sums and a few examples.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 from tasks.core.cost import CHARACTERS_PER_TOKEN, tokens_for
 from tasks.core.lint.checks import BOTH, CHECKS, CHOSEN, REJECTED, Hit, Texts
 from tasks.core.lint.report import Example, Finding, Lengths, Report
-from tasks.core.lint.rows import BadLine, Sample, read_samples
+from tasks.core.lint.rows import BadLine, read_samples
 from tasks.core.printable import printable_line
 from tasks.core.selection import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from tasks.core.lint.rows import Sample
 
 MOST_EXAMPLES: Final = 3
 MOST_BAD_LINES: Final = 10
@@ -203,11 +205,11 @@ def _bias(lengths: Lengths) -> Iterator[Finding]:
     longer, side = max((lengths.chosen_longer, CHOSEN), (lengths.rejected_longer, REJECTED))
     if longer < BIASED:
         return
-    means = f"{lengths.chosen_mean:,.0f} characters of chosen on average, {lengths.rejected_mean:,.0f} of rejected"
-    about = f"{side} is the longer one; {means}"
-    advice = (
-        "ask for the same length in both templates, or train with a length penalty: else length is learned"
+    about = (
+        f"{side} is the longer one; chosen has {lengths.chosen_mean:,.0f} characters on average, rejected "
+        f"{lengths.rejected_mean:,.0f}"
     )
+    advice = "ask for the same length in both templates, or train with a length penalty: else it is learned"
     yield Finding(LENGTH_BIAS, round(longer * lengths.pairs), lengths.pairs, longer, {}, about, advice)
 
 

@@ -82,15 +82,18 @@ def read_samples(path: Path) -> Iterator[Sample | BadLine]:
                     continue
                 try:
                     sample = _sample(line, number)
-                    # Rows that the judge has not seen are among those of mo-dpo in VellumForge2's files.
-                    its_kind = sample.mode.removeprefix("mo-")
-                    kind = kind or its_kind
-                    if its_kind != kind:
-                        raise _NoRowError(f"it is a row of {its_kind}, and those before it are of {kind}")
                 except _NoRowError as reason:
                     yield BadLine(number, str(reason))
                     continue
-                yield from halves.add(sample) if kind == "kto" else (sample,)
+                # Rows that the judge has not seen are among those of mo-dpo in VellumForge2's files.
+                its_kind = sample.mode.removeprefix("mo-")
+                kind = kind or its_kind
+                if its_kind != kind:
+                    yield BadLine(number, f"it is a row of {its_kind}, and those before it are of {kind}")
+                elif kind == "kto":
+                    yield from halves.add(sample)
+                else:
+                    yield sample
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     yield from halves.rest()
