@@ -11,7 +11,7 @@ from tests.flows.command import PROGRAM, asked_twice, config, free_port, model, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.flows.command import Ended, User
+    from tests.flows.command import Ended, Model, User
 
 ONE_TRY = "max_retries = 0"
 NO_REFUSAL_TAKEN = "max_retries = 1"
@@ -125,6 +125,61 @@ def test_the_run_stops_where_too_few_subtopics_have_prompts(user: User) -> None:
         mended = user.run(*_command_to_go_on(lenient, session), "--json", program=PROGRAM)
         assert (mended.code, mended.summary["paid"]) == (0, 1 + 2 * 2)
         assert (session / "dataset.jsonl").read_bytes() == (whole / "dataset.jsonl").read_bytes()
+
+
+def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(user: User) -> None:
+    with model() as server:
+        user.write("config.toml", config(server.url, subtopics=4, prompts=5))
+        assert user.run("--output", "whole").code == 0
+        prompt = rows_of(user.sessions("whole")[0])[7]["prompt"]
+        none = _failures(user, user.sessions("whole")[0].name, "--output", "whole")
+        assert none.out == f"No failures are listed for session {user.sessions('whole')[0].name}.\n"
+
+        server.start(fail_matching=prompt)
+        assert user.run().code == 3
+        (session,) = user.sessions()
+        document = json.loads(_failures(user, session.name, "--json").out)
+        assert (document["session"], document["complete"]) == (session.name, False)
+        (group,) = document["groups"]
+        assert (group["phase"], group["cause"], group["attempts"], group["count"]) == (
+            "pairs",
+            "http_400",
+            1,
+            1,
+        )
+        (failure,) = document["failures"]
+        assert (failure["item"], failure["status"], failure["purpose"]) == ("job 7", 400, group["purpose"])
+        assert len(bytes.fromhex(failure["request"])) == 32
+
+        told = _failures(user, session.name)
+        assert told.out.startswith(f"Failures of {session.name}, in all its runs: 1\n")
+        assert f"job 7: {group['purpose']}, http_400, 1 attempt, request {failure['request']}\n" in told.out
+        assert told.out.endswith(f"vellumforge2 checkpoint resume {session.name}\n")
+        assert all(line.isprintable() for line in told.out.splitlines())
+
+        server.start()
+        assert user.run("checkpoint", "resume", session.name, program=PROGRAM).code == 0
+        mended = _failures(user, session.name)
+        assert mended.out.endswith("The session is complete: later runs brought what was missing.\n")
+
+
+def test_failures_of_a_session_that_is_not_there_are_refused(user: User, demo_model: Model) -> None:
+    unknown = user.run("failures", "session_2026-01-01T00-00-00", program=PROGRAM)
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "there is no session session_2026-01-01T00-00-00" in unknown.err
+    user.write("config.toml", config(demo_model.url))
+    assert user.run().code == 0
+    foreign = user.folder / "output" / "session_2026-01-01T00-00-00"
+    foreign.mkdir()
+    elsewhere = user.run("failures", foreign.name, program=PROGRAM)
+    assert (elsewhere.code, elsewhere.out) == (2, "")
+    assert "is not in this ledger" in elsewhere.err
+
+
+def _failures(user: User, *words: str) -> Ended:
+    ended = user.run("failures", *words, program=PROGRAM)
+    assert (ended.code, ended.err) == (0, "")
+    return ended
 
 
 def _checkpoint(session: Path) -> dict[str, Any]:
