@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
 
+from flows.artifacts import escaped
 from tests.core.lint.planted import clean, write
-from tests.flows.command import PROGRAM, config
+from tests.flows.command import PROGRAM, TIMEOUT, config
 
 if TYPE_CHECKING:
     from tests.flows.command import Ended, Model, User
@@ -104,6 +106,22 @@ def test_a_run_says_at_its_end_what_lint_finds(user: User, demo_model: Model) ->
     assert document["shares"] == figures["shares"]
     assert lint(user, f"output/{session.name}", "--json").out == told.out
     assert lint(user, f"output/{session.name}/dataset.jsonl", "--json").out == told.out
+
+
+def test_the_page_of_a_run_has_a_table_of_what_lint_found(user: User, demo_model: Model) -> None:
+    user.write("config.toml", config(demo_model.url, subtopics=4, prompts=5))
+    assert user.run().code == 0
+    (session,) = user.sessions()
+    request = Request(
+        f"{user.variables['PREFECT_API_URL']}/artifacts/filter",
+        json.dumps({"artifacts": {"key": {"any_": ["summary"]}}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urlopen(request, timeout=TIMEOUT) as response:
+        pages = [page["data"] for page in json.load(response)]
+    (page,) = [page for page in pages if escaped(session.name) in page]
+    _, _, table = page.partition("## Lint\n\n| check | found | what to do |\n|---|---|---|\n")
+    assert table.startswith("| length\\_bias | 20 of 20 pairs\\, 100\\.0\\%\\: chosen is the longer one")
 
 
 def test_a_small_clean_run_says_nothing_of_lint(user: User, demo_model: Model) -> None:

@@ -13,9 +13,11 @@ from tasks.core.errors import LedgerError
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import (
     KEYS_AT_ONCE,
+    FailureGroup,
     SessionRow,
     call_rows,
     count_calls,
+    failure_groups,
     failures_of,
     find_session_row,
     observed_calls,
@@ -175,6 +177,30 @@ async def test_failures_are_counted_by_cause(url: str) -> None:
         ]
         assert await failures_of(ledger, "id 2") == {"timeout": 1}
         assert await failures_of(ledger, "id 3") == {}
+
+
+async def test_failures_are_grouped_in_the_order_of_the_pipeline(url: str) -> None:
+    def failure(phase: Phase, purpose: Purpose, cause: str, attempts: int) -> Failure:
+        return Failure(phase, "item", purpose, cause, "no", attempts=attempts)
+
+    timeout = failure(Phase.PAIRS, Purpose.CHOSEN, "timeout", 3)
+    refused = failure(Phase.PAIRS, Purpose.CHOSEN, "refused", 1)
+    others = [
+        failure(Phase.PAIRS, Purpose.JUDGE, "bad_scores", 2),
+        failure(Phase.PROMPTS, Purpose.PROMPTS, "no_list", 1),
+        failure(Phase.PAIRS, Purpose.CHOSEN, "timeout", 1),
+    ]
+    async with await Ledger.open(url) as ledger:
+        await ledger.add_failures("id 1", [timeout, refused, *others, timeout])
+        await ledger.add_failures("id 2", [refused])
+        assert await failure_groups(ledger, "id 1") == [
+            FailureGroup(Phase.PROMPTS, Purpose.PROMPTS, "no_list", 1, 1),
+            FailureGroup(Phase.PAIRS, Purpose.CHOSEN, "timeout", 3, 2),
+            FailureGroup(Phase.PAIRS, Purpose.CHOSEN, "refused", 1, 1),
+            FailureGroup(Phase.PAIRS, Purpose.CHOSEN, "timeout", 1, 1),
+            FailureGroup(Phase.PAIRS, Purpose.JUDGE, "bad_scores", 2, 1),
+        ]
+        assert await failure_groups(ledger, "id 3") == []
 
 
 @pytest.mark.parametrize("number", [7, 2 * KEYS_AT_ONCE + 1])
