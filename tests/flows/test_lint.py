@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from typing import TYPE_CHECKING
-from urllib.request import Request, urlopen
+
+import httpx
 
 from flows.artifacts import escaped
 from tests.core.lint.planted import clean, write
@@ -112,13 +113,9 @@ def test_the_page_of_a_run_has_a_table_of_what_lint_found(user: User, demo_model
     user.write("config.toml", config(demo_model.url, subtopics=4, prompts=5))
     assert user.run().code == 0
     (session,) = user.sessions()
-    request = Request(
-        f"{user.variables['PREFECT_API_URL']}/artifacts/filter",
-        json.dumps({"artifacts": {"key": {"any_": ["summary"]}}}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urlopen(request, timeout=TIMEOUT) as response:
-        pages = [page["data"] for page in json.load(response)]
+    wanted = {"artifacts": {"key": {"any_": ["summary"]}}}
+    found = httpx.post(f"{user.variables['PREFECT_API_URL']}/artifacts/filter", json=wanted, timeout=TIMEOUT)
+    pages = [page["data"] for page in found.json()]
     (page,) = [page for page in pages if escaped(session.name) in page]
     _, _, table = page.partition("## Lint\n\n| check | found | what to do |\n|---|---|---|\n")
     assert table.startswith("| length\\_bias | 20 of 20 pairs\\, 100\\.0\\%\\: chosen is the longer one")
