@@ -1,0 +1,1 @@
+"""Export: the pairs of a session as the files that trainers take."""
