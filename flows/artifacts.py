@@ -6,7 +6,6 @@ Markdown. Nothing here speaks to Prefect's server; `flows.page` does.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 from tasks.core.errors import LedgerError
 from tasks.core.lint.report import in_words
 from tasks.core.llm.ledger_records import last_failures
+from tasks.core.markdown import escaped, table
 from tasks.core.session.mirrored import address
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ MOST_FAILURES = 100
 MOST_ROWS = 10
 LONGEST_CELL = 120
 """Characters of a text in a table."""
-
-_MARKUP = re.compile(r"[!-/:-@\[-`{-~]")
-"""Every character that may mean something in Markdown; each may stand after a backslash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +151,10 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
     }
     numbers |= {f"seconds of {phase}": f"{seconds:,.1f}" for phase, seconds in progress.seconds.items()}
     parts = [f"# {escaped(title(outcome.config))}", how]
-    parts.append(_table(("", ""), [(name, value) for name, value in numbers.items() if value]))
+    parts.append(table(("", ""), [(name, value) for name, value in numbers.items() if value]))
     if progress.causes:
         causes = [(cause, f"{count:,}") for cause, count in progress.causes.most_common()]
-        parts += ["## Failures by cause", _table(("cause", "failures"), causes)]
+        parts += ["## Failures by cause", table(("cause", "failures"), causes)]
     if outcome.lint is not None and outcome.lint.findings:
         parts += ["## Lint", _lint(outcome.lint)]
     if paid.calls:
@@ -184,24 +181,13 @@ def _bill(budget: Budget) -> str:
         )
         for model, purpose, usage in budget.run
     ]
-    return _table(("model", "call", "calls", "tokens in", "tokens out", "cost"), lines)
+    return table(("model", "call", "calls", "tokens in", "tokens out", "cost"), lines)
 
 
 def _lint(report: Report) -> str:
     """What lint found, and what to do about it."""
     found = [(item.check, in_words(item, report.unit), item.advice) for item in report.findings]
-    return _table(("check", "found", "what to do"), found)
-
-
-def escaped(text: str) -> str:
-    """The text on one line, so that Markdown shows it as it is."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.replace("\0", "").split()))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(map(escaped, row))} |" for row in rows]
-    return "\n".join(lines)
+    return table(("check", "found", "what to do"), found)
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from prefect.artifacts import ProgressArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from flows.artifacts import artifacts_of, escaped, outcome_of, title
+from flows.artifacts import artifacts_of, outcome_of, title
 from flows.display import Rate, describe
+from tasks.core.markdown import escaped
 from tasks.core.models import Phase
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 ├── LintError               1: a dataset has more of a defect than is allowed
 ├── LedgerError             1: the ledger cannot be opened, read or written
 ├── SessionError            1: the session folder cannot be made, found or written
+├── HubError                1: the Hugging Face Hub did not take a dataset, or not yet
 ├── CallError               a model call that ended without an answer; becomes a Failure (data)
 │   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
 ├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
@@ -16,7 +17,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 └── RunInterrupted          130 or 143: SIGINT or SIGTERM
 
 Errors of other packages are translated at the boundary where they enter: HTTP in `llm/http.py`, the
-database in `llm/ledger.py`, the file system in `session/`.
+database in `llm/ledger.py`, the file system in `session/`, the Hub in `hub/refusals.py`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,10 @@ class LedgerError(VellumforgeError):
 
 class SessionError(VellumforgeError):
     """A session folder that cannot be made, found or written."""
+
+
+class HubError(VellumforgeError):
+    """The Hugging Face Hub did not take a dataset: nothing of it is to be seen there, and it can be sent again."""
 
 
 class CallError(VellumforgeError):

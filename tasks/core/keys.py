@@ -112,6 +112,7 @@ EFFECTS: dict[str, Effect] = {
     "provider_token_limits": Effect.NONE,
     "provider_burst_percent": Effect.NONE,
     "huggingface.repo_id": Effect.NONE,
+    "huggingface.license": Effect.NONE,
     "output.folder": Effect.NONE,
     "output.ledger": Effect.NONE,
     "output.mirror": Effect.NONE,
@@ -146,6 +147,12 @@ def value_of(config: Config, key: str) -> Any:
     for name in key.split("."):
         value = getattr(value, name, None)
     return value
+
+
+def configuration_hash(config: Config) -> str:
+    """SHA-256 in hex of all settings that decide what comes out: the same hash, the same questions."""
+    decisive = decisive_settings(config, ~Effect.NONE)
+    return hashlib.sha256(orjson.dumps(decisive, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def phase_key(config: Config, phase: Phase, ledger_id: str) -> str:

@@ -26,7 +26,7 @@ SEEDS = 1 << 31
 """How many seeds there are: the servers agree on 31 bits alone."""
 
 _SCORES_ALONE = "Give the scores alone, without reasoning: a JSON object of each criterion and its score."
-_TEMPLATES = {
+TEMPLATES = {
     Purpose.SUBTOPICS: ("subtopic_generation", "subtopic_system_prompt"),
     Purpose.PROMPTS: ("prompt_generation", "prompt_system_prompt"),
     Purpose.CHOSEN: ("chosen_generation", "chosen_system_prompt"),
@@ -75,7 +75,7 @@ class Questions:
         self._config = config
         self._templates: dict[str, Template] = {
             key: compile_template(key, getattr(config.prompt_templates, key))
-            for keys in _TEMPLATES.values()
+            for keys in TEMPLATES.values()
             for key in keys
             if getattr(config.prompt_templates, key)
         }
@@ -123,7 +123,7 @@ class Questions:
     def _request(
         self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""
     ) -> ChatRequest:
-        user_key, system_key = _TEMPLATES[purpose]
+        user_key, system_key = TEMPLATES[purpose]
         user = self._templates[user_key].render(**values)
         if suffix:
             user = f"{user}\n\n{suffix}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from flows.artifacts import escaped
+from tasks.core.markdown import escaped
 from tests.core.lint.planted import clean, write
 from tests.flows.command import PROGRAM, TIMEOUT, config
 

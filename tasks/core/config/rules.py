@@ -97,7 +97,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Accepted settings that have no effect in this configuration, one line each."""
-    return (*_without_effect(config), *_not_here_yet(config))
+    return tuple(_without_effect(config))
 
 
 def _beyond_limits(draft: Draft) -> Iterator[Problem]:
@@ -232,11 +232,6 @@ def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
             yield Problem(
                 f"prompt_templates.{name}", f"does not use {{{{.{variable}}}}}, so all would be alike"
             )
-
-
-def _not_here_yet(config: Config) -> Iterator[str]:
-    if config.huggingface.repo_id:
-        yield "huggingface.repo_id has no effect: datasets are not uploaded"
 
 
 def _without_effect(config: Config) -> Iterator[str]:

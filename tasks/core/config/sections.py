@@ -22,6 +22,7 @@ from tasks.core.config.values import (
     Size,
     Template,
     check_ledger_url,
+    check_license,
     check_mirror_url,
     check_topic,
 )
@@ -135,6 +136,9 @@ class HuggingFace(Section):
     """Where the dataset is uploaded to, when that is asked for."""
 
     repo_id: Line = Field("", title="Repository", description="Dataset repository on the hub, as owner/name.")
+    license: Annotated[Line, AfterValidator(check_license)] = Field(
+        "", title="Licence", description="The dataset's licence as the hub names it; empty for none stated."
+    )
 
 
 class Output(Section):

@@ -35,6 +35,7 @@ MAX_TEMPLATE_BYTES: Final = 50 * 1024
 
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9]*")
+_LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 POSTGRES: Final = "postgresql+asyncpg"
 
 
@@ -151,6 +152,19 @@ def check_mirror_url(value: str) -> str:
         raise ValueError("must have neither a query (?) nor a fragment (#)")
     if parts.password is not None:
         raise ValueError("holds a password; leave it out: the store's own environment variables are read")
+    return value
+
+
+def check_license(value: str) -> str:
+    """The value, when it is empty or looks like one of the Hub's names of licences.
+
+    Raises:
+        ValueError: It does not; whether there is such a licence, the Hub says.
+    """
+    if value and not _LICENSE.fullmatch(value):
+        raise ValueError(
+            'allowed: "" for none, or a name from https://hf.co/docs/hub/repositories-licenses, e.g. cc-by-4.0'
+        )
     return value
 
 
