@@ -21,7 +21,12 @@ from huggingface_hub import (
     is_offline_mode,
     set_client_factory,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
 from tasks.core.errors import UsageError
@@ -140,12 +145,12 @@ def upload(
         for file in sorted(exported.files, key=lambda file: file.path)
     ]
     for number, addition in enumerate(additions, 1):
-        tell(f"file {number} of {len(additions)}: {addition.path_in_repo}, {addition.upload_info.size:,} bytes")
+        tell(
+            f"file {number} of {len(additions)}: {addition.path_in_repo}, {addition.upload_info.size:,} bytes"
+        )
         with translated(repo, environ):
             # One at a time: what a cut leaves unfinished is one file, and Ctrl+C need not wait for others.
-            api.preupload_lfs_files(
-                repo, [addition], repo_type=_DATASET, num_threads=1, free_memory=False
-            )
+            api.preupload_lfs_files(repo, [addition], repo_type=_DATASET, num_threads=1, free_memory=False)
     stale = _stale(before, [file.path for file in exported.files])
     with translated(repo, environ), warnings.catch_warnings():
         # The Hub's hints about the card: nothing that has to be done.

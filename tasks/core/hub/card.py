@@ -1,0 +1,251 @@
+"""A dataset's card, the README.md of its repository: made of facts, the same for the same session.
+
+Texts of users and models stand in it as they are, and are never read as YAML or as markup. Keys do not:
+neither they nor the headers of requests are looked at here, and of an address only the host is shown.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from huggingface_hub import DatasetCardData
+
+from tasks.core.cost import CHARACTERS_PER_TOKEN
+from tasks.core.export.written import DATA, NATIVE
+from tasks.core.keys import configuration_hash
+from tasks.core.lint.report import in_words
+from tasks.core.markdown import escaped, fenced, table
+from tasks.core.models import Purpose
+from tasks.core.printable import printable_line
+from tasks.core.questions import TEMPLATES, model_for, purposes_of
+from tasks.core.secrets import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.core.config.models import ModelConfig
+    from tasks.core.hub.facts import Facts
+
+TAGS: Final = ("synthetic", "vellumforge2")
+LONGEST_TITLE: Final = 120
+
+_SAMPLING: Final = (
+    "temperature",
+    "structure_temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_output_tokens",
+    "extra_body",
+)
+_SMALLEST, _LARGEST = 3, 12
+"""The Hub's categories of size reach from under a thousand rows, 10^3, to over 10^12, each ten times the last."""
+_UNITS: Final = {3: "K", 6: "M", 9: "B", 12: "T"}
+_PREFERENCES: Final = ("dpo", "kto", "mo-dpo")
+
+
+def render_card(facts: Facts) -> str:
+    """The card's text: YAML between two lines of dashes, and Markdown."""
+    parts = [f"# {escaped(_title(facts))}", _introduction(facts), *_data(facts), *_models(facts)]
+    parts += [*_quality(facts), *_cost(facts), *_templates(facts)]
+    body = "\n\n".join(parts)
+    # A lone surrogate is no text that a file can hold.
+    return f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body}\n".encode("utf-8", "replace").decode()
+
+
+def size_category(rows: int) -> str:
+    """The Hub's category of a dataset with so many rows: `n<1K`, `1K<n<10K`, …, `n>1T`."""
+    if rows < 10**_SMALLEST:
+        return "n<1K"
+    for power in range(_SMALLEST, _LARGEST):
+        if rows < 10 ** (power + 1):
+            return f"{_power(power)}<n<{_power(power + 1)}"
+    return "n>1T"
+
+
+def _power(power: int) -> str:
+    return f"{10 ** (power % 3)}{_UNITS[power - power % 3]}"
+
+
+def _metadata(facts: Facts) -> DatasetCardData:
+    mode = facts.config.generation.dataset_mode
+    return DatasetCardData(
+        license=facts.license or None,
+        pretty_name=_title(facts),
+        size_categories=[size_category(max(facts.exported.rows.values(), default=0))],
+        task_categories=["text-generation"],
+        tags=[*TAGS, mode, *(["preference"] if mode in _PREFERENCES else [])],
+        configs=[
+            {
+                "config_name": configuration,
+                "data_files": [
+                    {"split": split, "path": f"{DATA}/{configuration}/{split}-*"}
+                    for split in dict.fromkeys(file.split for file in facts.exported.of(configuration))
+                ],
+            }
+            | ({"default": True} if configuration == _default(facts) else {})
+            for configuration in facts.exported.rows
+        ],
+    )
+
+
+def _default(facts: Facts) -> str:
+    """The configuration of those who name none: the first one made for trainers."""
+    names = list(facts.exported.rows)
+    return next((name for name in names if name != NATIVE), names[0])
+
+
+def _title(facts: Facts) -> str:
+    return printable_line(_shown(facts.config.generation.main_topic, facts), LONGEST_TITLE)
+
+
+def _introduction(facts: Facts) -> str:
+    mode = facts.config.generation.dataset_mode
+    return (
+        f"A synthetic dataset of mode `{mode}`: language models wrote its prompts and answers. It was made "
+        f"with VellumForge Flows {facts.version}; this card was made with it, of what is on record."
+    )
+
+
+def _data(facts: Facts) -> Iterator[str]:
+    yield "## Data"
+    rows: dict[tuple[str, str], list[int]] = {}
+    for file in facts.exported.files:
+        sums = rows.setdefault((file.configuration, file.split), [0, 0, 0])
+        for place, number in enumerate((file.rows, 1, file.size)):
+            sums[place] += number
+    yield table(
+        ("configuration", "split", "rows", "files", "bytes"),
+        [(*name, *(f"{number:,}" for number in sums)) for name, sums in rows.items()],
+    )
+    load = "\n".join(
+        f'{"dataset" if len(facts.exported.rows) == 1 else _variable(name)} = load_dataset("{facts.repo}", "{name}")'
+        for name in facts.exported.rows
+    )
+    yield fenced(f"from datasets import load_dataset\n\n{load}", "python")
+
+
+def _variable(configuration: str) -> str:
+    return configuration.replace("-", "_")
+
+
+def _models(facts: Facts) -> Iterator[str]:
+    config = facts.config
+    generation = config.generation
+    yield "## How it was made"
+    asked = generation.num_subtopics * generation.num_prompts_per_subtopic
+    made: list[tuple[str, str]] = [
+        ("topic", _title(facts)),
+        ("mode", generation.dataset_mode),
+        ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
+        (
+            "prompts asked for",
+            f"{asked:,}: {generation.num_subtopics:,} subtopics with "
+            f"{generation.num_prompts_per_subtopic:,} each",
+        ),
+        ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
+        ("seed", str(generation.seed)),
+        ("configuration, SHA-256", configuration_hash(config)),
+    ]
+    if config.judge_filtering.enabled and generation.dataset_mode != "mo-dpo":
+        bounds = config.judge_filtering
+        made.append(
+            (
+                "kept by the judge",
+                f"chosen from {bounds.min_chosen_score:g}, rejected up to {bounds.max_rejected_score:g}",
+            )
+        )
+    yield table(("what", "value"), made)
+    models: dict[int, tuple[ModelConfig, list[str]]] = {}
+    for purpose in purposes_of(config):
+        model = model_for(config, purpose)
+        models.setdefault(id(model), (model, []))[1].append(str(purpose))
+    yield table(
+        ("model", "host", "wrote", "sampling"),
+        [
+            (
+                model.model_name,
+                urlsplit(model.base_url).hostname or "",
+                ", ".join(wrote),
+                _sampling(model, facts),
+            )
+            for model, wrote in models.values()
+        ],
+    )
+
+
+def _sampling(model: ModelConfig, facts: Facts) -> str:
+    """The sampling settings that are sent, with their values."""
+    sent: dict[str, Any] = {
+        name: value
+        for name in _SAMPLING
+        if (value := getattr(model, name)) not in (None, [], {}) and (name, value) != ("top_k", -1)
+    }
+    return ", ".join(f"{name} {_shown(orjson.dumps(value).decode(), facts)}" for name, value in sent.items())
+
+
+def _quality(facts: Facts) -> Iterator[str]:
+    if facts.failures:
+        yield "## What could not be done"
+        yield table(
+            ("cause", "in all runs"), [(cause, f"{count:,}") for cause, count in facts.failures.items()]
+        )
+    if facts.lint is None:
+        return
+    yield "## Lint"
+    lengths = facts.lint.lengths
+    counted = f"{facts.lint.counted} looked at by {len(facts.lint.shares)} checks"
+    if lengths is not None:
+        counted += (
+            f"; chosen answers have {lengths.chosen_mean:,.0f} characters on average, rejected ones "
+            f"{lengths.rejected_mean:,.0f}, and chosen is longer in {lengths.chosen_longer:.1%}"
+        )
+    yield f"{counted}.{'' if facts.lint.findings else ' Nothing was found.'}"
+    if facts.lint.findings:
+        found = [(item.check, in_words(item, facts.lint.unit)) for item in facts.lint.findings]
+        yield table(("check", "found"), found)
+
+
+def _cost(facts: Facts) -> Iterator[str]:
+    if facts.bill is None or not facts.bill.usage().calls:
+        return
+    yield "## Cost"
+    total = facts.bill.cost(facts.prices)
+    lines = [
+        (model, purpose, *_used(usage), facts.prices.cost(model, usage).in_words or "unknown")
+        for model, purpose, usage in facts.bill
+    ]
+    usage = facts.bill.usage()
+    lines.append(("all", "", *_used(usage), total.in_words or "unknown"))
+    yield table(("model", "call", "calls", "tokens in", "tokens out", "cost"), lines)
+    if usage.unreported:
+        yield (
+            f"The servers did not report the tokens of {usage.unreported:,} of these calls: "
+            f"about {usage.estimated_tokens:,} more, at {CHARACTERS_PER_TOKEN} characters a token."
+        )
+
+
+def _used(usage: Any) -> tuple[str, str, str]:
+    return f"{usage.calls:,}", f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}"
+
+
+def _templates(facts: Facts) -> Iterator[str]:
+    yield "## Templates"
+    yield "What the models were told, in the syntax of Go templates."
+    for purpose in (item for item in Purpose if item in purposes_of(facts.config)):
+        for name in TEMPLATES[purpose]:
+            text = getattr(facts.config.prompt_templates, name)
+            if text:
+                # The blank lines end the HTML: what stands in the fence is text again.
+                yield f"<details>\n<summary>{name}</summary>\n\n{fenced(_shown(text, facts))}\n\n</details>"
+
+
+def _shown(text: str, facts: Facts) -> str:
+    return without_secrets(text, facts.environ)
