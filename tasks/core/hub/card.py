@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.core.config.models import ModelConfig
+    from tasks.core.cost import Usage
     from tasks.core.hub.facts import Facts
 
 TAGS: Final = ("synthetic", "vellumforge2")
@@ -126,14 +127,9 @@ def _data(facts: Facts) -> Iterator[str]:
         [(*name, *(f"{number:,}" for number in sums)) for name, sums in rows.items()],
     )
     load = "\n".join(
-        f'{"dataset" if len(facts.exported.rows) == 1 else _variable(name)} = load_dataset("{facts.repo}", "{name}")'
-        for name in facts.exported.rows
+        f'{name.replace("-", "_")} = load_dataset("{facts.repo}", "{name}")' for name in facts.exported.rows
     )
     yield fenced(f"from datasets import load_dataset\n\n{load}", "python")
-
-
-def _variable(configuration: str) -> str:
-    return configuration.replace("-", "_")
 
 
 def _models(facts: Facts) -> Iterator[str]:
@@ -147,8 +143,7 @@ def _models(facts: Facts) -> Iterator[str]:
         ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
         (
             "prompts asked for",
-            f"{asked:,}: {generation.num_subtopics:,} subtopics with "
-            f"{generation.num_prompts_per_subtopic:,} each",
+            f"{asked:,}: {generation.num_subtopics:,} subtopics, {generation.num_prompts_per_subtopic:,} each",
         ),
         ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
         ("seed", str(generation.seed)),
@@ -192,7 +187,7 @@ def _sampling(model: ModelConfig, facts: Facts) -> str:
 
 
 def _quality(facts: Facts) -> Iterator[str]:
-    if facts.failures:
+    if facts.failures and not facts.complete:
         yield "## What could not be done"
         yield table(
             ("cause", "in all runs"), [(cause, f"{count:,}") for cause, count in facts.failures.items()]
@@ -232,7 +227,7 @@ def _cost(facts: Facts) -> Iterator[str]:
         )
 
 
-def _used(usage: Any) -> tuple[str, str, str]:
+def _used(usage: Usage) -> tuple[str, str, str]:
     return f"{usage.calls:,}", f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}"
 
 

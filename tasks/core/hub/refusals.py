@@ -22,6 +22,21 @@ _MOST_QUOTED: Final = 200
 _NO_ROOM: Final = (402, 413, 507)
 _WORDS_OF_NO_ROOM: Final = ("storage limit", "storage quota", "storage space", "payment required")
 _LEAST_SERVER_ERROR: Final = 500
+_TROUBLE: Final = ("the Hub has trouble of its own (HTTP {status})", AGAIN)
+_REFUSED: Final = ("the Hub refused {repo} (HTTP {status})", AGAIN)
+_ANSWERS: Final = {
+    400: ("the Hub does not accept {repo}", "change what it names"),
+    401: ("the Hub does not know the token", f"set HF_TOKEN to one from {TOKENS}"),
+    403: (
+        "the token may not write to {repo}",
+        f"give it write access to {{owner}} at {TOKENS}, or name another repository with --repo",
+    ),
+    404: ("the Hub has no dataset {repo} that this token may see", "look at --repo"),
+    409: ("the name {repo} is taken", "name another one with --repo"),
+    412: ("somebody else changed {repo} meanwhile", AGAIN),
+    429: ("the Hub wants fewer requests", f"wait a few minutes: {AGAIN}"),
+}
+"""What a status of the Hub's means, and what to do about it."""
 
 
 @contextmanager
@@ -69,26 +84,9 @@ def _refused(status: int, repo: str, said: str, *, mine: bool) -> str:
     if not mine:
         # A place for files that the Hub named: what it refuses says nothing about the token.
         return f"the Hub's storage refused a file of {repo} (HTTP {status}){because}; {AGAIN}"
-    match status:
-        case 400:
-            return f"the Hub does not accept {repo}{because}"
-        case 401:
-            return f"the Hub does not know the token{because}; set HF_TOKEN to one from {TOKENS}"
-        case 403:
-            return (
-                f"the token may not write to {repo}{because}; give it write access to {owner} at {TOKENS}, "
-                "or name another repository with --repo"
-            )
-        case 404:
-            return f"the Hub has no dataset {repo} that this token may see{because}; look at --repo"
-        case 409:
-            return f"the name {repo} is taken{because}; name another one with --repo"
-        case 412:
-            return f"somebody else changed {repo} meanwhile{because}; {AGAIN}"
-        case 429:
-            return f"the Hub wants fewer requests{because}; wait a few minutes: {AGAIN}"
-    trouble = "has trouble of its own" if status >= _LEAST_SERVER_ERROR else "refused"
-    return f"the Hub {trouble} (HTTP {status}){because}; {AGAIN}"
+    what, advice = _ANSWERS.get(status, _TROUBLE if status >= _LEAST_SERVER_ERROR else _REFUSED)
+    names = {"repo": repo, "owner": owner, "status": status}
+    return f"{what.format(**names)}{because}; {advice.format(**names)}"
 
 
 def _full(repo: str, because: str) -> str:

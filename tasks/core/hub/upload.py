@@ -23,11 +23,9 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 
 from tasks.core.errors import UsageError
 from tasks.core.export.written import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
@@ -46,12 +44,14 @@ log = logging.getLogger("vellumforge.hub")
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=30.0)
 """Seconds; the library itself would wait for ever."""
 
-_OURS: Final = re.compile(
-    rf"{DATA}/({'|'.join((NATIVE, SFT, PROMPT_COMPLETION, DPO, KTO, SCORES))})"
-    r"/(train|test)-\d{5}-of-\d{5}\.(parquet|jsonl)"
-)
+_CONFIGURATIONS: Final = "|".join([NATIVE, SFT, PROMPT_COMPLETION, DPO, KTO, SCORES])
+_OURS: Final = re.compile(rf"{DATA}/({_CONFIGURATIONS})/(train|test)-\d{{5}}-of-\d{{5}}\.(parquet|jsonl)")
 """The names of files that an export may have: an older one's shards must not be read beside the new ones."""
 
+_NAME: Final = re.compile(
+    r"(?=.{3,96}$)(?!.*(--|\.\.))(?!.*\.git$)[a-z0-9](?:[\w-]*[a-z0-9])?/[a-z0-9_](?:[\w.-]*[a-z0-9_])?",
+    re.ASCII | re.IGNORECASE,
+)
 _DATASET: Final = "dataset"
 
 
@@ -88,12 +88,7 @@ def check_target(repo: str, token: SecretStr | None) -> SecretStr:
     """
     if not repo:
         raise UsageError("no repository is named; give --repo OWNER/NAME, or set huggingface.repo_id")
-    try:
-        validate_repo_id(repo)
-        valid = repo.count("/") == 1
-    except HFValidationError:
-        valid = False
-    if not valid:
+    if not _NAME.fullmatch(repo):
         raise UsageError(
             f"{repo!r} is no name of a repository; it is OWNER/NAME, of letters, digits, '-', '_' and '.', "
             "e.g. ada/fantasy-dpo"
