@@ -11,8 +11,7 @@ export RUSTUP_HOME := $(CURDIR)/.venv/rustup
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-header --quiet
-# Of torch 2.13.0's wheel for CPUs, CPython 3.11 and Linux on x86-64, which is not on PyPI.
-TORCH_FOR_CPUS := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+INSTALL := python -m pip install --quiet --no-deps --require-hashes --requirement
 
 .PHONY: demo test test-trainers check lint types layers benchmark lock clean
 
@@ -45,12 +44,12 @@ lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	@# What the image holds: the same versions, without what only developing needs.
 	$(COMPILE) pyproject.toml --extra server --extra s3 --no-annotate \
 	    --constraint requirements.lock --output-file deployments/requirements.lock
-	@# PyPI's torch for Linux wants CUDA's libraries, the wheel for CPUs does not: they are kept apart.
-	$(COMPILE) tests/trainers/requirements.in --no-annotate --output-file tests/trainers/requirements.lock
-	awk '/^[^ ]/ {cuda = /^(cuda|nvidia|triton)/} cuda' tests/trainers/requirements.lock > tests/trainers/cuda.lock
-	awk '/^[^ ]/ {cuda = /^(cuda|nvidia|triton)/} !cuda {print} \
-	    /^torch==/ {print "    --hash=sha256:$(TORCH_FOR_CPUS) \\"}' tests/trainers/requirements.lock > .lock
-	mv .lock tests/trainers/requirements.lock
+	@# Torch stands apart, with what PyPI's wheels for Linux want of CUDA: where there are wheels for CPUs, they do.
+	$(COMPILE) tests/trainers/requirements.in --no-annotate --output-file tests/trainers/all.lock
+	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} of_torch' tests/trainers/all.lock > tests/trainers/torch.lock
+	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} !of_torch' tests/trainers/all.lock \
+	    > tests/trainers/requirements.lock
+	rm tests/trainers/all.lock
 
 clean:
 	rm -rf .venv .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -59,15 +58,14 @@ clean:
 	@echo "Installing into .venv, once; this takes a minute or two."
 	@$(PYTHON) -m venv .venv
 	@# The lock is complete. pip's resolver takes sqlalchemy[asyncio] for unpinned (pypa/pip#9644), so it is not asked.
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/$(INSTALL) requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-trainers/installed: tests/trainers/requirements.lock tests/trainers/cuda.lock
-	@echo "Installing the trainers into .venv-trainers, once; this takes some minutes."
+.venv-trainers/installed: tests/trainers/requirements.lock tests/trainers/torch.lock tests/trainers/torch-cpu.lock
+	@echo "Installing the trainers into .venv-trainers, once; this takes a minute or two."
 	@$(PYTHON) -m venv .venv-trainers
-	@$(TRAINERS)/python -m pip install --quiet --no-deps --require-hashes --requirement tests/trainers/requirements.lock
-	@# Where pip finds the wheel for CPUs it takes that; PyPI's own cannot be imported without CUDA's libraries.
-	@$(TRAINERS)/python -c 'import torch' 2>/dev/null || $(TRAINERS)/python -m pip install --quiet --no-deps \
-	    --require-hashes --requirement tests/trainers/cuda.lock
+	@# Where pip is told of wheels for CPUs; else 3 GB of CUDA's libraries come along.
+	@$(TRAINERS)/$(INSTALL) tests/trainers/torch-cpu.lock 2>/dev/null || $(TRAINERS)/$(INSTALL) tests/trainers/torch.lock
+	@$(TRAINERS)/$(INSTALL) tests/trainers/requirements.lock
 	@touch $@
