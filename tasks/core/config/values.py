@@ -10,7 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,6 +36,7 @@ MAX_TEMPLATE_BYTES: Final = 50 * 1024
 _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9]*")
 POSTGRES: Final = "postgresql+asyncpg"
+_Format = TypeVar("_Format", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,17 @@ def check_mirror_url(value: str) -> str:
         raise ValueError("must have neither a query (?) nor a fragment (#)")
     if parts.password is not None:
         raise ValueError("holds a password; leave it out: the store's own environment variables are read")
+    return value
+
+
+def check_formats(value: list[_Format]) -> list[_Format]:
+    """The value, when it names each format once, and the session's own rows among them.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if len(set(value)) < len(value) or "native" not in value:
+        raise ValueError('allowed: ["native"] or ["native", "trl"]; a session always holds its own rows')
     return value
 
 
