@@ -54,9 +54,7 @@ class Rows:
         """
         if configuration == NATIVE:
             inline = self.reasoning == "inline"
-            return formats.rows_of(
-                self.config, formats.with_reasoning(self.config, pair) if inline else pair
-            )
+            return formats.rows_of(self.config, formats.with_reasoning(self.config, pair) if inline else pair)
         prompt, chosen = self._prompt(pair.job), [self._answer(pair.chosen)]
         if configuration == SFT:
             return [{"messages": [*prompt, *chosen]}]
@@ -80,8 +78,10 @@ class Rows:
         if self.reasoning == "inline":
             text = formats.thinking(text)
         answer = {"role": "assistant", "content": text.content}
-        # Also where there is none: who reads JSON lines takes a column's type from what stands in it.
-        return answer | {"reasoning_content": text.reasoning} if self.reasoning == "reasoning_content" else answer
+        if self.reasoning == "reasoning_content":
+            # Also where there is none: who reads JSON lines takes a column's type from what stands in it.
+            answer["reasoning_content"] = text.reasoning
+        return answer
 
     def _rejected(self, pair: Pair) -> Text:
         if pair.rejected is None:

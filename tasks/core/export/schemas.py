@@ -38,7 +38,7 @@ def schema_of(
         configuration: Its name.
         generation: The settings that the form of native rows depends on.
         reasoning: Where the reasoning goes; `reasoning_content` is a field of its own.
-        criteria: All criteria of all scores, in the order in which the native rows of mo-dpo have them.
+        criteria: All criteria of all scores, which are columns in native rows of mo-dpo.
 
     Raises:
         UsageError: There are too many criteria for columns.

@@ -1,9 +1,10 @@
-"""Which pairs are for testing, and the order in which kto rows stand: decided by hashes, the same every time."""
+"""Which pairs are for testing, and in which order kto rows stand: decided by hashes, the same every time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from hashlib import blake2b
+from sys import intern
 from typing import TYPE_CHECKING
 
 from tasks.core.selection import fingerprint
@@ -28,7 +29,7 @@ class Subtopics:
 
     def add(self, job: Job) -> str:
         """Count a pair's job; returns the subtopic's mark, which `test` knows it by."""
-        mark = fingerprint(job.sub_topic)
+        mark = intern(fingerprint(job.sub_topic))
         self._pairs[mark] += 1
         prompt = blake2b(fingerprint(job.prompt).encode(), digest_size=16).digest()
         other = self._prompts.setdefault(prompt, mark)

@@ -21,7 +21,6 @@ class Spool:
 
     Attributes:
         subtopics: What a split has to keep together.
-        criteria: The criteria of all scores, in alphabetical order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,8 +109,8 @@ class Spool:
 
     def _failed(self, error: OSError) -> SessionError:
         return SessionError(
-            f"pairs for the export cannot be kept in {self._folder}: {error.strerror}; every answer is in the "
-            "ledger, so do it again when there is room"
+            f"pairs for the export cannot be kept in {self._folder}: {error.strerror}; every answer is in "
+            "the ledger, so do it again when there is room"
         )
 
 
