@@ -1,6 +1,7 @@
 # Everything runs from .venv, made here from the lock; nothing outside this folder is used or changed.
 PYTHON ?= python3.11
 BIN := .venv/bin
+TRAINERS := .venv-trainers/bin
 DEMO := $(BIN)/python -m flows.generate --demo
 
 # Nothing outside this folder is written: no cache of pip's, and no home of the rustc that pip asks for.
@@ -8,13 +9,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_CACHE_DIR := 1
 export RUSTUP_HOME := $(CURDIR)/.venv/rustup
 
-.PHONY: demo test check lint types layers benchmark lock clean
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-header --quiet
+INSTALL := python -m pip install --quiet --no-deps --require-hashes --requirement
+
+.PHONY: demo test test-trainers check lint types layers benchmark lock clean
 
 demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
 
 test: .venv/installed  ## all tests, on up to four cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-trainers: .venv/installed .venv-trainers/installed  ## TRL's trainers take what is exported
+	$(TRAINERS)/python -m pytest -c tests/trainers/pytest.ini tests/trainers
 
 check: lint types layers  ## all that is not a test
 
@@ -32,20 +40,32 @@ benchmark: .venv/installed  ## the table of the README
 	$(BIN)/python -m tests.benchmarks.pipeline
 
 lock: .venv/installed  ## the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group dev --output-file requirements.lock
 	@# What the image holds: the same versions, without what only developing needs.
-	$(BIN)/uv pip compile pyproject.toml --extra server --extra s3 --universal --python-version 3.11 \
-	    --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --no-header --quiet \
+	$(COMPILE) pyproject.toml --extra server --extra s3 --no-annotate \
 	    --constraint requirements.lock --output-file deployments/requirements.lock
+	@# Torch stands apart, with what PyPI's wheels for Linux want of CUDA: where there are wheels for CPUs, they do.
+	$(COMPILE) tests/trainers/requirements.in --no-annotate --output-file tests/trainers/all.lock
+	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} of_torch' tests/trainers/all.lock > tests/trainers/torch.lock
+	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} !of_torch' tests/trainers/all.lock \
+	    > tests/trainers/requirements.lock
+	rm tests/trainers/all.lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements.lock pyproject.toml
 	@echo "Installing into .venv, once; this takes a minute or two."
 	@$(PYTHON) -m venv .venv
 	@# The lock is complete. pip's resolver takes sqlalchemy[asyncio] for unpinned (pypa/pip#9644), so it is not asked.
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@$(BIN)/$(INSTALL) requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-trainers/installed: tests/trainers/requirements.lock tests/trainers/torch.lock tests/trainers/torch-cpu.lock
+	@echo "Installing the trainers into .venv-trainers, once; this takes a minute or two."
+	@$(PYTHON) -m venv .venv-trainers
+	@# Where pip is told of wheels for CPUs; else 3 GB of CUDA's libraries come along.
+	@$(TRAINERS)/$(INSTALL) tests/trainers/torch-cpu.lock 2>/dev/null || $(TRAINERS)/$(INSTALL) tests/trainers/torch.lock
+	@$(TRAINERS)/$(INSTALL) tests/trainers/requirements.lock
 	@touch $@

@@ -37,11 +37,12 @@ def with_reasoning(config: Config, pair: Pair) -> Pair:
     """The pair as `dataset_reasoning.jsonl` holds it: each answer after its reasoning in think tags."""
     rejected = pair.rejected
     if rejected is not None and config.generation.reasoning_capture_rejected:
-        rejected = _thinking(rejected)
-    return replace(pair, chosen=_thinking(pair.chosen), rejected=rejected)
+        rejected = thinking(rejected)
+    return replace(pair, chosen=thinking(pair.chosen), rejected=rejected)
 
 
-def _thinking(text: Text) -> Text:
+def thinking(text: Text) -> Text:
+    """An answer after its reasoning in think tags; as it is where there is none."""
     if not text.reasoning:
         return text
     return replace(text, content=f"<think>\n{text.reasoning}\n</think>\n\n{text.content}")

@@ -105,6 +105,10 @@ class Questions:
         )
         return self._request(Purpose.PROMPTS, values, sample, schema=ITEMS, suffix=suffix)
 
+    def system_prompt(self, job: Job) -> str:
+        """The system prompt under which the job's chosen answer is asked for; "" when there is none."""
+        return self._system(Purpose.CHOSEN, _job_values(job))
+
     def chosen(self, job: Job, sample: int) -> ChatRequest:
         """Ask the main model to answer the job's prompt."""
         return self._request(Purpose.CHOSEN, _job_values(job), job.first_sample + sample)
@@ -123,12 +127,10 @@ class Questions:
     def _request(
         self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""
     ) -> ChatRequest:
-        user_key, system_key = TEMPLATES[purpose]
-        user = self._templates[user_key].render(**values)
+        user = self._templates[TEMPLATES[purpose][0]].render(**values)
         if suffix:
             user = f"{user}\n\n{suffix}"
-        # Mostly there is none, and rendering nothing costs as much as rendering something.
-        system = self._templates[system_key].render(**values) if system_key in self._templates else ""
+        system = self._system(purpose, values)
         model = model_for(self._config, purpose)
         return ChatRequest(
             purpose=purpose,
@@ -139,6 +141,11 @@ class Questions:
             schema=schema,
             sample=self._first_sample + sample,
         )
+
+    def _system(self, purpose: Purpose, values: dict[str, Any]) -> str:
+        # Mostly there is none, and rendering nothing costs as much as rendering something.
+        key = TEMPLATES[purpose][1]
+        return self._templates[key].render(**values) if key in self._templates else ""
 
     def _sampling(
         self, purpose: Purpose, model: ModelConfig, sample: int, *, structured: bool

@@ -175,10 +175,10 @@ def _field(key: str) -> FieldInfo:
 
 
 def _values_around(key: str) -> Any:
-    """The type of the values of the table that a key lies in; None when it lies in none."""
+    """The type of the values of the table or list that a key lies in; None when it lies in none."""
     for name, field in settings().items():
-        if key.startswith(f"{name}.") and get_origin(field.annotation) is dict:
-            return get_args(field.annotation)[1]
+        if key.startswith(f"{name}.") and get_origin(field.annotation) in {dict, list}:
+            return get_args(field.annotation)[-1]
     return None
 
 

@@ -21,6 +21,7 @@ from tasks.core.config.values import (
     Share,
     Size,
     Template,
+    check_formats,
     check_ledger_url,
     check_license,
     check_mirror_url,
@@ -29,6 +30,9 @@ from tasks.core.config.values import (
 
 DatasetMode = Literal["sft", "dpo", "kto", "mo-dpo"]
 SftFormat = Literal["sharegpt", "alpaca"]
+OutputFormat = Literal["native", "trl"]
+FileType = Literal["parquet", "jsonl"]
+Reasoning = Literal["none", "inline", "reasoning_content"]
 
 
 class Generation(Section):
@@ -156,6 +160,22 @@ class Output(Section):
         "file:///path; empty for none.",
     )
     mirror_minutes: Seconds = Field(5.0, description="Minutes between two copies; phase ends bring one too.")
+    formats: Annotated[list[OutputFormat], AfterValidator(check_formats)] = Field(
+        default_factory=lambda: list[OutputFormat](["native"]),
+        description="What a finished session holds: native, its own rows, and trl, what TRL's trainers take.",
+    )
+    file_type: FileType = Field("parquet", description="What exported rows are written as.")
+    reasoning: Reasoning = Field(
+        "none",
+        description="The models' reasoning in exported rows: left out, in think tags before the answer, or "
+        "in a field of its own.",
+    )
+    test_share: Share = Field(
+        0.0, description="Share of the pairs, by whole subtopics, that exports keep for a test split."
+    )
+    split_seed: Count = Field(
+        0, description="Another number chooses other subtopics for the test split, and mixes kto otherwise."
+    )
 
 
 class Execution(Section):

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -37,6 +37,7 @@ _HOST_NAME: Final = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9]*")
 _LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 POSTGRES: Final = "postgresql+asyncpg"
+_Format = TypeVar("_Format", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,17 @@ def check_license(value: str) -> str:
         raise ValueError(
             'allowed: "" for none, or a name from https://hf.co/docs/hub/repositories-licenses, e.g. cc-by-4.0'
         )
+    return value
+
+
+def check_formats(value: list[_Format]) -> list[_Format]:
+    """The value, when it names each format once, and the session's own rows among them.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if len(set(value)) < len(value) or "native" not in value:
+        raise ValueError('allowed: ["native"] or ["native", "trl"]; a session always holds its own rows')
     return value
 
 

@@ -7,13 +7,13 @@ a folder can be uploaded as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-FileType = Literal["parquet", "jsonl"]
+    from tasks.core.config.models import FileType
 
 DATA: Final = "data"
 """The folder of the files, below the exported one."""

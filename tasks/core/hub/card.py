@@ -47,7 +47,7 @@ _SAMPLING: Final = (
     "extra_body",
 )
 _SMALLEST, _LARGEST = 3, 12
-"""The Hub's categories of size reach from under a thousand rows, 10^3, to over 10^12, each ten times the last."""
+"""The powers of ten between which the Hub's categories of size reach, each ten times the one before."""
 _UNITS: Final = {3: "K", 6: "M", 9: "B", 12: "T"}
 _PREFERENCES: Final = ("dpo", "kto", "mo-dpo")
 
@@ -143,7 +143,7 @@ def _models(facts: Facts) -> Iterator[str]:
         ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
         (
             "prompts asked for",
-            f"{asked:,}: {generation.num_subtopics:,} subtopics, {generation.num_prompts_per_subtopic:,} each",
+            f"{asked:,} ({generation.num_subtopics:,} subtopics, {generation.num_prompts_per_subtopic:,} each)",
         ),
         ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
         ("seed", str(generation.seed)),

@@ -44,7 +44,7 @@ log = logging.getLogger("vellumforge.hub")
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=30.0)
 """Seconds; the library itself would wait for ever."""
 
-_CONFIGURATIONS: Final = "|".join([NATIVE, SFT, PROMPT_COMPLETION, DPO, KTO, SCORES])
+_CONFIGURATIONS: Final = f"{NATIVE}|{SFT}|{PROMPT_COMPLETION}|{DPO}|{KTO}|{SCORES}"
 _OURS: Final = re.compile(rf"{DATA}/({_CONFIGURATIONS})/(train|test)-\d{{5}}-of-\d{{5}}\.(parquet|jsonl)")
 """The names of files that an export may have: an older one's shards must not be read beside the new ones."""
 

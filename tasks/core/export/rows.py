@@ -1,0 +1,112 @@
+"""Exported rows: pure functions from a pair to the rows of a configuration.
+
+The rows of `trl` are conversational, as TRL's SFTTrainer, DPOTrainer and KTOTrainer take them: lists of
+messages with `role` and `content`, the roles being system, user and assistant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.core import formats
+from tasks.core.export.written import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.questions import Questions
+
+if TYPE_CHECKING:
+    from tasks.core.config.models import Config, DatasetMode, OutputFormat, Reasoning
+    from tasks.core.formats import Row
+    from tasks.core.models import Job, Pair, Scores, Text
+
+Message = dict[str, str]
+
+_TRL: dict[str, tuple[str, ...]] = {
+    "sft": (SFT, PROMPT_COMPLETION),
+    "dpo": (DPO,),
+    "kto": (KTO,),
+    "mo-dpo": (DPO, SCORES),
+}
+
+
+def configurations_of(output_format: OutputFormat, mode: DatasetMode) -> tuple[str, ...]:
+    """The configurations that a dataset of this mode has in this format."""
+    return (NATIVE,) if output_format == "native" else _TRL[mode]
+
+
+class Rows:
+    """The rows of pairs, under one configuration of the dataset's settings.
+
+    Attributes:
+        config: The settings; their mode is that of the rows.
+        reasoning: Where the reasoning of answers goes: nowhere, before the answer in think tags, or, in `trl`
+            alone, into `reasoning_content` beside it.
+    """
+
+    def __init__(self, config: Config, reasoning: Reasoning) -> None:
+        self.config = config
+        self.reasoning = reasoning
+        self._questions = Questions(config)
+
+    def of(self, configuration: str, pair: Pair) -> list[Row]:
+        """The rows of a pair: two in kto, chosen first, and one in every other configuration.
+
+        Raises:
+            ValueError: The pair lacks an answer or scores that the configuration needs.
+        """
+        if configuration == NATIVE:
+            inline = self.reasoning == "inline"
+            return formats.rows_of(self.config, formats.with_reasoning(self.config, pair) if inline else pair)
+        prompt, chosen = self._prompt(pair.job), [self._answer(pair.chosen)]
+        if configuration == SFT:
+            return [{"messages": [*prompt, *chosen]}]
+        if configuration == PROMPT_COMPLETION:
+            return [{"prompt": prompt, "completion": chosen}]
+        rejected = [self._answer(self._rejected(pair))]
+        if configuration == KTO:
+            return [
+                {"prompt": prompt, "completion": chosen, "label": True},
+                {"prompt": prompt, "completion": rejected, "label": False},
+            ]
+        row: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        return [row | _scored(pair) if configuration == SCORES else row]
+
+    def _prompt(self, job: Job) -> list[Message]:
+        system = self._questions.system_prompt(job)
+        user = {"role": "user", "content": job.prompt}
+        return [{"role": "system", "content": system}, user] if system else [user]
+
+    def _answer(self, text: Text) -> Message:
+        if self.reasoning == "inline":
+            text = formats.thinking(text)
+        answer = {"role": "assistant", "content": text.content}
+        if self.reasoning == "reasoning_content":
+            # Also where there is none: who reads JSON lines takes a column's type from what stands in it.
+            answer["reasoning_content"] = text.reasoning
+        return answer
+
+    def _rejected(self, pair: Pair) -> Text:
+        if pair.rejected is None:
+            raise ValueError(f"job {pair.job.id} has no rejected answer; only sft rows do without")
+        return pair.rejected
+
+
+def _scored(pair: Pair) -> Row:
+    chosen, rejected = pair.chosen_scores, pair.rejected_scores
+    if chosen is None or rejected is None:
+        raise ValueError(f"job {pair.job.id} has no scores; these rows are made of judged pairs")
+    return {
+        "main_topic": pair.job.main_topic,
+        "sub_topic": pair.job.sub_topic,
+        "chosen_scores": _criteria(chosen),
+        "rejected_scores": _criteria(rejected),
+        "chosen_score_total": chosen.total,
+        "rejected_score_total": rejected.total,
+        "preference_margin": chosen.total - rejected.total,
+    }
+
+
+def _criteria(scores: Scores) -> list[dict[str, Any]]:
+    """Scores as a list: their criteria are the judge's, and columns must not be."""
+    return [
+        {"criterion": name, "score": float(item.score), "reasoning": item.reasoning}
+        for name, item in scores.criteria.items()
+    ]
