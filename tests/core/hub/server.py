@@ -56,7 +56,9 @@ class Repository:
 
     def sha(self, number: int) -> str:
         """The id of a commit."""
-        names = sorted((path, hashlib.sha256(data).hexdigest()) for path, data in self.commits[number].items())
+        names = sorted(
+            (path, hashlib.sha256(data).hexdigest()) for path, data in self.commits[number].items()
+        )
         return hashlib.sha1(f"{number} {names}".encode(), usedforsecurity=False).hexdigest()
 
     def at(self, revision: str) -> dict[str, bytes] | None:
@@ -81,6 +83,8 @@ class Hub:
             `CutError`, or wait.
         asked: Method and path of every request.
         arrived: Bytes of large files that arrived, whether or not the file got whole.
+        uploads: The paths to which a whole file or part was sent.
+        defects: What the library asked that the Hub would not understand; none, unless a test is wrong.
     """
 
     url: str = ""
@@ -91,6 +95,7 @@ class Hub:
     at_piece: Callable[[int], None] = lambda _: None
     asked: list[str] = field(default_factory=list)
     arrived: int = 0
+    defects: list[str] = field(default_factory=list)
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -167,6 +172,9 @@ class Handler(BaseHTTPRequestHandler):
                         return self.refuse(401, "Invalid credentials in Authorization header")
                     return endpoint(self, body, *found.groups())
             return self.refuse(404, "Not Found")
+        except AssertionError as error:
+            self.hub.defects.append(f"{self.command} {path}: {error}")
+            raise
         except CutError:
             # Neither an answer nor a word: as when the network goes away.
             self.close_connection = True
@@ -176,7 +184,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def user(self) -> str | None:
         """Who asks, by the token that is sent."""
-        return {f"Bearer {TOKEN}": OWNER, f"Bearer {READER}": "reader"}.get(self.headers.get("Authorization", ""))
+        return {f"Bearer {TOKEN}": OWNER, f"Bearer {READER}": "reader"}.get(
+            self.headers.get("Authorization", "")
+        )
 
     @staticmethod
     def needs_token(pattern: str) -> bool:
@@ -214,12 +224,18 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         name = f"{wanted['organization'] or self.user()}/{wanted['name']}"
         if wanted["organization"] != self.user():
-            return self.refuse(403, f"You don't have the rights to create a dataset under {wanted['organization']}")
+            return self.refuse(
+                403, f"You don't have the rights to create a dataset under {wanted['organization']}"
+            )
         with self.hub.lock:
             there = name in self.hub.repositories
             if not there:
                 self.hub.repositories[name] = Repository(private=wanted["visibility"] == "private")
-        document = {"url": f"{self.hub.url}/datasets/{name}", "name": name, "error": "exists" if there else None}
+        document = {
+            "url": f"{self.hub.url}/datasets/{name}",
+            "name": name,
+            "error": "exists" if there else None,
+        }
         return self.send(409 if there else 200, document)
 
     def info(self, _: bytes, name: str, revision: str | None = None) -> None:
@@ -242,7 +258,9 @@ class Handler(BaseHTTPRequestHandler):
                 "path": item["path"],
                 "uploadMode": "lfs" if is_large(item["path"]) else "regular",
                 "shouldIgnore": False,
-                "oid": oid_of(item["path"], repository.files[item["path"]]) if item["path"] in repository.files else None,
+                "oid": oid_of(item["path"], repository.files[item["path"]])
+                if item["path"] in repository.files
+                else None,
             }
             for item in json.loads(body)["files"]
         ]
@@ -277,8 +295,11 @@ class Handler(BaseHTTPRequestHandler):
         if length := int(self.headers.get("Content-Length") or 0):
             while len(data) < length:
                 self.hub.at_piece(len(data))
-                data += self.rfile.read(min(PIECE, length - len(data)))
-                self.hub.arrived += PIECE
+                piece = self.rfile.read(min(PIECE, length - len(data)))
+                if not piece:
+                    raise CutError
+                data += piece
+                self.hub.arrived += len(piece)
         _, _, oid, *part = path.split("/")
         with self.hub.lock:
             self.hub.uploads.append(path)
@@ -325,7 +346,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self.refuse(412, "A commit has happened since. Please refresh and try again.")
             repository.commits.append(files)
         url = f"{self.hub.url}/datasets/{name}/commit/{repository.head}"
-        return self.send(200, {"success": True, "commitUrl": url, "commitOid": repository.head, "hookOutput": ""})
+        return self.send(
+            200, {"success": True, "commitUrl": url, "commitOid": repository.head, "hookOutput": ""}
+        )
 
     def tree(self, _: bytes, name: str, revision: str, below: str | None = None) -> None:
         repository = self.repository(name)
@@ -335,7 +358,9 @@ class Handler(BaseHTTPRequestHandler):
         if files is None:
             return self.refuse(404, "Invalid rev id", "RevisionNotFound")
         found = [
-            entry(path, data) for path, data in sorted(files.items()) if not below or path.startswith(f"{below}/")
+            entry(path, data)
+            for path, data in sorted(files.items())
+            if not below or path.startswith(f"{below}/")
         ]
         return self.send(200, found) if found else self.refuse(404, "Not found", "EntryNotFound")
 
@@ -400,3 +425,4 @@ def running() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+    assert hub.defects == []
