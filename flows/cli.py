@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from flows import checkpoint, ledger
+from flows.export import export
 from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
@@ -39,6 +40,7 @@ app = App(
 
 app.command(checkpoint.app)
 app.command(ledger.app)
+app.command(export)
 app.command(lint)
 app.command(failures)
 

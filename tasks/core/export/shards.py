@@ -68,6 +68,7 @@ class Shards:
     def __init__(
         self,
         folder: Path,
+        *,
         configuration: str,
         split: str,
         file_type: FileType,

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.export.rows import Rows, configurations_of
-from tasks.core.export.shards import Bounds, JsonLines, Shard, Shards
+from tasks.core.export.shards import Bounds, JsonLines, Shards
 from tasks.core.export.splits import mixed
 from tasks.core.export.written import KTO, TEST, TRAIN, Exported
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.config.models import Config, FileType, OutputFormat, Reasoning
+    from tasks.core.export.shards import Shard
     from tasks.core.export.spool import Spool
     from tasks.core.formats import Row
 
@@ -88,7 +89,14 @@ def write_export(spool: Spool, wanted: Wanted, folder: Path, bounds: Bounds = DE
         for configuration in configurations_of(wanted.output_format, wanted.config.generation.dataset_mode):
             begin = _beginner(spool, wanted, configuration, bounds)
             for split, jobs in splits.items():
-                shards = Shards(folder, configuration, split, wanted.file_type, begin, bounds.shard_bytes)
+                shards = Shards(
+                    folder,
+                    configuration=configuration,
+                    split=split,
+                    file_type=wanted.file_type,
+                    begin=begin,
+                    most_bytes=bounds.shard_bytes,
+                )
                 try:
                     for row, size in _rows_of(rows, configuration, spool, jobs, wanted.seed):
                         shards.add(row, size)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DATA: Final = "data"
 """The folder of the files, below the exported one."""
 
+TRL: Final = "trl"
+"""The format whose configurations are those below but the first; so is its folder in a session called."""
+
 NATIVE: Final = "native"
 SFT: Final = "sft"
 PROMPT_COMPLETION: Final = "sft-prompt-completion"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
+from tasks.core.export.spool import Spool
+from tasks.core.export.writing import Wanted
+from tasks.core.export.written import TRL
 from tasks.core.formats import lines_of, with_reasoning
 from tasks.core.models import Phase
 from tasks.core.session import files
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
 from tasks.core.session.dataset import DatasetFile
+from tasks.core.session.exporting import export_to
 from tasks.core.session.folder import create_folder
 from tasks.core.session.journal import journal
 from tasks.core.session.lock import locked
@@ -27,10 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tasks.core.config.models import Config
+    from tasks.core.export.written import Exported
     from tasks.core.lint.report import Report
     from tasks.core.models import Job, Pair
     from tasks.core.progress import Progress
     from tasks.core.session.resuming import Resumption
+
+log = logging.getLogger("vellumforge.session")
 
 FLUSH_SECONDS = 1.0
 """How often the growing files are handed to the system, so that people can follow them."""
@@ -47,6 +55,7 @@ class Session:
         reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
         checkpoint: `checkpoint.json`.
         lint: What lint found in the finished dataset; None before that.
+        exported: What was written for trainers, once the session is complete; None without that format.
     """
 
     def __init__(
@@ -57,9 +66,11 @@ class Session:
         self.record = record
         self.backup = ""
         self.lint: Report | None = None
+        self.exported: Exported | None = None
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
+        self._pairs = Spool(folder) if TRL in config.output.formats else None
         self.checkpoint = CheckpointWriter(
             folder / "checkpoint.json",
             CheckpointState(
@@ -102,6 +113,8 @@ class Session:
             self._progress.rows += lines.count(b"\n")
             if self.reasoning is not None:
                 self.reasoning.add(job.id, lines_of(self._config, with_reasoning(self._config, pair)))
+            if self._pairs is not None:
+                self._pairs.add(pair)
         self.checkpoint.completed(job.id)
         if (now := time.monotonic()) - self._flushed > FLUSH_SECONDS:
             self._flushed = now
@@ -127,13 +140,15 @@ class Session:
         await self.checkpoint.save()
 
     async def finish(self, *, complete: bool) -> None:
-        """Put the dataset in its final order and write the last checkpoint.
+        """Put the dataset in its final order, write the last checkpoint, and of all rows what trainers take.
 
         Args:
             complete: Whether every job is done; else the checkpoint stays in its phase, to be resumed.
         """
         for file in self._files():
             await asyncio.to_thread(file.finish, complete=complete)
+        if complete and self._pairs:
+            self.exported = await asyncio.to_thread(self._export, self._pairs)
         if complete:
             self.checkpoint.state.phase = Phase.COMPLETE
             self.checkpoint.state.ended = time.time()
@@ -152,6 +167,14 @@ class Session:
         with ExitStack() as files_left:
             for file in self._files():
                 files_left.callback(file.close)
+            if self._pairs is not None:
+                files_left.callback(self._pairs.close)
+
+    def _export(self, pairs: Spool) -> Exported:
+        wanted = Wanted.by_settings(self._config, TRL)
+        if wanted.test_share and not pairs.subtopics.test(wanted.test_share, wanted.seed):
+            log.warning("all pairs are of one subtopic, so none is kept for a test split")
+        return export_to(self.folder / TRL, pairs, wanted)
 
     def _files(self) -> list[DatasetFile]:
         return [self.dataset] if self.reasoning is None else [self.dataset, self.reasoning]
