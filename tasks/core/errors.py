@@ -87,7 +87,7 @@ class SessionError(VellumforgeError):
 
 
 class HubError(VellumforgeError):
-    """The Hugging Face Hub did not take a dataset: nothing of it is to be seen there, and it can be sent again."""
+    """The Hugging Face Hub did not take a dataset: nothing of it is seen there, and it can be sent again."""
 
 
 class CallError(VellumforgeError):

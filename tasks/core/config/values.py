@@ -164,7 +164,7 @@ def check_license(value: str) -> str:
     """
     if value and not _LICENSE.fullmatch(value):
         raise ValueError(
-            'allowed: "" for none, or a name from https://hf.co/docs/hub/repositories-licenses, e.g. cc-by-4.0'
+            'allowed: "" for none, or a name of https://hf.co/docs/hub/repositories-licenses, e.g. cc-by-4.0'
         )
     return value
 

@@ -136,15 +136,12 @@ def _models(facts: Facts) -> Iterator[str]:
     config = facts.config
     generation = config.generation
     yield "## How it was made"
-    asked = generation.num_subtopics * generation.num_prompts_per_subtopic
+    subtopics, each = generation.num_subtopics, generation.num_prompts_per_subtopic
     made: list[tuple[str, str]] = [
         ("topic", _title(facts)),
         ("mode", generation.dataset_mode),
         ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
-        (
-            "prompts asked for",
-            f"{asked:,} ({generation.num_subtopics:,} subtopics, {generation.num_prompts_per_subtopic:,} each)",
-        ),
+        ("prompts asked for", f"{subtopics * each:,} ({subtopics:,} subtopics, {each:,} each)"),
         ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
         ("seed", str(generation.seed)),
         ("configuration, SHA-256", configuration_hash(config)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import orjson
 from httpx2 import HTTPError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -41,7 +43,7 @@ _ANSWERS: Final = {
 
 @contextmanager
 def translated(repo: str, environ: Mapping[str, str]) -> Iterator[None]:
-    """Turn whatever `huggingface_hub` raises in the block into one line.
+    """Turn whatever `huggingface_hub` raises in the block into one line, and keep its warnings out of sight.
 
     Args:
         repo: The repository, as owner/name.
@@ -51,7 +53,10 @@ def translated(repo: str, environ: Mapping[str, str]) -> Iterator[None]:
         HubError: The block failed.
     """
     try:
-        yield
+        # Hints about the card and about its own dependencies: nothing that the user can do anything about.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     # A server that is none of the Hub's may answer anything, and the library looks into it unchecked.
     except (HTTPError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise HubError(_line(error, repo, environ)) from error
@@ -69,10 +74,19 @@ def _line(error: BaseException, repo: str, environ: Mapping[str, str]) -> str:
             return "HF_HUB_OFFLINE is set, and without the network nothing can be uploaded; unset it"
         if isinstance(item, HTTPError):
             return f"the Hub cannot be reached ({said}): look at the network and at HF_ENDPOINT; {AGAIN}"
-    said = _quoted(str(chain[-1]) or type(chain[-1]).__name__, environ)
+    last = chain[-1]
+    said = _quoted(_wrong_with_card(str(last)) or str(last) or type(last).__name__, environ)
     if any(words in said.lower() for words in _WORDS_OF_NO_ROOM):
         return _full(repo, f": {said}")
     return f"{repo} was not uploaded: {said}"
+
+
+def _wrong_with_card(text: str) -> str:
+    """What the Hub's check of a card found, which the library passes on as it came; "" for other texts."""
+    try:
+        return "; ".join(error["message"] for error in orjson.loads(text)["errors"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _refused(status: int, repo: str, said: str, *, mine: bool) -> str:

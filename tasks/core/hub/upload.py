@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -147,9 +146,7 @@ def upload(
             # One at a time: what a cut leaves unfinished is one file, and Ctrl+C need not wait for others.
             api.preupload_lfs_files(repo, [addition], repo_type=_DATASET, num_threads=1, free_memory=False)
     stale = _stale(before, [file.path for file in exported.files])
-    with translated(repo, environ), warnings.catch_warnings():
-        # The Hub's hints about the card: nothing that has to be done.
-        warnings.simplefilter("ignore")
+    with translated(repo, environ):
         commit = api.create_commit(
             repo,
             [

@@ -17,13 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 OWNER = "ada"
-TOKEN = "hf_AdasOwnTokenWithWriteAccess"
+TOKEN = "hf_AdasOwnTokenWithWriteAccess"  # noqa: S105 - of this server
 READER = "hf_MayReadButNotWriteAnything"
 
 SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B"}
@@ -119,8 +120,8 @@ def wrong_with(content: str) -> list[str]:
     if not found:
         return ["there is no metadata"]
     try:
-        data = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
+        data = YAML(typ="safe", pure=True).load(found[1])
+    except YAMLError as error:
         return [f"bad indentation: {error}"]
     if not isinstance(data, dict):
         return ["metadata must be a mapping"]
@@ -131,9 +132,11 @@ def wrong_with(content: str) -> list[str]:
         wrong.append('"size_categories" must be one of […]')
     if not all(isinstance(tag, str) for tag in data.get("tags", [])):
         wrong.append('"tags" must be strings')
-    for config in data.get("configs", []):
-        if not {"config_name", "data_files"} <= config.keys() <= {"config_name", "data_files", "default"}:
-            wrong.append('"configs" is not valid')
+    wrong += [
+        '"configs" is not valid'
+        for config in data.get("configs", [])
+        if not {"config_name", "data_files"} <= config.keys() <= {"config_name", "data_files", "default"}
+    ]
     if not isinstance(data.get("pretty_name"), str):
         wrong.append('"pretty_name" must be a string')
     return wrong
@@ -151,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that the class looks for
 
     def answer(self) -> None:
         """Find the endpoint and let it answer."""
