@@ -146,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection's requests."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     hub: Hub
 
     def log_message(self, *_: Any) -> None:
@@ -360,11 +361,23 @@ class Handler(BaseHTTPRequestHandler):
         files = repository.at(revision)
         if files is None:
             return self.refuse(404, "Invalid rev id", "RevisionNotFound")
+        prefix = f"{below}/" if below else ""
+        recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in {
+            "true",
+            "1",
+        }
+        inside = {path: data for path, data in sorted(files.items()) if path.startswith(prefix)}
+        folders = {
+            f"{prefix}{'/'.join(names[:depth])}"
+            for names in (path.removeprefix(prefix).split("/") for path in inside)
+            for depth in range(1, len(names))
+        }
         found = [
-            entry(path, data)
-            for path, data in sorted(files.items())
-            if not below or path.startswith(f"{below}/")
+            {"type": "directory", "path": path, "size": 0, "oid": git_oid(b"")} for path in sorted(folders)
         ]
+        found += [entry(path, data) for path, data in inside.items()]
+        if not recursive:
+            found = [item for item in found if "/" not in item["path"].removeprefix(prefix)]
         return self.send(200, found) if found else self.refuse(404, "Not found", "EntryNotFound")
 
     def paths_info(self, body: bytes, name: str, revision: str) -> None:
