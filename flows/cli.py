@@ -16,13 +16,13 @@ from flows.export import export
 from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
-from flows.terminal import PROGRAM, say, show_json, show_summary
+from flows.terminal import DISTRIBUTION, PROGRAM, say, show_json, show_summary
+from flows.upload import upload
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DISTRIBUTION = "vellumforge-flows"
 INTERRUPTED = 130
 
 app = App(
@@ -30,8 +30,8 @@ app = App(
     help="Make preference datasets with OpenAI-compatible models. Whatever was paid for is kept in a "
     "ledger: the same command again goes on where the last one ended.",
     version=lambda: version(DISTRIBUTION),
-    help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk or Prefect failed, or lint found too much; "
-    "2 bad configuration or usage; 3 finished or stopped with failures or by its budget; 130 and 143 "
+    help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk, Prefect or the Hub failed, or lint found too "
+    "much; 2 bad configuration or usage; 3 finished or stopped with failures or by its budget; 130 and 143 "
     "interrupted.",
     # No default says more than that the option was left out.
     default_parameter=Parameter(negative=(), show_default=False),
@@ -41,6 +41,7 @@ app = App(
 app.command(checkpoint.app)
 app.command(ledger.app)
 app.command(export)
+app.command(upload)
 app.command(lint)
 app.command(failures)
 
@@ -82,6 +83,9 @@ def run(
     resume: str = "",
     accept_changes: bool = False,
     dry_run: bool = False,
+    upload_to_hf: bool = False,
+    repo: str = "",
+    public: bool = False,
     output: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
     json: bool = False,
@@ -99,20 +103,27 @@ def run(
         resume: Go on with this session, in its own folder.
         accept_changes: Go on with it although settings differ that change the outcome.
         dry_run: Make nothing, and print what it would cost; the same as the command estimate.
+        upload_to_hf: Upload the dataset to the Hugging Face Hub once it is complete, like the command upload.
+        repo: Its repository there, as OWNER/NAME; huggingface.repo_id when left out.
+        public: Make that repository for everybody to see.
         output: The output folder, in place of output.folder.
         settings: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
         json: Print the summary as one JSON object.
         verbose: Show the log's records of level INFO.
     """
     # Imported here: it brings the whole pipeline with it.
+    from flows.hub import HubWish  # noqa: PLC0415 - the same
     from flows.local import Wish, run_here  # noqa: PLC0415
 
     if demo and config is not None:
         raise UsageError("the demo has its own configuration; leave out --demo or --config")
+    if (repo or public) and not upload_to_hf:
+        raise UsageError("--repo and --public are for --upload-to-hf, which is not given")
     overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output
-    wish = Wish(config, env_file, overrides, fresh, demo, resume, accept_changes)
+    hub = HubWish(repo, public=public) if upload_to_hf else None
+    wish = Wish(config, env_file, overrides, fresh, demo, resume, accept_changes, hub)
     if dry_run:
         from flows.estimate import estimate_here  # noqa: PLC0415 - the same
 

@@ -20,6 +20,7 @@ from flows.api import check_api
 from flows.console import SIGNALS, Console, current
 from flows.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.embedded import UI_IS_BEHIND, EmbeddedServer, settle
+from flows.hub import at_the_end
 from flows.opening import check_order
 from flows.order import take_order
 from flows.overrides import write_override
@@ -30,7 +31,9 @@ from tasks.core.llm.demo import Behaviour, DemoServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from flows.hub import AtTheEnd, HubWish
     from flows.order import Order
+    from tasks.core.config.models import Config
     from tasks.core.summary import Summary
 
 log = logging.getLogger("vellumforge.local")
@@ -58,6 +61,7 @@ class Wish:
         demo: Whether the demo's model server and settings are used; then no file is read.
         resume: Name of the session to go on with, or "".
         accept_changes: Whether it is gone on with although settings differ.
+        hub: Where the finished dataset is uploaded to; None for nowhere.
     """
 
     config: str | None = None
@@ -67,6 +71,7 @@ class Wish:
     demo: bool = False
     resume: str = ""
     accept_changes: bool = False
+    hub: HubWish | None = None
 
     async def order(self) -> Order:
         """The wish, read and checked: what the flow does too, before anything is created.
@@ -76,6 +81,22 @@ class Wish:
         """
         settings = demo_settings(f"http://127.0.0.1:{DEMO_PORT}/v1", self.overrides) if self.demo else None
         return await take_order(self.config, settings, **self._common())
+
+    def upload(self, config: Config) -> AtTheEnd | None:
+        """What uploads the finished dataset, where that is asked for.
+
+        Raises:
+            UsageError: There is no token for it, or no repository can have that name.
+        """
+        if self.hub is None:
+            return None
+        return at_the_end(
+            self.hub,
+            config,
+            config_file=self.config,
+            env_file=self.env_file,
+            overrides=self.overrides,
+        )
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
@@ -107,6 +128,7 @@ def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> i
         VellumforgeError: What ended the run.
     """
     order = asyncio.run(_checked(wish))
+    upload = wish.upload(order.config)
     show_records(verbose=verbose)
     _allow_many_connections()
     home = environment.set_defaults(Path(order.config.output.folder) / HOME)
@@ -120,7 +142,7 @@ def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> i
             server.wait_ready()
         elif url:
             asyncio.run(check_api(url))
-        error = asyncio.run(_run(generate, wish, show))
+        error = asyncio.run(_run(generate, wish, show, upload))
     if error:
         raise error
     return 0
@@ -137,7 +159,9 @@ class PrefectError(VellumforgeError):
     """Prefect did not begin the run, although its server was there."""
 
 
-async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> VellumforgeError | None:
+async def _run(
+    generate: Any, wish: Wish, show: Callable[[Summary], None], upload: AtTheEnd | None
+) -> VellumforgeError | None:
     """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
     console = Console()
     current.set(console)
@@ -160,6 +184,8 @@ async def _run(generate: Any, wish: Wish, show: Callable[[Summary], None]) -> Ve
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         error.add_note(f"to go on, paying only for what is missing: {_again(console, wish)}")
+    if upload is not None:
+        error = await asyncio.to_thread(upload, console.session, error)
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
         code = say(error) if error else 0

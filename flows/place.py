@@ -28,19 +28,22 @@ class Place:
         config: The configuration that names it, or None where there is no file.
     """
 
-    def __init__(self, config_file: str | None, output: str | None) -> None:
+    def __init__(
+        self, config_file: str | None = None, output: str | None = None, *, config: Config | None = None
+    ) -> None:
         """Find the place.
 
         Args:
             config_file: The configuration file; None for `config.toml` where there is one.
             output: The output folder, in place of the configuration's.
+            config: The configuration itself, in place of the file.
 
         Raises:
             ConfigError: The configuration cannot be used.
         """
         overrides = {} if output is None else {"output.folder": output}
-        self.config: Config | None = None
-        if config_file is not None or Path(DEFAULT_CONFIG).exists():
+        self.config = config
+        if config is None and (config_file is not None or Path(DEFAULT_CONFIG).exists()):
             self.config = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)

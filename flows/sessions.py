@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from flows.place import Place
-from flows.spending import prices_for, spending_lines
+from flows.spending import spending_lines
+from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
 from tasks.core.llm.ledger_records import (
     count_calls,

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.core.cost import Cost, Prices
-
-if TYPE_CHECKING:
-    from tasks.core.config.models import Config
-
-
-def prices_for(now: Config | None, then: Config | None) -> Prices:
-    """The prices that the session ran with, and over them those of the configuration as it is now."""
-    pricing = {} if then is None else dict(then.pricing)
-    if now is not None:
-        pricing |= now.pricing
-    return Prices(pricing)
+from tasks.core.cost import Cost
 
 
 def spending_lines(spent: dict[str, Any]) -> list[str]:

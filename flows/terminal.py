@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tasks.core.summary import Summary
 
 PROGRAM = "vellumforge2"
+DISTRIBUTION = "vellumforge-flows"
 
 stderr = Console(stderr=True)
 """The one console on standard error: records and the live progress must not overwrite each other."""

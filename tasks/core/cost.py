@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.core.config.models import Price
+    from tasks.core.config.models import Config, Price
 
 CHARACTERS_PER_TOKEN = 4
 """What tokens are estimated by, where no server has counted them."""
@@ -154,6 +154,14 @@ class Prices:
         if prices is None:
             return Decimal(0)
         return self.cost(model, usage).usd + max(prices[:2]) * usage.estimated_tokens
+
+
+def prices_for(now: Config | None, then: Config | None) -> Prices:
+    """The prices that the session ran with, and over them those of the configuration as it is now."""
+    pricing = {} if then is None else dict(then.pricing)
+    if now is not None:
+        pricing |= now.pricing
+    return Prices(pricing)
 
 
 class Bill:

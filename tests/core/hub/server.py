@@ -372,7 +372,7 @@ class Handler(BaseHTTPRequestHandler):
             for names in (path.removeprefix(prefix).split("/") for path in inside)
             for depth in range(1, len(names))
         }
-        found = [
+        found: list[dict[str, Any]] = [
             {"type": "directory", "path": path, "size": 0, "oid": git_oid(b"")} for path in sorted(folders)
         ]
         found += [entry(path, data) for path, data in inside.items()]

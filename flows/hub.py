@@ -1,0 +1,185 @@
+"""A session's way to the Hugging Face Hub, for the command `upload` and for the end of a run.
+
+`huggingface_hub` is imported where something is uploaded, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.order import DEFAULT_ENV_FILE, OUTPUT_FOLDER
+from flows.place import Place
+from flows.terminal import DISTRIBUTION, PROGRAM, stderr
+from tasks.core.errors import VellumforgeError
+from tasks.core.secrets import Keys, read_env_file
+from tasks.core.session.find import find_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+
+    from tasks.core.config.models import Config
+    from tasks.core.hub.facts import Facts
+    from tasks.core.hub.sessions import HubOrder
+    from tasks.core.hub.upload import Uploaded
+
+AtTheEnd = Callable[[str, VellumforgeError | None], VellumforgeError | None]
+"""Uploads the session of this name, unless an error ended its run; gives what went wrong, if anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubWish:
+    """Where a finished dataset is to be uploaded to.
+
+    Attributes:
+        repo: The repository, as owner/name; "" for that of the configuration.
+        public: Whether a repository that is made for it is for everybody to see.
+    """
+
+    repo: str = ""
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a dataset goes, and with what.
+
+    Attributes:
+        repo: The repository, as owner/name.
+        token: The user's token for the Hub.
+        public: Whether a repository that is made for it is for everybody to see.
+        environ: The environment and the env file; what they hold of secrets is never shown.
+    """
+
+    repo: str
+    token: SecretStr
+    public: bool
+    environ: dict[str, str] = field(repr=False)
+
+
+def destination(repo: str, *, public: bool, env_file: str | None) -> Destination:
+    """Where a dataset goes, as far as it can be said before anything is done for it.
+
+    Raises:
+        UsageError: There is no token, or no repository can have that name.
+        ConfigError: The env file cannot be used.
+    """
+    from tasks.core.hub.upload import check_target  # noqa: PLC0415 - see above
+
+    variables = read_env_file(Path(env_file or DEFAULT_ENV_FILE), required=bool(env_file))
+    token = check_target(repo, Keys(os.environ, variables).hub_token())
+    return Destination(repo, token, public, {**variables, **os.environ})
+
+
+def send(place: Place, session: str, order: HubOrder, to: Destination) -> Uploaded:
+    """Export a session, write its card, and upload both.
+
+    Args:
+        place: Where the session and its ledger are.
+        session: The session's name.
+        order: What is uploaded.
+        to: Where it goes.
+
+    Raises:
+        UsageError: There is no such session, or it cannot be exported so.
+        HubError: The Hub did not take it.
+        SessionError: The session cannot be read, or is being written.
+        LedgerError: The ledger cannot be read.
+    """
+    from tasks.core.hub.card import render_card  # noqa: PLC0415 - see above
+    from tasks.core.hub.sessions import prepare, staging  # noqa: PLC0415 - the same
+    from tasks.core.hub.upload import upload  # noqa: PLC0415 - the same
+
+    folder = find_session(place.folder, session)
+    with staging(folder) as stage:
+
+        async def prepared() -> Facts:
+            async with place.ledger() as ledger:
+                return await prepare(
+                    folder,
+                    ledger,
+                    stage,
+                    order,
+                    now=place.config,
+                    version=version(DISTRIBUTION),
+                    environ=to.environ,
+                )
+
+        tell(f"exporting {session} as Parquet")
+        facts = asyncio.run(prepared())
+        card = render_card(facts)
+        # Outside the loop, whose end would wait for a thread: Ctrl+C ends it at once.
+        return upload(
+            facts.exported, card, to.repo, to.token, public=to.public, environ=to.environ, tell=tell
+        )
+
+
+def at_the_end(
+    wish: HubWish,
+    config: Config,
+    *,
+    config_file: str | None,
+    env_file: str | None,
+    overrides: Mapping[str, Any],
+) -> AtTheEnd:
+    """What uploads the dataset of a run once it is complete; the session itself stays as it is.
+
+    Args:
+        wish: Where it goes.
+        config: The run's configuration.
+        config_file: The file that it came from, if it was named.
+        env_file: The file with the token, if it was named.
+        overrides: Settings by dotted key that won over the file.
+
+    Raises:
+        UsageError: There is no token, or no repository can have that name.
+        ConfigError: The env file cannot be used.
+    """
+    from tasks.core.hub.sessions import HubOrder  # noqa: PLC0415 - see above
+
+    to = destination(wish.repo or config.huggingface.repo_id, public=wish.public, env_file=env_file)
+    place = Place(config=config)
+    words = ["--repo", to.repo, *(["--public"] if to.public else [])]
+    for option, value in (
+        ("--license", overrides.get("huggingface.license")),
+        ("--config", config_file),
+        ("--env-file", env_file),
+        ("--output", overrides.get(OUTPUT_FOLDER)),
+    ):
+        words += [option, str(value)] if value else []
+
+    def upload(session: str, error: VellumforgeError | None) -> VellumforgeError | None:
+        again = shlex.join([PROGRAM, "upload", session, *words])
+        if error is not None:
+            if session:
+                error.add_note(f"nothing was uploaded; once the session is complete: {again}")
+            return error
+        try:
+            done = send(place, session, HubOrder(to.repo, config.huggingface.license), to)
+        except VellumforgeError as failed:
+            failed.add_note(f"the dataset is complete in {place.folder / session}; to upload it: {again}")
+            return failed
+        tell(in_words(done))
+        return None
+
+    return upload
+
+
+def in_words(done: Uploaded) -> str:
+    """What the Hub has now, in a line."""
+    what = f"{done.files} files" if done.changed else "nothing to change"
+    removed = f", {done.removed} of an older export removed" if done.removed else ""
+    return f"{done.url} ({'private' if done.private else 'public'}): {what}{removed}"
+
+
+def tell(line: str) -> None:
+    """Show people how far an upload is, on standard error."""
+    stderr.print(line, markup=False, highlight=False, soft_wrap=True)
