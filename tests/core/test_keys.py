@@ -54,7 +54,8 @@ def others(key: str, value: Any) -> list[Any]:
         return [0.5, 7]
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
-    return [f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", [*value, "END"], [*value, "trl"]]
+    texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit"
+    return [*texts, [*value, "END"], [*value, "trl"]]
 
 
 def with_another(config: Config, key: str) -> Config:

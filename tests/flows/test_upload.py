@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.core.hub.loading import REPO, loaded
 from tests.core.hub.server import TOKEN, CutError, running
-from tests.flows.command import PROGRAM, User, config, rows_of
+from tests.flows.command import PROGRAM, User, config, rows_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +139,24 @@ def test_killed_in_the_middle_of_a_file_it_goes_on_where_it_was(
     assert {hashlib.sha256(text).hexdigest() for text in data.values()} == set(hub.objects)
     found = loaded(hub, tmp_path / "reader")
     assert {name: sum(rows.values()) for name, rows in found.items()} == {"native": 6, "dpo": 6, "": 6}
+
+
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada: User, hub: Hub, demo_model: Model) -> None:
+    assert made(ada, demo_model).code == 0
+    session = ada.sessions()[0]
+    process = ada.start("upload", session.name, program=PROGRAM)
+
+    def interrupt(_: int) -> None:
+        process.send(signal.SIGINT)
+        until(lambda: not process.running, "its end while the Hub does not answer")
+        raise CutError
+
+    hub.at_piece = interrupt
+    ended = process.end()
+    assert (ended.code, "Traceback" in ended.err) == (130, False), ended.err
+    assert left_over(session) == []
+    hub.at_piece = lambda _: None
+    assert upload(ada).code == 0
 
 
 def test_an_upload_that_fails_spoils_no_run_and_says_the_command_to_repeat(
