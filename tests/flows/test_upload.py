@@ -212,16 +212,26 @@ def test_a_token_of_the_env_file_is_used_and_never_shown(user: User, hub: Hub, d
 
 
 def test_what_is_not_finished_is_uploaded_only_by_wish(ada: User, hub: Hub, demo_model: Model) -> None:
-    demo_model.stop()
-    told = made(ada, demo_model, "dpo", MORE, "--upload-to-hf")
-    assert told.code != 0
-    assert "once the session is complete: vellumforge2 upload session_" in told.err
+    stopped = MORE.replace("0.3", "0.0") + "\n[budget]\nmax_calls = 10\n"
+    ada.write("config.toml", config(demo_model.url, concurrency=1, more=stopped))
+    told = ada.run("--upload-to-hf")
+    assert told.code == 3
+    session = ada.sessions()[0]
+    again = f"vellumforge2 upload {session.name} --repo {REPO}"
+    assert f"nothing was uploaded; once the session is complete: {again}\n" in told.err
+    assert hub.asked == []
     refused = upload(ada)
-    assert (refused.code, "is not finished: go on with `vellumforge2 checkpoint resume" in refused.err) == (
-        2,
-        True,
-    )
-    assert hub.repositories == {}
+    assert (refused.code, hub.asked) == (2, [])
+    assert "is not finished: go on with `vellumforge2 checkpoint resume" in refused.err
+    (session / "dataset.jsonl").rename(session / "mine.jsonl")
+    done = upload(ada, "--partial")
+    assert (done.code, done.err.count("file ")) == (0, 2), done.err
+    card = hub.repositories[REPO].files["README.md"].decode()
+    rows = len(rows_of(session, "mine.jsonl"))
+    assert 0 < rows < 6
+    assert f"| native | train | {rows} | 1 |" in card
+    assert "| complete | no" in card
+    assert "## Lint" not in card
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tasks.core.config.models import Config, OutputFormat
     from tasks.core.export.written import Exported
+    from tasks.core.lint.report import Report
     from tasks.core.llm.ledger import Ledger
     from tasks.core.session.record import SessionRecord
 
@@ -112,10 +113,18 @@ async def prepare(
         bill=await spent_by(ledger, record.id),
         prices=prices_for(now, before),
         failures=await failures_of(ledger, record.id),
-        lint=await asyncio.to_thread(lint_file, folder / "dataset.jsonl"),
+        lint=await asyncio.to_thread(_lint, folder / "dataset.jsonl"),
         version=version,
         environ=environ,
     )
+
+
+def _lint(dataset: Path) -> Report | None:
+    """What lint finds in the session's own rows; None where they cannot be read: the upload does without."""
+    try:
+        return lint_file(dataset)
+    except UsageError:
+        return None
 
 
 def _known(folder: Path) -> tuple[SessionRecord, Config]:

@@ -6,7 +6,6 @@ the commit, so an upload that was cut off leaves what was there as it was.
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.export.written import Exported
-
-log = logging.getLogger("vellumforge.hub")
 
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=30.0)
 """Seconds; the library itself would wait for ever."""
