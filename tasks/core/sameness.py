@@ -1,0 +1,162 @@
+"""Near-duplicates: texts that are the same but for a few words.
+
+How alike two texts are is the Jaccard index of their words and neighbouring words: 1 for the same ones, 0
+for none in common. MinHash finds those that may be alike among all texts so far, in a time that does not grow
+with them, and the index itself is then worked out for these few. Texts that hold different numbers are never
+taken for alike: "What is 17 times 23?" and "What is 17 times 24?" are two prompts.
+
+Source: Broder, "On the resemblance and containment of documents" (1997), by way of datasketch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from tasks.core.selection import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PERMUTATIONS: Final = 64
+"""Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
+
+_MISSED: Final = 0.9
+"""How much worse it is to overlook a likeness than to look at two texts in vain."""
+
+_LONGEST_WORD: Final = 20
+"""Characters a word on average; text with longer ones is written without spaces, and taken by its letters."""
+
+_NUMBERS: Final = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Two texts and how alike they are, 0 to 1; `first` came before `second`."""
+
+    likeness: float
+    first: str
+    second: str
+
+
+def likeness(one: str, other: str) -> float:
+    """How alike two texts are: 1 for the same words in the same order, 0 for none in common."""
+    return _likeness(_features(one), _features(other))
+
+
+def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
+    both = len(one & other)
+    return both / max(1, len(one) + len(other) - both)
+
+
+def _features(text: str) -> frozenset[str]:
+    """Words and pairs of neighbouring words, without case and the punctuation around them."""
+    words = [fingerprint(word) for word in text.split()]
+    if len(text) > _LONGEST_WORD * len(words):
+        words = list(fingerprint(text))
+    return frozenset([*words, *map(" ".join, pairwise(words))])
+
+
+class Sieve:
+    """Lets through what is new: no item twice, and none that is nearly the same as an earlier one."""
+
+    def __init__(self, threshold: float = 1.0) -> None:
+        """Begin with nothing.
+
+        Args:
+            threshold: Likeness from which two items are taken for the same, above 0; from 1 on only
+                those are that differ in case, spaces and the punctuation around them.
+        """
+        self._seen: set[str] = set()
+        self._index = _Index(threshold) if threshold < 1 else None
+        self.dropped: Counter[str] = Counter()
+        """What was held back, as `duplicate` or `near_duplicate`."""
+
+    def fresh(self, items: Iterable[str]) -> list[str]:
+        """The items that are new, in their order; they are known from now on.
+
+        Args:
+            items: What came, in the order of ids.
+        """
+        kept = []
+        for item in items:
+            mark = fingerprint(item)
+            if mark in self._seen:
+                self.dropped["duplicate"] += 1
+                continue
+            self._seen.add(mark)
+            if self._index is not None and self._index.add(item) is not None:
+                self.dropped["near_duplicate"] += 1
+                continue
+            kept.append(item)
+        return kept
+
+
+class _Index:
+    """Texts that are no near-duplicates of each other, to be asked for the ones like another."""
+
+    def __init__(self, threshold: float) -> None:
+        # Imported here: it brings scipy, which a run that needs no likeness does without.
+        from datasketch import MinHash, MinHashLSH  # noqa: PLC0415
+
+        self._threshold = threshold
+        self._blank: Any = MinHash(num_perm=PERMUTATIONS)
+        self._lsh: Any = MinHashLSH(
+            threshold=threshold, num_perm=PERMUTATIONS, weights=(1 - _MISSED, _MISSED)
+        )
+        self._texts: list[str] = []
+
+    def add(self, text: str) -> Alike | None:
+        """Take a text in, or say which earlier one it repeats."""
+        features = _features(text)
+        sketch = self._sketch(features)
+        found = self.closest(text, features, sketch)
+        if found is not None and found.likeness >= self._threshold:
+            return found
+        self._lsh.insert(len(self._texts), sketch)
+        self._texts.append(text)
+        return None
+
+    def closest(self, text: str, features: frozenset[str], sketch: Any) -> Alike | None:
+        """The earlier text that is most alike, of those that may be alike enough."""
+        numbers = _NUMBERS.findall(text)
+        # The lowest of equals: a re-run must come to the same.
+        best = None
+        for place in sorted(self._lsh.query(sketch)):
+            other = self._texts[place]
+            found = _likeness(features, _features(other))
+            if (best is None or found > best.likeness) and numbers == _NUMBERS.findall(other):
+                best = Alike(found, other, text)
+        return best
+
+    def take(self, text: str) -> Alike | None:
+        """Take a text in whatever is like it, and say which earlier one is most alike."""
+        features = _features(text)
+        sketch = self._sketch(features)
+        found = self.closest(text, features, sketch)
+        self._lsh.insert(len(self._texts), sketch)
+        self._texts.append(text)
+        return found
+
+    def _sketch(self, features: frozenset[str]) -> Any:
+        sketch = self._blank.copy()
+        sketch.update_batch([feature.encode("utf-8", "replace") for feature in features])
+        return sketch
+
+
+def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> list[Alike]:
+    """The texts that are most like an earlier one, the most alike first.
+
+    Args:
+        texts: The texts; of equal ones, each but the first counts.
+        most: How many are wanted.
+        least: Likeness below which a pair is of no interest, above 0 and below 1.
+    """
+    index = _Index(least)
+    found = (index.take(text) for text in texts)
+    alike = (item for item in found if item is not None and item.likeness >= least)
+    return heapq.nlargest(most, alike, key=lambda item: item.likeness)
