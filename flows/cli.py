@@ -15,6 +15,7 @@ from flows import checkpoint, ledger
 from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
+from flows.report import report
 from flows.terminal import PROGRAM, say, show_json, show_summary
 from tasks.core.errors import UsageError, VellumforgeError
 
@@ -41,6 +42,7 @@ app.command(checkpoint.app)
 app.command(ledger.app)
 app.command(lint)
 app.command(failures)
+app.command(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

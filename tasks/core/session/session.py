@@ -47,6 +47,7 @@ class Session:
         reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
         checkpoint: `checkpoint.json`.
         lint: What lint found in the finished dataset; None before that.
+        report: The page about it; None before that, or where it could not be written.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Session:
         self.record = record
         self.backup = ""
         self.lint: Report | None = None
+        self.report: Path | None = None
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
