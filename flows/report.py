@@ -54,7 +54,9 @@ async def _write(place: Place, session: str) -> Path:
         await restore_record(folder, ledger)
         found = find_resumption(folder)
         if found.foreign or found.before is None:
-            raise UsageError(f"session {session} is VellumForge2's; resume it first, then its report is there")
+            raise UsageError(
+                f"session {session} is VellumForge2's; resume it first, then its report is there"
+            )
         done: set[int] = set()
         filtered: set[int] = set()
 

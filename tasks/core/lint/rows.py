@@ -150,8 +150,9 @@ def _form(row: dict[str, Any], number: int) -> Sample:
         prompt, chosen, rejected = (_text(row, name) for name in ("prompt", "chosen", "rejected"))
         margin = _margin(row)
         mode = "dpo" if margin is None else "mo-dpo"
-        scores = {name: _scores(row.get(name)) for name in ("chosen_scores", "rejected_scores")}
-        return Sample(mode, number, prompt, chosen, rejected, margin, **scores)
+        good, bad = (_scores(row.get(name)) for name in ("chosen_scores", "rejected_scores"))
+        sample = Sample(mode, number, prompt, chosen, rejected, margin)
+        return replace(sample, chosen_scores=good, rejected_scores=bad) if good or bad else sample
     raise _NoRowError("it is no row of sft, dpo, kto or mo-dpo")
 
 
@@ -189,7 +190,7 @@ def _scores(found: object) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
     scores = {name: item.get("score") for name, item in found.items() if isinstance(item, dict)}
-    return {name: score for name, score in scores.items() if _is_number(score)}
+    return {name: float(score) for name, score in scores.items() if score is not None and _is_number(score)}
 
 
 def _is_number(value: object) -> bool:

@@ -42,9 +42,7 @@ Alike = tuple[float, str, str]
 """How alike two prompts are, 0 to 1, and the two."""
 
 
-def write_report(
-    folder: Path, facts: Facts, lint: Report | None = None, alike: Sequence[Alike] = ()
-) -> Path:
+def write_report(folder: Path, facts: Facts, lint: Report | None = None, alike: Sequence[Alike] = ()) -> Path:
     """Read a session's dataset and write its `report.html`.
 
     Args:

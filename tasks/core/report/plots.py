@@ -71,7 +71,9 @@ def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
     counts = (facts.wanted, prompts, prompts - sum(facts.failed.values()), tally.samples)
     most = max(*counts, 1)
     bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)
-    labels = [f"{count:,}  ({count / facts.wanted:.1%})" if facts.wanted else f"{count:,}" for count in counts]
+    labels = [
+        f"{count:,}  ({count / facts.wanted:.1%})" if facts.wanted else f"{count:,}" for count in counts
+    ]
     axes.bar_label(bars, labels, padding=5, color=svg.INK)
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.28)
@@ -137,6 +139,8 @@ def _scores(axes: Axes, tally: Tally) -> None:
 
 
 def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+
     counts = coverage(facts, tally)
     most = max(count for _, count in counts)
     width = max(1, math.ceil((most + 1) / 40))
@@ -147,8 +151,8 @@ def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
     axes.bar(places, bins, width=0.88 * width, color=[svg.BAD if not at else svg.PROMPTS for at in places])
     axes.set_xlabel("rows of a subtopic")
     axes.set_ylabel("subtopics")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.grid(visible=True, linewidth=0.6)
 
 

@@ -11,8 +11,8 @@ import re
 import tempfile
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
@@ -40,7 +40,7 @@ VARIABLES: Final = {
     PAPER: "paper",
 }
 
-_SETTINGS: Final = {
+_SETTINGS: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     # A dollar in a criterion's name is a dollar.
@@ -75,7 +75,7 @@ _FONT_SIZE: Final = re.compile(r"([\d.]+)px")
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Matplotlib with the settings of the page's figures; imported by the first, which takes half a second."""
+    """Matplotlib with the settings of the page's figures; the first imports it: half a second."""
     given = "MPLCONFIGDIR" in os.environ
     with tempfile.TemporaryDirectory(prefix="vellumforge-") as folder:
         if not given:
@@ -87,7 +87,7 @@ def drawing() -> Iterator[None]:
         finally:
             if not given:
                 del os.environ["MPLCONFIGDIR"]
-    with mpl.rc_context(dict(_SETTINGS)):
+    with mpl.rc_context(_SETTINGS):
         yield
 
 
@@ -101,7 +101,7 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     """
     written = BytesIO()
     figure.savefig(written, format="svg", metadata={"Date": None})
-    root = ElementTree.fromstring(written.getvalue())  # noqa: S314 - matplotlib wrote it a moment ago
+    root = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib wrote it a moment ago
     for child in list(root):
         if child.tag.endswith("metadata"):
             root.remove(child)
@@ -113,11 +113,11 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     for wish in ("width", "height", "version"):
         root.attrib.pop(wish, None)
     root.attrib |= {"class": "plot", "role": "img", "aria-label": title, "stroke-linejoin": "round"}
-    ElementTree.register_namespace("", _NAMESPACE[1:-1])
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - written as XML, escaped
+    ET.register_namespace("", _NAMESPACE[1:-1])
+    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - written as XML, escaped
 
 
-def _make_plain(element: ElementTree.Element, name: str) -> None:
+def _make_plain(element: ET.Element, name: str) -> None:
     """Attributes in place of an element's style, with the page's colours, and names that are its own."""
     attributes = element.attrib
     for item in attributes.pop("style", "").split(";"):

@@ -62,7 +62,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A pair as the page shows it; `row` is the number of its line in the file, from 1, and `rows` how many."""
+    """A pair as the page shows it; its rows begin in line `row` of the file, from 1, and are `rows` many."""
 
     row: int
     rows: int
