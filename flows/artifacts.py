@@ -50,6 +50,7 @@ class Outcome:
         failures: The first of this run's failures.
         rows: The dataset's first rows, as JSON.
         lint: What lint found in the finished dataset, or None.
+        report: The page about it, or None.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Outcome:
     failures: Sequence[Failure]
     rows: Sequence[str]
     lint: Report | None = None
+    report: Path | None = None
 
 
 def title(config: Config) -> str:
@@ -93,6 +95,7 @@ async def outcome_of(work: Opened, since: float) -> Outcome:
         failures=failures,
         rows=rows,
         lint=session.lint,
+        report=session.report,
     )
 
 
@@ -160,6 +163,8 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
     if paid.calls:
         parts += ["## Paid for", _bill(budget)]
     parts += ["## Session", escaped(str(outcome.folder.absolute()))]
+    if outcome.report is not None:
+        parts.append(f"Report, to be opened in a browser: {escaped(str(outcome.report.absolute()))}")
     if outcome.config.output.mirror:
         parts.append(f"Mirror: {escaped(address(outcome.config.output.mirror, outcome.folder.name))}")
     if error:

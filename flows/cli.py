@@ -16,8 +16,9 @@ from flows.export import export
 from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
-from flows.terminal import DISTRIBUTION, PROGRAM, say, show_json, show_summary
 from flows.upload import upload
+from flows.report import report
+from flows.terminal import DISTRIBUTION, PROGRAM, say, show_json, show_summary
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app.command(export)
 app.command(upload)
 app.command(lint)
 app.command(failures)
+app.command(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,6 +27,7 @@ from flows.leaving import bounded_end
 from flows.opening import opened
 from flows.order import take_order
 from flows.page import Page
+from flows.report import report_run
 from flows.run_log import logged
 from flows.shard_runs import check_shards
 from flows.shards import Shards
@@ -149,6 +150,7 @@ async def _stages(work: Opened) -> Summary:
     _note_spending(work)
     await session.finish(complete=not run.progress.failures)
     await _lint(work)
+    await report_run(work, outcomes)
     taken_over = work.jobs is not None
     return summarize(run, session, state.jobs, outcomes, watch, taken_over=taken_over)
 

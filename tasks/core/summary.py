@@ -53,6 +53,7 @@ class Summary:
         session_cost: Its cost in words, or "".
         lint: What lint found in the dataset, as `Report.figures` gives it; empty when it was not looked at.
         lint_line: All its findings on one line, or "".
+        report: The page about the dataset, or "" where it was not written.
     """
 
     folder: str
@@ -81,6 +82,7 @@ class Summary:
     session_cost: str
     lint: Mapping[str, Any]
     lint_line: str
+    report: str
 
     @property
     def complete(self) -> bool:
@@ -124,6 +126,8 @@ class Summary:
             lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
         if self.lint_line:
             lines.append(f"{self.lint_line}; see vellumforge2 lint {Path(self.folder).name}")
+        if self.report:
+            lines.append(f"to look at, in a browser: {self.report}")
         return lines
 
     def excerpt(self) -> str:
@@ -205,4 +209,5 @@ def summarize(
         session_cost=budget.session.cost(budget.prices).in_words,
         lint=session.lint.figures() if session.lint else {},
         lint_line=session.lint.brief() if session.lint else "",
+        report=str(session.report) if session.report else "",
     )

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import expect
 
 from tests.browser.stage import browser, settled, stage
-from tests.flows.command import ROOT, until
+from tests.flows.command import ROOT, config, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from tests.flows.command import User
+
 PICTURES = ROOT / "docs" / "pictures"
+TALL = {"width": 1280, "height": 1750}
+MODELS = ("strong-writer", "weak-writer", "critic")
 ENOUGH = 6
 """Task runs that are shown at work."""
 
 
 def main() -> None:
-    """Take the pictures of the form, of a run at work, and of its summary."""
+    """Take the pictures of the form, of a run at work, of its summary, and of the report."""
     PICTURES.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -47,6 +51,21 @@ def main() -> None:
         expect(page.get_by_role("heading", name="dpo")).to_be_visible()
         settled(page)
         _take(page, "summary")
+        at.model.start()
+        _take_report(at.user, at.model.url, page)
+
+
+def _take_report(user: User, url: str, page: Page) -> None:
+    """The report of a larger run, which a judge has looked at."""
+    more = "\n".join(f"[pricing.{name}]\ninput = 2.0\noutput = 8.0" for name in MODELS)
+    more += '\n[output]\nfolder = "large"'
+    user.write("large.toml", config(url, mode="mo-dpo", subtopics=30, prompts=12, more=more))
+    ended = user.run("--config", "large.toml")
+    assert ended.code == 0, ended.err
+    (session,) = user.sessions("large")
+    page.goto((session / "report.html").as_uri())
+    page.set_viewport_size(TALL)  # type: ignore[arg-type]  # the size is as it wants it
+    _take(page, "report")
 
 
 def _take(page: Page, name: str) -> None:

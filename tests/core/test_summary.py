@@ -46,6 +46,7 @@ WHOLE = Summary(
     session_cost="$1.23",
     lint={},
     lint_line="",
+    report="",
 )
 
 
@@ -78,6 +79,10 @@ def test_a_whole_run_in_words() -> None:
         (
             {"lint_line": "lint found in 1,200 pairs: refusals 3 (0.2%)"},
             "lint found in 1,200 pairs: refusals 3 (0.2%); see vellumforge2 lint session_x",
+        ),
+        (
+            {"report": "output/session_x/report.html"},
+            "to look at, in a browser: output/session_x/report.html",
         ),
     ],
 )

@@ -7,7 +7,7 @@ are put together, as long as they are not too far apart.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -15,7 +15,7 @@ import orjson
 from tasks.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
     from typing import IO
 
@@ -35,6 +35,9 @@ class Sample:
         mode: The dataset mode by the form of its row.
         row: The number of its line in the file, from 1; of a kto pair, that of the first.
         rows: How many rows it stands in.
+        sub_topic: Its subtopic; "" where the row does not tell.
+        chosen_scores: The judge's score of the chosen answer by criterion; empty where nothing was judged.
+        rejected_scores: The same of the rejected one.
         prompt: Its prompt.
         chosen: The chosen answer, or None.
         rejected: The rejected answer, or None.
@@ -48,6 +51,9 @@ class Sample:
     rejected: str | None = None
     margin: float | None = None
     rows: int = 1
+    sub_topic: str = ""
+    chosen_scores: Mapping[str, float] = field(default_factory=dict)
+    rejected_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,12 @@ class _NoRowError(ValueError):
     """A line that is no row; `str()` is the reason."""
 
 
-def read_samples(path: Path) -> Iterator[Sample | BadLine]:
+def read_samples(path: Path, only: Container[int] | None = None) -> Iterator[Sample | BadLine]:
     """What stands in a dataset file, in the order of its rows; bad lines in their places.
+
+    Args:
+        path: The file.
+        only: The numbers of the lines that are looked at; None for all of them.
 
     Raises:
         UsageError: The file cannot be read.
@@ -78,7 +88,7 @@ def read_samples(path: Path) -> Iterator[Sample | BadLine]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(_lines(file), 1):
-                if line.isspace():
+                if line.isspace() or (only is not None and number not in only):
                     continue
                 try:
                     sample = _sample(line, number)
@@ -116,6 +126,14 @@ def _sample(line: bytes, number: int) -> Sample:
         raise _NoRowError(f"it is no JSON ({error.msg})") from None
     if not isinstance(row, dict):
         raise _NoRowError("it is no JSON object")
+    sample = _form(row, number)
+    if isinstance(sub_topic := row.get("sub_topic"), str):
+        return replace(sample, sub_topic=sub_topic)
+    return sample
+
+
+def _form(row: dict[str, Any], number: int) -> Sample:
+    """The row's texts, whichever mode it is of."""
     if "conversations" in row:
         return _conversation(row["conversations"], number)
     if "instruction" in row:
@@ -131,7 +149,10 @@ def _sample(line: bytes, number: int) -> Sample:
     if "chosen" in row or "rejected" in row:
         prompt, chosen, rejected = (_text(row, name) for name in ("prompt", "chosen", "rejected"))
         margin = _margin(row)
-        return Sample("dpo" if margin is None else "mo-dpo", number, prompt, chosen, rejected, margin)
+        mode = "dpo" if margin is None else "mo-dpo"
+        good, bad = (_scores(row.get(name)) for name in ("chosen_scores", "rejected_scores"))
+        sample = Sample(mode, number, prompt, chosen, rejected, margin)
+        return replace(sample, chosen_scores=good, rejected_scores=bad) if good or bad else sample
     raise _NoRowError("it is no row of sft, dpo, kto or mo-dpo")
 
 
@@ -162,6 +183,14 @@ def _margin(row: dict[str, Any]) -> float | None:
     if found is not None and not _is_number(found):
         raise _NoRowError("preference_margin, or a score's total, is no number")
     return found
+
+
+def _scores(found: object) -> dict[str, float]:
+    """Scores by criterion; what is none is left out, for no row is worth less for it."""
+    if not isinstance(found, dict):
+        return {}
+    scores = {name: item.get("score") for name, item in found.items() if isinstance(item, dict)}
+    return {name: float(score) for name, score in scores.items() if score is not None and _is_number(score)}
 
 
 def _is_number(value: object) -> bool:

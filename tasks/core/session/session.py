@@ -56,6 +56,7 @@ class Session:
         checkpoint: `checkpoint.json`.
         lint: What lint found in the finished dataset; None before that.
         exported: What was written for trainers, once the session is complete; None without that format.
+        report: The page about it; None before that, or where it could not be written.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Session:
         self.backup = ""
         self.lint: Report | None = None
         self.exported: Exported | None = None
+        self.report: Path | None = None
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None

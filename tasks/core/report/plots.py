@@ -1,0 +1,217 @@
+"""The plots of the page: from counts to figures of matplotlib."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from tasks.core.models import Purpose
+from tasks.core.printable import printable_line
+from tasks.core.report import svg
+from tasks.core.report.svg import drawing, inline
+from tasks.core.report.tally import LENGTH_BINS, MARGIN_BINS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+    from tasks.core.report.facts import Facts, Rate
+    from tasks.core.report.tally import Tally
+
+WIDTH, HEIGHT = 5.6, 2.7
+"""Inches, at 72 points each; the page scales it."""
+LABEL: Final = 28
+"""Characters of a name beside a bar."""
+TALLEST: Final = 4.6
+COLOURS: Final = {
+    Purpose.SUBTOPICS: svg.SUBTOPICS,
+    Purpose.PROMPTS: svg.PROMPTS,
+    Purpose.CHOSEN: svg.CHOSEN,
+    Purpose.REJECTED: svg.REJECTED,
+    Purpose.JUDGE: svg.JUDGE,
+}
+STEPS: Final = ("prompts wanted", "prompts written", "answered", "kept")
+
+
+def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
+    """The plots that there is something for, by name."""
+    drawn: dict[str, Markup] = {}
+
+    def plot(name: str, title: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> None:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only a report needs
+
+        figure = Figure(figsize=(WIDTH, height), layout="tight")
+        draw(figure.subplots())
+        drawn[name] = inline(figure, name, title)
+
+    with drawing():
+        plot("funnel", "prompts from wanted to kept", lambda axes: _funnel(axes, facts, tally), 2.0)
+        if tally.samples:
+            plot("lengths", "lengths of the answers", lambda axes: _lengths(axes, tally))
+        if tally.margins:
+            plot("margins", "the judge's margins", lambda axes: _margins(axes, tally))
+        if tally.scores:
+            height = min(TALLEST, max(HEIGHT, 1.0 + 0.3 * len(tally.scores)))
+            plot("scores", "mean scores by criterion", lambda axes: _scores(axes, tally), height)
+        if len(facts.subtopics or tally.subtopics) > 1 and tally.subtopics:
+            plot("coverage", "subtopics by rows", lambda axes: _coverage(axes, facts, tally))
+        if facts.bill.usage().tokens:
+            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts), 2.2)
+        rate = facts.rate
+        if rate is not None:
+            plot("rate", "answers over time", lambda axes: _rate(axes, rate))
+    return drawn
+
+
+def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
+    prompts = len(facts.jobs)
+    counts = (facts.wanted, prompts, prompts - sum(facts.failed.values()), tally.samples)
+    most = max(*counts, 1)
+    bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)
+    labels = [
+        f"{count:,}  ({count / facts.wanted:.1%})" if facts.wanted else f"{count:,}" for count in counts
+    ]
+    axes.bar_label(bars, labels, padding=5, color=svg.INK)
+    axes.invert_yaxis()
+    axes.set_xlim(0, most * 1.28)
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _lengths(axes: Axes, tally: Tally) -> None:
+    sides = (("chosen", tally.chosen_lengths, svg.CHOSEN), ("rejected", tally.rejected_lengths, svg.REJECTED))
+    there = [(name, counts, colour) for name, counts, colour in sides if counts]
+    first = min(min(counts) for _, counts, _ in there)
+    last = max(max(counts) for _, counts, _ in there)
+    edges = [2 ** (place / LENGTH_BINS) for place in range(first, last + 2)]
+    for name, counts, colour in there:
+        heights = [counts[place] for place in range(first, last + 1)]
+        axes.stairs(heights, edges, color=colour, fill=True, alpha=0.35)
+        axes.stairs(heights, edges, color=colour, linewidth=1.4, label=name)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.set_xlabel("characters")
+    axes.set_ylabel("answers")
+    axes.yaxis.grid(visible=True, linewidth=0.6)
+    axes.legend(loc="upper left")
+
+
+def _margins(axes: Axes, tally: Tally) -> None:
+    places = range(min(tally.margins), max(tally.margins) + 1)
+    axes.bar(
+        [place / MARGIN_BINS for place in places],
+        [tally.margins[place] for place in places],
+        width=0.88 / MARGIN_BINS,
+        align="edge",
+        color=[svg.BAD if place < 0 else svg.CHOSEN for place in places],
+    )
+    axes.axvline(0, color=svg.INK, linewidth=1)
+    axes.set_xlabel("score of chosen beyond that of rejected")
+    axes.set_ylabel("pairs")
+    axes.yaxis.grid(visible=True, linewidth=0.6)
+
+
+def _scores(axes: Axes, tally: Tally) -> None:
+    # Places and not names: two names may look the same when they are cut.
+    places = range(len(tally.scores))
+    for place, item in zip(places, tally.scores.values(), strict=True):
+        ends = []
+        for total, count, colour in (
+            (item.rejected, item.rejected_count, svg.REJECTED),
+            (item.chosen, item.chosen_count, svg.CHOSEN),
+        ):
+            if count:
+                ends.append(total / count)
+                axes.plot(total / count, place, "o", color=colour, markersize=7, zorder=3)
+        axes.plot(ends, [place] * len(ends), color=svg.LINE, linewidth=3, solid_capstyle="round")
+    for name, colour in (("chosen", svg.CHOSEN), ("rejected", svg.REJECTED)):
+        axes.plot([], [], "o", color=colour, label=name)
+    axes.set_yticks(list(places), [printable_line(name, LABEL).replace("_", " ") for name in tally.scores])
+    axes.set_xlim(0.9, 5.1)
+    axes.set_ylim(len(tally.scores) - 0.5, -0.5)
+    axes.set_xticks(range(1, 6))
+    axes.set_xlabel("mean score")
+    axes.xaxis.grid(visible=True, linewidth=0.6)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+
+    counts = coverage(facts, tally)
+    most = max(count for _, count in counts)
+    width = max(1, math.ceil((most + 1) / 40))
+    bins = [0] * (most // width + 1)
+    for _, count in counts:
+        bins[count // width] += 1
+    places = [place * width + (width - 1) / 2 for place in range(len(bins))]
+    axes.bar(places, bins, width=0.88 * width, color=[svg.BAD if not at else svg.PROMPTS for at in places])
+    axes.set_xlabel("rows of a subtopic")
+    axes.set_ylabel("subtopics")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.grid(visible=True, linewidth=0.6)
+
+
+def coverage(facts: Facts, tally: Tally) -> list[tuple[str, int]]:
+    """Subtopics with the samples that each of them has, the fewest first."""
+    names = dict.fromkeys([*facts.subtopics, *tally.subtopics])
+    return sorted(((name, tally.subtopics[name]) for name in names), key=lambda item: item[1])
+
+
+def _tokens(axes: Axes, facts: Facts) -> None:
+    sent, said = (dict.fromkeys(map(str, Purpose), 0) for _ in range(2))
+    for _, purpose, usage in facts.bill:
+        sent[purpose] = sent.get(purpose, 0) + usage.prompt_tokens
+        said[purpose] = said.get(purpose, 0) + usage.completion_tokens + usage.estimated_tokens
+    names = [name for name in sent if sent[name] or said[name]]
+    ins, outs = [sent[name] for name in names], [said[name] for name in names]
+    axes.barh(names, ins, color=svg.QUIET, alpha=0.55, height=0.66, label="in")
+    bars = axes.barh(names, outs, left=ins, color=svg.JUDGE, height=0.66, label="out")
+    totals = [f"{_short(one + other)}" for one, other in zip(ins, outs, strict=True)]
+    axes.bar_label(bars, totals, padding=5, color=svg.INK)
+    axes.set_xlim(0, 1.15 * max(one + other for one, other in zip(ins, outs, strict=True)))
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.invert_yaxis()
+    axes.set_xlabel("tokens")
+    axes.xaxis.grid(visible=True, linewidth=0.6)
+    axes.legend(loc="lower right")
+
+
+def _rate(axes: Axes, rate: Rate) -> None:
+    names = [str(purpose) for purpose in Purpose if str(purpose) in rate.counts]
+    length = len(next(iter(rate.counts.values())))
+    unit, seconds = _unit(rate.step * length)
+    edges = [place * rate.step / seconds for place in range(length + 1)]
+    below: Sequence[float] = [0.0] * length
+    for name in names:
+        top = [low + 60 * count / rate.step for low, count in zip(below, rate.counts[name], strict=True)]
+        axes.stairs(top, edges, baseline=below, fill=True, color=COLOURS[Purpose(name)], label=name)
+        below = top
+    began = datetime.fromtimestamp(rate.began, UTC)
+    axes.set_xlabel(f"{unit} since {began:%Y-%m-%d %H:%M} UTC")
+    axes.set_ylabel("answers a minute")
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(0, 1.05 * max(below))
+    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.grid(visible=True, linewidth=0.6)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), handlelength=1.0)
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """The unit that a stretch of time is shown in, and how many seconds it has."""
+    for name, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return name, length
+    return "seconds", 1.0
+
+
+def _short(value: float) -> str:
+    """A number in few characters: 950, 1.5k, 20M."""
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
