@@ -77,7 +77,7 @@ def read_samples(path: Path) -> Iterator[Sample | BadLine]:
     kind = ""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(_lines(file), 1):
+            for number, line in enumerate(bounded_lines(file), 1):
                 if line.isspace():
                     continue
                 try:
@@ -99,7 +99,7 @@ def read_samples(path: Path) -> Iterator[Sample | BadLine]:
     yield from halves.rest()
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The file's lines; of one that is too long, no more than its beginning."""
     while line := file.readline(LONGEST_LINE):
         yield line
