@@ -16,6 +16,7 @@ from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
 from flows.terminal import PROGRAM, say, show_json, show_summary
+from flows.transforming import transform
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ app.command(checkpoint.app)
 app.command(ledger.app)
 app.command(lint)
 app.command(failures)
+app.command(transform)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

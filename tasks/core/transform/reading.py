@@ -95,9 +95,7 @@ def _with_reasoning(row: InputRow, other: InputRow | BadLine | None, path: Path)
         return BadLine(row.line, f"{path}:{other.line}: {other.reason}")
     if (row.kind, row.prompt) != (other.kind, other.prompt):
         return BadLine(row.line, f"{path}:{other.line} has another prompt, or is a row of another kind")
-    chosen, rejected = (
-        _joined(*both) for both in ((row.chosen, other.chosen), (row.rejected, other.rejected))
-    )
+    chosen, rejected = _joined(row.chosen, other.chosen), _joined(row.rejected, other.rejected)
     return replace(row, chosen=chosen, rejected=rejected)
 
 

@@ -157,7 +157,7 @@ def _parts(row: dict[str, Any]) -> tuple[str, str, str, dict[str, object]]:
         return KTO, "", _prompt(row), {side: _given(row, "completion")}
     if "chosen" in row or "rejected" in row:
         kind = MO_DPO if any(name in row for name in SCORES) else DPO
-        answers = {name: row[name] for name in ("chosen", "rejected") if name in row}
+        answers: dict[str, object] = {name: row[name] for name in ("chosen", "rejected") if name in row}
         if "prompt" in row:
             return kind, "", _prompt(row), answers
         # TRL's implicit prompt: both sides are whole conversations.
