@@ -39,7 +39,7 @@ from tasks.core.session.record import record_session
 from tasks.core.summary import Stopwatch
 from tasks.core.transform.rows import InputRow
 from tasks.core.transform.session import open_transform
-from tasks.core.transform.summary import TransformSummary, summarize_transform
+from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
 from tasks.core.transform.working import Transform
 from tasks.transform import transformed
 

@@ -79,7 +79,7 @@ class TransformWish:
         mode = find_mode(self.mode)
         if not self.input and not self.input_reasoning:
             raise UsageError("give the rows with --input, or rows with reasoning with --input-reasoning")
-        if self.config is None and not Path(DEFAULT_CONFIG).exists():
+        if self.config is None and not _exists(DEFAULT_CONFIG):
             raise UsageError(
                 f"there is no {DEFAULT_CONFIG}; to begin: cp config.example.toml {DEFAULT_CONFIG}"
             )
@@ -150,6 +150,10 @@ class TransformWish:
     def again(self, _session: str) -> str:
         """The same command: what was paid for is in the ledger."""
         return self.command()
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def transform(

@@ -10,13 +10,13 @@ import orjson
 
 from tasks.core.errors import UsageError
 from tasks.core.lint.rows import LONGEST_LINE, BadLine, bounded_lines
-from tasks.core.models import Text
 from tasks.core.transform.rows import COLUMNS, InputRow, NoRowError, check_sides, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tasks.core.models import Text
     from tasks.core.transform.modes import Mode
 
 PARQUET: Final = b"PAR1"

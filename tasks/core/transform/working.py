@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tasks.core.answers import read_chosen, read_rejected, refusal_phrase
 from tasks.core.errors import CallError, UnusableAnswerError
 from tasks.core.judging import score_pair
-from tasks.core.models import Failure, Job, Pair, Phase, Purpose, Text
+from tasks.core.models import Failure, Job, Pair, Phase, Purpose
 from tasks.core.run import all_of, failure_of
 from tasks.core.transform.modes import KTO
 from tasks.core.transform.rendering import Made, Rendering
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Text
     from tasks.core.run import Run
     from tasks.core.transform.modes import Mode
     from tasks.core.transform.rows import InputRow
