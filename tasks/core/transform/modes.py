@@ -21,6 +21,7 @@ _JUDGED: Mapping[str, Any] = {
     "generation.dataset_mode": "sft",
     "judge_filtering.enabled": True,
     "judge_filtering.use_explanations": True,
+    "models.judge.enabled": True,
 }
 
 
