@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from tasks.core.blocks import Block, pair_block_size
 from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
 from tasks.core.keys import phase_key
 from tasks.core.llm.database import ledger_url
-from tasks.core.models import Phase
+from tasks.core.models import Phase, Purpose
 from tasks.core.run import open_run
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session
@@ -186,6 +187,11 @@ async def transform_rows(run: Run, order: TransformOrder, session: TransformSess
     size = min(pair_block_size(rows), MOST_ROWS)
     at_once = 1 + -(-(2 * run.config.generation.concurrency + STRAGGLERS) // size)
     phase_hash = f"{phase_key(run.config, Phase.PAIRS, run.ledger.id)}-{order.source.mode.name}"
+    if order.source.mode.purpose is Purpose.REASONING:
+        # No phase of generating depends on them.
+        templates = run.config.prompt_templates
+        asked = [templates.reasoning_generation, templates.reasoning_system_prompt]
+        phase_hash += f"-{sha256(repr(asked).encode()).hexdigest()[:16]}"
     blocks = _blocks(order, session, size)
     begun: deque[asyncio.Task[Transformed]] = deque()
     try:
