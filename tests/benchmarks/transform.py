@@ -75,8 +75,8 @@ def main() -> None:
                     f"| {found['peak_memory_mb']:.0f} |",
                     flush=True,
                 )
-    for name, found in peaks.items():
-        print(f"{name}: the last needs {found[-1] / found[0]:.2f} times the memory of the first")
+    for name, needed in peaks.items():
+        print(f"{name}: the last needs {needed[-1] / needed[0]:.2f} times the memory of the first")
     print(machine())
 
 
