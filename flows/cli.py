@@ -16,9 +16,10 @@ from flows.export import export
 from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
-from flows.upload import upload
 from flows.report import report
 from flows.terminal import DISTRIBUTION, PROGRAM, say, show_json, show_summary
+from flows.transforming import transform
+from flows.upload import upload
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app.command(upload)
 app.command(lint)
 app.command(failures)
 app.command(report)
+app.command(transform)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

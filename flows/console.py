@@ -18,7 +18,7 @@ from tasks.core.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.core.summary import Summary
+    from flows.terminal import Shown
 
 IN_WORKER = "PREFECT__FLOW_RUN_ID"
 """Set by a Prefect worker for the processes that it starts."""
@@ -50,7 +50,7 @@ class Console:
     def __init__(self) -> None:
         self.grace_seconds = 0.0
         self.session = ""
-        self.summary: Summary | None = None
+        self.summary: Shown | None = None
         self.progress = Progress()
         self.stop = Stop()
         self.begun = False

@@ -13,7 +13,7 @@ import time
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flows import environment
 from flows.api import check_api
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from flows.hub import AtTheEnd, HubWish
     from flows.order import Order
-    from tasks.core.config.models import Config
-    from tasks.core.summary import Summary
+    from flows.terminal import Shown
 
 log = logging.getLogger("vellumforge.local")
 
@@ -46,6 +45,30 @@ GC_THRESHOLD = 50_000
 
 END_SECONDS = 10.0
 """How long the end of a run may wait until Prefect has recorded it, all in all."""
+
+
+class Errand(Protocol):
+    """What the command line asks for, and the flow that does it."""
+
+    @property
+    def demo(self) -> bool:
+        """Whether the demo's model server is wanted."""
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """Settings by dotted key."""
+
+    async def checked(self) -> tuple[Path, AtTheEnd | None]:
+        """The output folder, and what follows a complete run, once nothing speaks against the errand."""
+
+    def flow(self) -> Any:
+        """The flow; imported when it is asked for."""
+
+    def parameters(self) -> dict[str, Any]:
+        """The flow's parameters."""
+
+    def again(self, session: str) -> str:
+        """The command that goes on; `session` is "" when there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +105,45 @@ class Wish:
         settings = demo_settings(f"http://127.0.0.1:{DEMO_PORT}/v1", self.overrides) if self.demo else None
         return await take_order(self.config, settings, **self._common())
 
-    def upload(self, config: Config) -> AtTheEnd | None:
-        """What uploads the finished dataset, where that is asked for.
+    async def checked(self) -> tuple[Path, AtTheEnd | None]:
+        """The output folder, and the upload that follows where one is asked for.
 
         Raises:
-            UsageError: There is no token for it, or no repository can have that name.
+            UsageError: Something given cannot be used, or there is no token for the upload.
         """
-        if self.hub is None:
-            return None
-        return at_the_end(
-            self.hub,
-            config,
-            config_file=self.config,
-            env_file=self.env_file,
-            overrides=self.overrides,
-        )
+        order = await self.order()
+        await check_order(order)
+        upload = None
+        if self.hub is not None:
+            upload = at_the_end(
+                self.hub,
+                order.config,
+                config_file=self.config,
+                env_file=self.env_file,
+                overrides=self.overrides,
+            )
+        return Path(order.config.output.folder), upload
+
+    def flow(self) -> Any:
+        """The flow `generate`."""
+        from flows.generate import generate  # noqa: PLC0415 - Prefect finds its settings made
+
+        return generate
+
+    def again(self, session: str) -> str:
+        """The command that goes on with the same session, or runs the same again when there is none yet."""
+        if self.demo or not session:
+            words = [PROGRAM, "run", *(["--demo"] if self.demo else [])]
+            words += ["--resume", session] if session else []
+        else:
+            words = [PROGRAM, "checkpoint", "resume", session]
+        if self.config is not None and not self.demo:
+            words += ["--config", self.config]
+        if self.env_file is not None:
+            words += ["--env-file", self.env_file]
+        for key, value in self.overrides.items():
+            words += ["--set", write_override(key, value)]
+        return shlex.join(words)
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
@@ -112,8 +159,8 @@ class Wish:
         }
 
 
-def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> int:
-    """Check what is given, run the flow `generate` in this process, and show its summary.
+def run_here(wish: Errand, *, show: Callable[[Shown], None], verbose: bool) -> int:
+    """Check what is given, run its flow in this process, and show its summary.
 
     Args:
         wish: What is given.
@@ -127,32 +174,24 @@ def run_here(wish: Wish, *, show: Callable[[Summary], None], verbose: bool) -> i
         ConfigError: Something given cannot be used; nothing was created.
         VellumforgeError: What ended the run.
     """
-    order = asyncio.run(_checked(wish))
-    upload = wish.upload(order.config)
+    output, upload = asyncio.run(wish.checked())
     show_records(verbose=verbose)
     _allow_many_connections()
-    home = environment.set_defaults(Path(order.config.output.folder) / HOME)
+    home = environment.set_defaults(output / HOME)
     url = environment.configured_api_url()
     server = None if url else EmbeddedServer(home)
     with server or nullcontext():
         if server is not None:
             os.environ.update(server.client_settings)
-        generate = _import_flow()
+        flow = _import_flow(wish)
         if server is not None:
             server.wait_ready()
         elif url:
             asyncio.run(check_api(url))
-        error = asyncio.run(_run(generate, wish, show, upload))
+        error = asyncio.run(_run(flow, wish, show, upload))
     if error:
         raise error
     return 0
-
-
-async def _checked(wish: Wish) -> Order:
-    """What is to be done, once nothing speaks against it."""
-    order = await wish.order()
-    await check_order(order)
-    return order
 
 
 class PrefectError(VellumforgeError):
@@ -160,7 +199,7 @@ class PrefectError(VellumforgeError):
 
 
 async def _run(
-    generate: Any, wish: Wish, show: Callable[[Summary], None], upload: AtTheEnd | None
+    flow: Any, wish: Errand, show: Callable[[Shown], None], upload: AtTheEnd | None
 ) -> VellumforgeError | None:
     """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
     console = Console()
@@ -171,7 +210,7 @@ async def _run(
             behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
             parameters["settings"] = demo_settings(server.base_url, wish.overrides)
-        flow_run = asyncio.create_task(generate(**parameters, return_state=True))
+        flow_run = asyncio.create_task(flow(**parameters, return_state=True))
         over = asyncio.create_task(console.over.wait())
         await asyncio.wait({flow_run, over}, return_when=asyncio.FIRST_COMPLETED)
         over.cancel()
@@ -183,7 +222,7 @@ async def _run(
     recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
-        error.add_note(f"to go on, paying only for what is missing: {_again(console, wish)}")
+        error.add_note(f"to go on, paying only for what is missing: {wish.again(console.session)}")
     if upload is not None:
         error = await asyncio.to_thread(upload, console.session, error)
     if not recorded:
@@ -228,32 +267,15 @@ def _known(error: BaseException | None) -> VellumforgeError | None:
     raise error
 
 
-def _again(console: Console, wish: Wish) -> str:
-    """The command that goes on with the same session, or runs the same again when there is none yet."""
-    if wish.demo or not console.session:
-        words = [PROGRAM, "run", *(["--demo"] if wish.demo else [])]
-        words += ["--resume", console.session] if console.session else []
-    else:
-        words = [PROGRAM, "checkpoint", "resume", console.session]
-    if wish.config is not None and not wish.demo:
-        words += ["--config", wish.config]
-    if wish.env_file is not None:
-        words += ["--env-file", wish.env_file]
-    for key, value in wish.overrides.items():
-        words += ["--set", write_override(key, value)]
-    return shlex.join(words)
-
-
-def _import_flow() -> Any:
+def _import_flow(wish: Errand) -> Any:
     """The flow, imported while the server starts, and not before its settings are made."""
     # What is imported stays: looking for garbage in it meanwhile, and ever after, is time lost.
     gc.disable()
-    from flows.generate import generate  # noqa: PLC0415
-
+    flow = wish.flow()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     gc.enable()
-    return generate
+    return flow
 
 
 def _allow_many_connections() -> None:

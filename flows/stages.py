@@ -47,7 +47,7 @@ async def find_all_subtopics(run: Run) -> tuple[str, ...]:
     """Stage 1: the subtopics, in order."""
     topic = run.config.generation.main_topic
     block = Block(Phase.SUBTOPICS, _hash(run, Phase.SUBTOPICS), [topic], label="subtopics")
-    return await _through(run, block, subtopics(run, block), lambda: find_subtopics(run))
+    return await through(run, block, subtopics(run, block), lambda: find_subtopics(run))
 
 
 async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[SubtopicPrompts], list[Job]]:
@@ -58,7 +58,7 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[Subtop
 
     async def write(some: Sequence[Subtopic]) -> list[SubtopicPrompts]:
         block = Block(Phase.PROMPTS, phase_hash, some, _label("subtopics", some[0].index, some[-1].index))
-        found = await _through(run, block, prompts(run, block), lambda: write_prompts(run, some))
+        found = await through(run, block, prompts(run, block), lambda: write_prompts(run, some))
         run.progress.done += len(some)
         return found
 
@@ -66,7 +66,7 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[Subtop
     found = [entry for part in parts for entry in part]
     await run.list_failures(entry.failure for entry in found if entry.failure)
     block = Block(Phase.PROMPTS, phase_hash, found, label="duplicates and shortages")
-    found = await _through(run, block, completed_prompts(run, block), lambda: complete_prompts(run, found))
+    found = await through(run, block, completed_prompts(run, block), lambda: complete_prompts(run, found))
     return found, jobs_of(run, found)
 
 
@@ -84,7 +84,7 @@ async def make_all_pairs(
             run.stop.check()
             run.ledger.check()
             block = Block(Phase.PAIRS, phase_hash, some, _label("jobs", some[0].id, some[-1].id))
-            return await _through(run, block, pairs(run, keep, block), lambda: make_pairs(run, some, keep))
+            return await through(run, block, pairs(run, keep, block), lambda: make_pairs(run, some, keep))
 
     return await all_of(make(some) for some in cut(jobs, size))
 
@@ -96,7 +96,7 @@ def _blocks_at_once(run: Run, size: int) -> int:
     return 1 + -(-jobs // size)
 
 
-async def _through(
+async def through(
     run: Run, block: Block[Any], work: Awaitable[object], again: Callable[[], Awaitable[_Result]]
 ) -> _Result:
     """Await a block's task and take what it brought; what Prefect had as done is read from the ledger."""

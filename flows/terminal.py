@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 from rich.console import Console
@@ -14,10 +14,24 @@ from tasks.core.session.journal import ROOT
 
 if TYPE_CHECKING:
     from tasks.core.errors import VellumforgeError
-    from tasks.core.summary import Summary
 
 PROGRAM = "vellumforge2"
 DISTRIBUTION = "vellumforge-flows"
+
+
+class Shown(Protocol):
+    """A summary that is shown when a run has ended; a frozen dataclass."""
+
+    @property
+    def first_row(self) -> str:
+        """The first row, or ""."""
+
+    def lines(self) -> list[str]:
+        """The numbers."""
+
+    def excerpt(self) -> str:
+        """The first row, cut."""
+
 
 stderr = Console(stderr=True)
 """The one console on standard error: records and the live progress must not overwrite each other."""
@@ -30,7 +44,7 @@ def show_records(*, verbose: bool) -> None:
     logging.getLogger(ROOT).addHandler(handler)
 
 
-def show_summary(summary: Summary) -> None:
+def show_summary(summary: Shown) -> None:
     """Print the summary and the first row on standard output."""
     for line in summary.lines():
         print(line)  # noqa: T201 - the program's output
@@ -38,7 +52,7 @@ def show_summary(summary: Summary) -> None:
         print(f"first row: {summary.excerpt()}")  # noqa: T201 - the same
 
 
-def show_json(summary: Summary) -> None:
+def show_json(summary: Shown) -> None:
     """Print the summary as one JSON object on standard output."""
     print(orjson.dumps(summary).decode())  # noqa: T201 - the program's output
 

@@ -246,6 +246,8 @@ def _sample_request(
             return questions.rejected(job, 0)
         case Purpose.JUDGE:
             return questions.judge(job, answer, 0, explain=wants_explanations(config))
+        case Purpose.REASONING:
+            return questions.reasoning(job, answer, 0)
 
 
 def document_of(found: Estimate) -> dict[str, Any]:

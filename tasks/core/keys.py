@@ -108,6 +108,9 @@ EFFECTS: dict[str, Effect] = {
     "prompt_templates.rejected_system_prompt": Effect.PAIRS,
     "prompt_templates.judge_rubric": Effect.JUDGE,
     "prompt_templates.judge_system_prompt": Effect.JUDGE,
+    # Used by transform alone, whose sessions are not resumed under other settings.
+    "prompt_templates.reasoning_generation": Effect.NONE,
+    "prompt_templates.reasoning_system_prompt": Effect.NONE,
     "provider_rate_limits": Effect.NONE,
     "provider_token_limits": Effect.NONE,
     "provider_burst_percent": Effect.NONE,

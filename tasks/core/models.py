@@ -27,6 +27,7 @@ class Purpose(StrEnum):
     CHOSEN = "chosen"
     REJECTED = "rejected"
     JUDGE = "judge"
+    REASONING = "reasoning"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ TEMPLATES = {
     Purpose.CHOSEN: ("chosen_generation", "chosen_system_prompt"),
     Purpose.REJECTED: ("rejected_generation", "rejected_system_prompt"),
     Purpose.JUDGE: ("judge_rubric", "judge_system_prompt"),
+    Purpose.REASONING: ("reasoning_generation", "reasoning_system_prompt"),
 }
 
 
@@ -54,8 +55,8 @@ def is_judged(config: Config) -> bool:
 
 
 def purposes_of(config: Config) -> tuple[Purpose, ...]:
-    """The kinds of call that this configuration makes."""
-    unused = set()
+    """The kinds of call that generating with this configuration makes."""
+    unused = {Purpose.REASONING}
     if config.generation.dataset_mode == "sft":
         unused.add(Purpose.REJECTED)
     if not is_judged(config):
@@ -123,6 +124,11 @@ class Questions:
         suffix = "" if explain else _SCORES_ALONE
         first = job.first_sample
         return self._request(Purpose.JUDGE, values, first + sample, schema=SCORES, suffix=suffix)
+
+    def reasoning(self, job: Job, answer: str, sample: int) -> ChatRequest:
+        """Ask the main model for the reasoning that leads from the job's prompt to `answer`."""
+        values = _job_values(job) | {"Answer": answer}
+        return self._request(Purpose.REASONING, values, job.first_sample + sample)
 
     def _request(
         self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""

@@ -180,6 +180,7 @@ async def open_run(
     stop: Stop,
     progress: Progress,
     budget: Budget | None = None,
+    purposes: Iterable[Purpose] | None = None,
 ) -> AsyncIterator[Run]:
     """A run over an open ledger, with its HTTP client, closed on leaving.
 
@@ -191,13 +192,14 @@ async def open_run(
         stop: Stops the run in order.
         progress: The counters.
         budget: The accounts; left out, those of the whole session.
+        purposes: The kinds of call that are made; left out, those of generating.
 
     Raises:
         LedgerError: What the session has spent cannot be read.
     """
     gateway = Gateway(config, stop, progress)
     access = {}
-    for purpose in purposes_of(config):
+    for purpose in purposes_of(config) if purposes is None else purposes:
         model = model_for(config, purpose)
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
     budget = budget or await open_budget(config, ledger, session, stop)

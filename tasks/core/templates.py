@@ -26,6 +26,7 @@ _SUBTOPIC: Final = frozenset({"MainTopic", "NumSubtopics", "IsRetry", "ExcludeSu
 _PROMPT: Final = frozenset({"SubTopic", "NumPrompts", "MainTopic"})
 _ANSWER: Final = frozenset({"Prompt", "MainTopic", "SubTopic"})
 _JUDGE: Final = frozenset({"Prompt", "StoryText", "MainTopic", "SubTopic"})
+_REASONING: Final = frozenset({"Prompt", "Answer", "MainTopic", "SubTopic"})
 
 VARIABLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
@@ -39,6 +40,8 @@ VARIABLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "rejected_system_prompt": _ANSWER,
         "judge_rubric": _JUDGE,
         "judge_system_prompt": _JUDGE,
+        "reasoning_generation": _REASONING,
+        "reasoning_system_prompt": _REASONING,
     }
 )
 """The variables that each template of `[prompt_templates]` may use, without their leading dot."""

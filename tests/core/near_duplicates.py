@@ -15,7 +15,7 @@ PROMPTS = 5_000
 PLANTED = 200
 THRESHOLD = 0.7
 
-_OTHER_WORDS = [
+_OTHER_WORDS = (
     "river",
     "candle",
     "quiet",
@@ -26,9 +26,7 @@ _OTHER_WORDS = [
     "winter",
     "market",
     "letter",
-    "clever",
-    "patient",
-]
+)
 
 
 def planted_prompts(seed: int) -> tuple[list[str], list[str]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config
     from tasks.core.estimate import Estimate, Outlook
 
-S, P, C, R, J = Purpose
+S, P, C, R, J, _ = Purpose
 PRICING = {"strong": {"input": 1.0, "output": 2.0}, "weak": {"input": 0.5, "output": 0.5}}
 
 

@@ -167,7 +167,7 @@ def test_which_calls_a_configuration_makes(
 ) -> None:
     config = configured(**options)
     assert is_judged(config) is judged
-    assert set(purposes_of(config)) == set(Purpose) - unused
+    assert set(purposes_of(config)) == set(Purpose) - unused - {Purpose.REASONING}
 
 
 def test_a_model_that_is_not_configured_cannot_be_asked() -> None:

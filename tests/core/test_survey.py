@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tasks.core.survey import Survey
     from tests.core.running import Answer, Chat
 
-S, P, C, R, J = Purpose
+S, P, C, R, J, _ = Purpose
 JUDGED: dict[str, Any] = {
     "judge_filtering__enabled": True,
     "judge_filtering__min_chosen_score": 1.0,

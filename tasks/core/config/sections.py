@@ -125,6 +125,10 @@ class PromptTemplates(Section):
     judge_rubric: Template = Field(
         defaults.JUDGE_RUBRIC, description="Asks for scores of 1 to 5 for each criterion, as JSON."
     )
+    reasoning_generation: Template = Field(
+        defaults.REASONING_GENERATION,
+        description="Asks for the reasoning that leads to an answer: `transform --mode add-reasoning`.",
+    )
     subtopic_system_prompt: Template = Field("", description="System prompt for subtopics; empty for none.")
     prompt_system_prompt: Template = Field("", description="System prompt for prompts; empty for none.")
     chosen_system_prompt: Template = Field(
@@ -134,6 +138,7 @@ class PromptTemplates(Section):
         "", description="System prompt for rejected answers; empty for none."
     )
     judge_system_prompt: Template = Field("", description="System prompt for the judge; empty for none.")
+    reasoning_system_prompt: Template = Field("", description="System prompt for reasoning; empty for none.")
 
 
 class HuggingFace(Section):

@@ -87,7 +87,7 @@ def read_samples(path: Path, only: Container[int] | None = None) -> Iterator[Sam
     kind = ""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(_lines(file), 1):
+            for number, line in enumerate(bounded_lines(file), 1):
                 if line.isspace() or (only is not None and number not in only):
                     continue
                 try:
@@ -109,7 +109,7 @@ def read_samples(path: Path, only: Container[int] | None = None) -> Iterator[Sam
     yield from halves.rest()
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The file's lines; of one that is too long, no more than its beginning."""
     while line := file.readline(LONGEST_LINE):
         yield line

@@ -41,6 +41,7 @@ class SessionRecord:
         flow_run: Id of the Prefect flow run that began it, "" when unknown: a retry finds it by this.
         adopted: Whether its subtopics and jobs were taken over from elsewhere, and stand in the ledger.
         spent: What its runs paid for so far as `Bill.document` gives it; for people, the ledger knows better.
+        transform: The command of a transform; "" for a session that was generated.
     """
 
     id: str
@@ -52,6 +53,7 @@ class SessionRecord:
     flow_run: str = ""
     adopted: bool = False
     spent: dict[str, Any] = field(default_factory=dict)
+    transform: str = ""
 
 
 SESSION_RECORD = TypeAdapter(SessionRecord)

@@ -54,9 +54,15 @@ def find_resumption(folder: Path) -> Resumption:
     """What there is to go on with in a session's folder.
 
     Raises:
+        UsageError: It is that of a transform.
         SessionError: Neither its record nor a checkpoint can be read.
     """
     record = read_record(folder)
+    if record is not None and record.transform:
+        raise UsageError(
+            f"session {folder.name} is that of a transform, which goes on when its command is run again: "
+            f"{record.transform}"
+        )
     if record is not None:
         return Resumption(folder, record, settings_of(record), foreign=False, done=_done(folder))
     checkpoint = read_checkpoint(folder)

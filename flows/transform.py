@@ -1,0 +1,242 @@
+"""The flow `transform`: rows that are there, made into others. `python -m flows.transform` runs it here."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    sys.exit(main(["transform", *sys.argv[1:]]))
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
+from prefect.runtime import flow_run
+
+from flows import display
+from flows.blocks import read_blocks
+from flows.console import Console, current
+from flows.ending import failed
+from flows.leaving import bounded_end
+from flows.run_log import logged
+from flows.stages import STRAGGLERS, through
+from flows.transforming import TransformWish
+from tasks.core.blocks import Block, pair_block_size
+from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.keys import phase_key
+from tasks.core.llm.database import ledger_url
+from tasks.core.models import Phase, Purpose
+from tasks.core.run import open_run
+from tasks.core.session.ledger import open_ledger
+from tasks.core.session.record import record_session
+from tasks.core.summary import Stopwatch
+from tasks.core.transform.rows import InputRow
+from tasks.core.transform.session import open_transform
+from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
+from tasks.core.transform.working import Transform
+from tasks.transform import transformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows.transforming import TransformOrder
+    from tasks.core.run import Run
+    from tasks.core.transform.session import TransformSession
+    from tasks.core.transform.working import Transformed
+
+log = logging.getLogger("vellumforge.transform")
+
+MOST_ROWS = 500
+MOST_CHARACTERS = 4_000_000
+"""Of one block: what is in memory must not grow with the input."""
+
+
+@flow(name="transform", persist_result=False)
+async def transform(
+    *,
+    mode: str,
+    output: str,
+    input_file: str = "",
+    input_reasoning: str = "",
+    output_reasoning: str = "",
+    skip_bad: bool = False,
+    config: str = "",
+    overrides: dict[str, Any] | None = None,
+    env_file: str = "",
+) -> TransformSummary | State[Any]:
+    """Make a dataset that is there into another one.
+
+    Args:
+        mode: sft-to-dpo, regen-rejected, regen-chosen, rejudge or add-reasoning.
+        output: The file of rows that is written.
+        input_file: The file of rows that is read; "" where there is only one with reasoning.
+        input_reasoning: A file of the same rows with reasoning in their answers, or "".
+        output_reasoning: The file of rows with reasoning that is written, or "".
+        skip_bad: Leave bad lines out and list them.
+        config: Path of the configuration file; left out, `config.toml`.
+        overrides: Single settings by dotted key.
+        env_file: Path of the file with API keys; left out, `.env` is read when there is one.
+
+    Returns:
+        The numbers of the run.
+
+    Raises:
+        UsageError: Something given cannot be used, or lines are bad.
+        UnfinishedError: Some rows failed.
+        VellumforgeError: What ended the work.
+    """
+    console = current.get(None) or Console()
+    this_run = str(flow_run.id or "")
+    wish = TransformWish(
+        mode,
+        output,
+        input_file,
+        input_reasoning,
+        output_reasoning,
+        skip_bad,
+        config or None,
+        env_file or None,
+        overrides or {},
+    )
+    try:
+        with logged(this_run), bounded_end(this_run), console.work():
+            order = await wish.order(read_blocks)
+            console.grace_seconds = order.config.execution.grace_seconds
+            summary = console.summary = await _carry_out(order, console, this_run, wish.command())
+            if not summary.complete:
+                raise UnfinishedError(summary.shortfall())
+    except VellumforgeError as error:
+        return failed(error)
+    return summary
+
+
+async def _carry_out(
+    order: TransformOrder, console: Console, this_run: str, command: str
+) -> TransformSummary:
+    config, watch = order.config, Stopwatch()
+    # There are no phases before it.
+    console.progress.phase = Phase.PAIRS
+    async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:
+        with open_transform(config, command=command, ledger=ledger.id, flow_run=this_run) as session:
+            console.session = session.folder.name
+            await record_session(ledger, session.folder.name, session.record)
+            async with (
+                open_run(
+                    config,
+                    order.keys,
+                    session=session.record.id,
+                    ledger=ledger,
+                    stop=console.stop,
+                    progress=console.progress,
+                    purposes=[order.source.mode.purpose],
+                ) as run,
+                display.shown(console.progress),
+            ):
+                await _write_rows(run, order, session)
+                outputs = await _hand_out(order, session)
+                return summarize_transform(
+                    run,
+                    session,
+                    order.source.mode,
+                    outputs=outputs,
+                    wanted=order.checked.rows,
+                    taken=watch.read(),
+                )
+
+
+async def _write_rows(run: Run, order: TransformOrder, session: TransformSession) -> None:
+    """Every row, in order, into the session's folder; which is put in order whatever happens."""
+    complete = False
+    try:
+        await transform_rows(run, order, session)
+        if order.source.stamp() != order.checked.stamp:
+            raise UsageError(f"{order.source.files[0]} was changed while it was read; run again")
+        complete = not run.progress.failures
+    finally:
+        spent = run.budget.session.document(run.budget.prices)
+        session.record = replace(session.record, spent=spent)
+        try:
+            await session.finish(complete=complete)
+            await record_session(run.ledger, session.folder.name, session.record)
+        except VellumforgeError as error:
+            if complete:
+                raise
+            # What ended the run is what people must read.
+            log.info(error)
+
+
+async def _hand_out(order: TransformOrder, session: TransformSession) -> list[str]:
+    for name, path in order.outputs:
+        await session.hand_out(name, path)
+    return [str(path) for _, path in order.outputs]
+
+
+async def transform_rows(run: Run, order: TransformOrder, session: TransformSession) -> None:
+    """Work through the input block by block, some of them at a time, and write their rows in order."""
+    work = Transform(run, order.source.mode)
+    rows = order.checked.rows
+    run.progress.begin(Phase.PAIRS, rows)
+    size = min(pair_block_size(rows), MOST_ROWS)
+    at_once = 1 + -(-(2 * run.config.generation.concurrency + STRAGGLERS) // size)
+    phase_hash = f"{phase_key(run.config, Phase.PAIRS, run.ledger.id)}-{order.source.mode.name}"
+    if order.source.mode.purpose is Purpose.REASONING:
+        # No phase of generating depends on them.
+        templates = run.config.prompt_templates
+        asked = [templates.reasoning_generation, templates.reasoning_system_prompt]
+        phase_hash += f"-{sha256(repr(asked).encode()).hexdigest()[:16]}"
+    blocks = _blocks(order, session, size)
+    begun: deque[asyncio.Task[Transformed]] = deque()
+    try:
+        while some := await asyncio.to_thread(next, blocks, None):
+            run.stop.check()
+            run.ledger.check()
+            label = f"lines {some[0].line}-{some[-1].line}" if some[1:] else f"line {some[0].line}"
+            block = Block(Phase.PAIRS, phase_hash, some, label)
+            begun.append(asyncio.create_task(_transformed(work, block)))
+            if len(begun) >= at_once:
+                _keep(run, session, await begun[0])
+                begun.popleft()
+        while begun:
+            _keep(run, session, await begun[0])
+            begun.popleft()
+    finally:
+        # Calls in flight are paid for: they are waited for, also when something has failed.
+        await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def _transformed(work: Transform, block: Block[InputRow]) -> Transformed:
+    return await through(work.run, block, transformed(work, block), lambda: work.work(block.items))
+
+
+def _keep(run: Run, session: TransformSession, done: Transformed) -> None:
+    try:
+        session.add(done)
+    except SessionError as error:
+        # The other rows would be paid for, and the run would fail all the same.
+        run.stop.request(error)
+        raise
+
+
+def _blocks(order: TransformOrder, session: TransformSession, size: int) -> Iterator[list[InputRow]]:
+    """Consecutive rows, as many as make a block; where they are cut depends on the input alone."""
+    block: list[InputRow] = []
+    characters = 0
+    for entry in order.source.read():
+        if not isinstance(entry, InputRow):
+            session.skip(entry)
+            continue
+        block.append(entry)
+        characters += entry.size
+        if len(block) >= size or characters >= MOST_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block

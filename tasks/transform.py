@@ -1,0 +1,28 @@
+"""A transform as a Prefect task over a block of rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.options import BlockFailedError, block_task
+
+if TYPE_CHECKING:
+    from tasks.core.blocks import Block
+    from tasks.core.transform.rows import InputRow
+    from tasks.core.transform.working import Transform
+
+
+@block_task("transform")
+async def transformed(work: Transform, block: Block[InputRow]) -> dict[str, int]:
+    """Transform some rows; returns how many there are.
+
+    Raises:
+        BlockFailedError: Some rows failed.
+    """
+    outcome = work.run.results[block.key] = await work.work(block.items)
+    if outcome.failures:
+        raise BlockFailedError(
+            f"{len(outcome.failures)} of {len(block.items)} rows failed, "
+            f"the first with: {outcome.failures[0].message}"
+        )
+    return {"rows": outcome.rows}

@@ -1,0 +1,1 @@
+"""Tests of transform, which need no Prefect."""
