@@ -100,8 +100,8 @@ async def _export(place: Place, session: str, order: ExportOrder) -> Exported:
 
 
 def _lines(exported: Exported) -> list[str]:
-    lines = [f"{exported.folder}:"]
     width = max(len(file.path) for file in exported.files)
-    for file in exported.files:
-        lines.append(f"  {file.path:<{width}}  {file.rows:>9,} rows  {file.size:>13,} bytes")
-    return lines
+    return [
+        f"{exported.folder}:",
+        *(f"  {file.path:<{width}}  {file.rows:>9,} rows  {file.size:>13,} bytes" for file in exported.files),
+    ]

@@ -1,1 +1,1 @@
-"""What is exported, taken by the trainers it is for: in an environment of their own, by `make test-trainers`."""
+"""What is exported, taken by TRL's trainers: in an environment of their own, by `make test-trainers`."""

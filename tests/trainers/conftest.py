@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, str]:
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of all exports, which no trainer changes."""
     folder = tmp_path_factory.mktemp("exports")
-    command = [ROOT / ".venv/bin/python", "-m", "tests.trainers.exports", folder]
+    command = [str(ROOT / ".venv/bin/python"), "-m", "tests.trainers.exports", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)
     before = contents(folder)
     assert len(before) > 24

@@ -1,6 +1,7 @@
-"""Sessions of every mode made by the command line, and exported in every way: `python -m tests.trainers.exports`.
+"""Sessions of every mode made by the command line, and exported in every way.
 
-It runs in the project's own environment; what it writes is what users get.
+`python -m tests.trainers.exports FOLDER` runs in the project's own environment; what it
+writes is what users get.
 """
 
 from __future__ import annotations

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from datasets import DatasetDict, load_dataset
+from datasets import load_dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from tests.trainers import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets import DatasetDict
 
 STEPS = 2
 SYSTEM = "<|im_start|>system\nYou are a published writer of short stories about Lighthouse keepers & the sea."

@@ -22,15 +22,20 @@ TEMPLATE = """\
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+<<<<<<< HEAD
     bytewise = Tokenizer(
         models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[])
     )
+=======
+    vocabulary = {letter: place for place, letter in enumerate(alphabet)}
+    bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+>>>>>>> six-a-work
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytewise.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
         tokenizer_object=bytewise,
-        eos_token="<|im_end|>",
-        pad_token="<|pad|>",
+        eos_token="<|im_end|>",  # noqa: S106 - no password
+        pad_token="<|pad|>",  # noqa: S106 - the same
         additional_special_tokens=["<|im_start|>"],
     )
     made.chat_template = TEMPLATE
