@@ -10,7 +10,7 @@ import pytest
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.printable import visible_text
 from tasks.core.report.page import write_report
-from tasks.core.report.tally import LONGEST, SAMPLED, length_bin, tally_session
+from tasks.core.report.tally import SAMPLED, length_bin, tally_session
 from tests.core.report.made import HOSTILE, facts, judged_rows
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ def put(folder: Path, rows: Sequence[dict[str, Any]], name: str = "dataset.jsonl
         ("two\nlines\tand a tab", "two\nlines\tand a tab"),
         ("a\r\nb", "a\nb"),
         ("a\rb\0c\x1b[2J", "a⟨U+000D⟩b⟨U+0000⟩c⟨U+001B⟩[2J"),
-        ("\u202eabc\u2066\ufeff\U000e0041", "⟨U+202E⟩abc⟨U+2066⟩⟨U+FEFF⟩⟨U+E0041⟩"),
-        ("می\u200cخواهم 👩\u200d🚀", "می\u200cخواهم 👩\u200d🚀"),
+        ("\u202eabc\u2066", "⟨U+202E⟩abc⟨U+2066⟩"),
+        ("\ufeffa\U000e0041", "⟨U+FEFF⟩a⟨U+E0041⟩"),
+        ("\u0645\u06cc\u200c\u062e\u0648", "\u0645\u06cc\u200c\u062e\u0648"),
         ("<script>", "<script>"),
         ("x" * 31, "x" * 30),
         ("\u202e" * 30, "⟨U+202E⟩" * 3 + "⟨U+202"),
@@ -98,7 +99,6 @@ def test_the_page_is_small_whatever_the_texts_are(tmp_path: Path) -> None:
     page = write_report(tmp_path, facts(judged_rows(3), topic=HOSTILE)).read_text(encoding="utf-8")
     assert len(page) < 2_000_000
     assert "Cut: the whole text has 4,000,000 characters." in page
-    assert page.count("&lt;&amp;" * (LONGEST // 4)) == 0
     assert "<script" not in page
     assert "\u202e" not in page
 
@@ -108,7 +108,7 @@ def test_the_page_holds_what_is_known_and_leaves_out_what_is_not(tmp_path: Path)
     put(tmp_path, rows)
     path = write_report(tmp_path, facts(rows), alike=[(0.912, "one prompt", "another prompt")])
     page = path.read_text(encoding="utf-8")
-    for said in ("69.2%", "refused", "failed: timeout", "thresholds", "91%", "another prompt", "12,000"):
+    for said in ("69.2%", "refused", "failed: timeout", "thresholds", "91%", "another prompt", "14,500"):
         assert said in page
     assert page.count('class="plot"') == 7
     put(tmp_path, [{"instruction": "do", "output": "done"}])
