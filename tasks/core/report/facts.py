@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BINS: Final = 80
 """Stretches of time that the rate is counted in."""
-SHORTEST: Final = 1.0
+SHORTEST: Final = 0.25
 """Seconds of such a stretch, at least."""
 
 

@@ -59,7 +59,7 @@ def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
         if len(facts.subtopics or tally.subtopics) > 1 and tally.subtopics:
             plot("coverage", "subtopics by rows", lambda axes: _coverage(axes, facts, tally))
         if facts.bill.usage().tokens:
-            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts), 2.2)
+            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts))
         rate = facts.rate
         if rate is not None:
             plot("rate", "answers over time", lambda axes: _rate(axes, rate))
@@ -178,7 +178,7 @@ def _tokens(axes: Axes, facts: Facts) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("tokens")
     axes.xaxis.grid(visible=True, linewidth=0.6)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _rate(axes: Axes, rate: Rate) -> None:

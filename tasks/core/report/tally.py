@@ -26,7 +26,7 @@ LONGEST: Final = 4_000
 MOST_CRITERIA: Final = 20
 MOST_SUBTOPICS: Final = 100_000
 """Names that are counted: those that a file has beyond are no names but noise."""
-LENGTH_BINS: Final = 4
+LENGTH_BINS: Final = 6
 """Bins of lengths for each doubling."""
 MARGIN_BINS: Final = 4
 """Bins of margins for each point."""

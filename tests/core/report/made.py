@@ -43,9 +43,9 @@ def judged_rows(count: int, *, text: str = "A keeper lit the lamp.") -> list[dic
 
 
 def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> Facts:
-    """What is known of a session of these rows: it wanted four more, two of which were refused."""
+    """What is known of a session of these rows: it wanted four more."""
     jobs = [Job(number, "Lighthouses", row["sub_topic"], row["prompt"]) for number, row in enumerate(rows)]
-    jobs += [Job(len(rows) + more, "Lighthouses", jobs[0].sub_topic, f"more {more}") for more in range(3)]
+    jobs += [Job(len(rows) + more, "Lighthouses", "subtopic 9", f"more {more}") for more in range(3)]
     bill = Bill()
     bill.add("strong", "chosen", Usage(calls=20, prompt_tokens=2000, completion_tokens=8000))
     bill.add("weak", "rejected", Usage(calls=15, prompt_tokens=1500, completion_tokens=3000))
