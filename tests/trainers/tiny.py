@@ -22,14 +22,8 @@ TEMPLATE = """\
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-<<<<<<< HEAD
-    bytewise = Tokenizer(
-        models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[])
-    )
-=======
     vocabulary = {letter: place for place, letter in enumerate(alphabet)}
     bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
->>>>>>> six-a-work
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytewise.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
