@@ -1,7 +1,8 @@
 """What a report costs: `python -m tests.benchmarks.report --pairs 10000`.
 
-CPU time of this process for the report of a file of judged pairs of some three thousand characters a side, its
-peak memory, and the size of the page. Lint, which a run has done before, is measured apart. Nothing is asserted.
+CPU time of this process for the report of a file of judged pairs of some 3,000 characters a side, its
+peak memory, and the size of the page. Lint, which a run has done before, comes first and is not in that
+time. Nothing is asserted.
 """
 
 from __future__ import annotations
