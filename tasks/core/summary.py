@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import cost_document
+from tasks.core.export.written import TRL
 from tasks.core.models import Phase
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Summary:
         lint: What lint found in the dataset, as `Report.figures` gives it; empty when it was not looked at.
         lint_line: All its findings on one line, or "".
         report: The page about the dataset, or "" where it was not written.
+        exported: The rows of each configuration that was written for trainers; empty without that format.
     """
 
     folder: str
@@ -83,6 +85,7 @@ class Summary:
     lint: Mapping[str, Any]
     lint_line: str
     report: str
+    exported: Mapping[str, int]
 
     @property
     def complete(self) -> bool:
@@ -124,6 +127,8 @@ class Summary:
             lines.append(f"{_counted(self.failures, 'failure')}, listed in {self.folder}/session.log")
         if self.jobs < self.wanted:
             lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
+        if self.exported:
+            lines.append(f"for trainers: {self.folder}/{TRL} ({in_words(self.exported)} rows)")
         if self.lint_line:
             lines.append(f"{self.lint_line}; see vellumforge2 lint {Path(self.folder).name}")
         if self.report:
@@ -210,4 +215,5 @@ def summarize(
         lint=session.lint.figures() if session.lint else {},
         lint_line=session.lint.brief() if session.lint else "",
         report=str(session.report) if session.report else "",
+        exported=session.exported.rows if session.exported else {},
     )

@@ -47,6 +47,7 @@ WHOLE = Summary(
     lint={},
     lint_line="",
     report="",
+    exported={},
 )
 
 
@@ -76,6 +77,10 @@ def test_a_whole_run_in_words() -> None:
         ({"truncated": 3}, "3 chosen answers stop at the token limit"),
         ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),
         ({"jobs": 1100}, "1,100 prompts of 1,200"),
+        (
+            {"exported": {"dpo": 1200, "scores": 1200}},
+            "for trainers: output/session_x/trl (1,200 dpo, 1,200 scores rows)",
+        ),
         (
             {"lint_line": "lint found in 1,200 pairs: refusals 3 (0.2%)"},
             "lint found in 1,200 pairs: refusals 3 (0.2%); see vellumforge2 lint session_x",

@@ -143,3 +143,10 @@ def test_a_session_that_is_not_finished_is_exported_as_far_as_it_is(user: User) 
     assert (refused.code, "is not finished: go on with" in refused.err) == (2, True)
     assert export(user, session.name, "--format", "trl", "--partial", "--jsonl").code == 0
     assert len(lines_in(session / "trl")) == 4
+
+    more = '--set=output.formats=["native", "trl"]'
+    resumed = user.run("checkpoint", "resume", session.name, "--json", more, program=PROGRAM)
+    assert (resumed.code, resumed.summary["paid"], resumed.summary["exported"]) == (0, 0, {"dpo": 4})
+    assert [Path(name).suffix for name in contents(session / "trl")] == [".parquet"]
+    assert export(user, session.name, "--format", "trl", "--into", "later").code == 0
+    assert contents(user.folder / "later") == contents(session / "trl")

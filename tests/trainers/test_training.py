@@ -44,6 +44,7 @@ def trained(name: str, data: DatasetDict, folder: Path) -> Any:
     """The trainer after its steps."""
     trainer_class, config_class = TRAINERS[name]
     words = tiny.tokenizer()
+    tiny.save_model(words, folder / "model")
     options = config_class(
         output_dir=str(folder),
         max_steps=STEPS,
@@ -58,7 +59,7 @@ def trained(name: str, data: DatasetDict, folder: Path) -> Any:
         gradient_checkpointing=False,
     )
     trainer = trainer_class(
-        model=tiny.model(words),
+        model=str(folder / "model"),
         args=options,
         train_dataset=data["train"],
         eval_dataset=data["test"],

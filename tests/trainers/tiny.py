@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # ChatML, with the reasoning of an answer as Qwen's templates have it.
 TEMPLATE = """\
@@ -36,8 +41,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def model(words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A model of one small layer."""
+def save_model(words: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a model of one small layer; trainers load it, and what they compare it with, from there."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(words),
@@ -50,4 +55,4 @@ def model(words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=words.eos_token_id,
         bos_token_id=None,
     )
-    return LlamaForCausalLM(config)
+    LlamaForCausalLM(config).save_pretrained(folder)

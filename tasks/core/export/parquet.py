@@ -26,7 +26,13 @@ class ParquetFile:
         self._rows: list[Row] = []
         self._waiting = 0
         self._writer = pq.ParquetWriter(
-            file, schema, compression="zstd", use_content_defined_chunking=True, write_page_index=True
+            file,
+            schema,
+            compression="zstd",
+            use_content_defined_chunking=True,
+            write_page_index=True,
+            # They would hold the first and last text of each page, whole, and in the footer once more.
+            write_statistics=False,
         )
 
     @property

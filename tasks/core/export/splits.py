@@ -65,9 +65,13 @@ class Subtopics:
         return frozenset(mark for mark in self._pairs if self._root(mark) in chosen)
 
     def _root(self, mark: str) -> str:
-        while (above := self._joined.get(mark)) is not None:
-            mark = above
-        return mark
+        root = mark
+        while (above := self._joined.get(root)) is not None:
+            root = above
+        # Paths are kept short, for a chain of thousands is walked for each of its members.
+        while mark != root:
+            self._joined[mark], mark = root, self._joined[mark]
+        return root
 
 
 def mixed(jobs: Sequence[int], seed: int) -> Iterator[tuple[int, bool]]:

@@ -73,6 +73,8 @@ class Spool:
             return
         packed = orjson.dumps(pair)
         try:
+            # A write that failed, or a pair that was read, may have left it elsewhere.
+            self._file.seek(self._size)
             self._file.write(packed)
         except OSError as error:
             raise self._failed(error) from error
