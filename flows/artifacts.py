@@ -14,7 +14,7 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from tasks.core.errors import LedgerError
 from tasks.core.lint.report import in_words
-from tasks.core.llm.ledger_records import last_failures
+from tasks.core.llm.ledger_failures import last_failures
 from tasks.core.markdown import escaped, table
 from tasks.core.session.mirrored import address
 
@@ -143,7 +143,7 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
         "rows": f"{progress.rows:,}",
         "prompts": f"{outcome.prompts:,}",
         "failures": f"{progress.failures:,}",
-        "kept out by the judge": f"{progress.filtered:,}" if progress.filtered else "",
+        "prompts that came to no pair": f"{progress.lost.total():,}" if progress.lost else "",
         "cut at the token limit": f"{progress.truncated:,}" if progress.truncated else "",
         "calls paid for": f"{paid.calls:,}",
         "answers reused from the ledger": f"{progress.reused.total():,}",
@@ -155,6 +155,9 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
     numbers |= {f"seconds of {phase}": f"{seconds:,.1f}" for phase, seconds in progress.seconds.items()}
     parts = [f"# {escaped(title(outcome.config))}", how]
     parts.append(table(("", ""), [(name, value) for name, value in numbers.items() if value]))
+    if progress.lost:
+        lost = [(cause, f"{count:,}") for cause, count in progress.lost.most_common()]
+        parts += ["## No pair, by cause", table(("cause", "prompts"), lost)]
     if progress.causes:
         causes = [(cause, f"{count:,}") for cause, count in progress.causes.most_common()]
         parts += ["## Failures by cause", table(("cause", "failures"), causes)]

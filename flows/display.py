@@ -55,8 +55,8 @@ def describe(progress: Progress, rate: float) -> str:
         parts.append(f"waiting for {held_by(progress.held)}")
     if progress.attempts_failed:
         parts.append(f"{progress.attempts_failed:,} attempts failed")
-    if progress.filtered:
-        parts.append(f"{progress.filtered:,} filtered")
+    if progress.lost:
+        parts.append(f"{progress.lost.total():,} came to no pair")
     parts.append(f"{progress.failures:,} failures")
     return " · ".join(parts)
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flows.place import Place
-    from tasks.core.llm.ledger_records import FailureGroup
+    from tasks.core.llm.ledger_failures import FailureGroup
     from tasks.core.models import Failure
 
 MOST_SHOWN = 50
@@ -60,7 +60,7 @@ async def _read(place: Place, session: str, most: int) -> tuple[list[FailureGrou
         LedgerError: The ledger cannot be read.
     """
     from tasks.core.errors import UsageError  # noqa: PLC0415 - help is there at once
-    from tasks.core.llm.ledger_records import failure_groups, last_failures  # noqa: PLC0415 - the same
+    from tasks.core.llm.ledger_failures import failure_groups, last_failures  # noqa: PLC0415 - the same
     from tasks.core.session.cleaning import is_finished  # noqa: PLC0415 - the same
     from tasks.core.session.find import find_session  # noqa: PLC0415 - the same
     from tasks.core.session.record import read_record  # noqa: PLC0415 - the same

@@ -31,9 +31,10 @@ from flows.report import report_run
 from flows.run_log import logged
 from flows.shard_runs import check_shards
 from flows.shards import Shards
-from flows.stages import find_all_subtopics, make_all_pairs, write_all_prompts
+from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
 from tasks.core.config.inline import Inline  # noqa: TC001 - the same
 from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.generation.waves import Made
 from tasks.core.lint.linter import Linter
 from tasks.core.lint.rows import read_samples
 from tasks.core.models import Phase
@@ -126,9 +127,12 @@ async def _stages(work: Opened) -> Summary:
         state.subtopics = await find_all_subtopics(run) if work.subtopics is None else work.subtopics
         await session.enter(Phase.PROMPTS)
         work.copy_soon()
+        candidates = None
         async with Shards(run) as shards:
             if work.jobs is None:
-                found, state.jobs = await write_all_prompts(run, state.subtopics)
+                run.replaces = run.config.generation.replaces
+                candidates, state.jobs = await write_all_prompts(run, state.subtopics)
+                found = candidates.found
                 state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
                 state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
             else:
@@ -136,8 +140,11 @@ async def _stages(work: Opened) -> Summary:
             await session.enter(Phase.PAIRS)
             work.copy_soon()
             await shards.work(state.jobs)
-        outcomes = await make_all_pairs(run, state.jobs, session.keep)
-        state.failures = sum(len(outcome.failures) for outcome in outcomes)
+        if candidates is None:
+            made = Made(list(state.jobs), await make_all_pairs(run, state.jobs, session.keep), {})
+        else:
+            made = await make_wanted_pairs(run, candidates, state.jobs, session.keep)
+        state.jobs, state.failures = made.jobs, made.open
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
         _note_spending(work)
@@ -148,11 +155,10 @@ async def _stages(work: Opened) -> Summary:
             log.info(error)
         raise
     _note_spending(work)
-    await session.finish(complete=not run.progress.failures)
+    await session.finish(complete=not run.progress.failures and not made.spent)
     await _lint(work)
-    await report_run(work, outcomes)
-    taken_over = work.jobs is not None
-    return summarize(run, session, state.jobs, outcomes, watch, taken_over=taken_over)
+    await report_run(work, made)
+    return summarize(run, session, made, watch, taken_over=work.jobs is not None)
 
 
 async def _lint(work: Opened) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.database import ledger_url
+from tasks.core.llm.ledger_failures import refused_for_good
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.questions import Questions
 from tasks.core.run import open_run
@@ -111,6 +112,9 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
+                if config.generation.replaces and jobs is None:
+                    # They were replaced: a resume must come to the same.
+                    run.client.left_alone = await refused_for_good(ledger, session.record.id)
                 yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 

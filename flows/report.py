@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from flows.opening import Opened
     from flows.place import Place
-    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.generation.waves import Made
     from tasks.core.llm.ledger import Ledger
     from tasks.core.models import Job, Pair
 
@@ -58,12 +58,9 @@ async def _write(place: Place, session: str) -> Path:
                 f"session {session} is VellumForge2's; resume it first, then its report is there"
             )
         done: set[int] = set()
-        filtered: set[int] = set()
 
-        def note(job: Job, pair: Pair | None) -> None:
+        def note(job: Job, _pair: Pair | None) -> None:
             done.add(job.id)
-            if pair is None:
-                filtered.add(job.id)
 
         walked = await survey_session(found.record, found.before, ledger, note)
         facts = await facts_of(
@@ -73,7 +70,7 @@ async def _write(place: Place, session: str) -> Path:
             found.before,
             subtopics=walked.subtopics,
             jobs=walked.jobs,
-            filtered=len(filtered),
+            lost=walked.lost,
             failed=await _failed(ledger, found.record.id, walked.jobs, done),
         )
     return write_report(folder, facts)
@@ -83,7 +80,7 @@ async def _failed(ledger: Ledger, session: str, jobs: Iterable[Job], done: set[i
     """Why jobs are not done, by the cause that was listed last."""
     from collections import Counter  # noqa: PLC0415 - help is there at once
 
-    from tasks.core.llm.ledger_records import last_failures  # noqa: PLC0415 - the same
+    from tasks.core.llm.ledger_failures import last_failures  # noqa: PLC0415 - the same
 
     left = {f"job {job.id}": "not asked yet" for job in jobs if job.id not in done}
     for failure in await last_failures(ledger, session, 0.0, MOST_FAILURES) if left else ():
@@ -92,7 +89,7 @@ async def _failed(ledger: Ledger, session: str, jobs: Iterable[Job], done: set[i
     return dict(Counter(left.values()).most_common())
 
 
-async def report_run(work: Opened, outcomes: Iterable[PairsOutcome]) -> None:
+async def report_run(work: Opened, made: Made) -> None:
     """Write the report of a run that has come to its end; one that cannot be written is a warning."""
     import asyncio  # noqa: PLC0415 - help is there at once
     import logging  # noqa: PLC0415 - the same
@@ -101,9 +98,9 @@ async def report_run(work: Opened, outcomes: Iterable[PairsOutcome]) -> None:
     from tasks.core.report.facts import facts_of  # noqa: PLC0415 - the same
     from tasks.core.report.page import write_report  # noqa: PLC0415 - the same
 
-    session, found = work.session, list(outcomes)
+    session = work.session
     state = session.checkpoint.state
-    failed = Counter(failure.cause for outcome in found for failure in outcome.failures)
+    failures = Counter(failure.cause for outcome in made.outcomes for failure in outcome.failures)
     try:
         facts = await facts_of(
             work.run.ledger,
@@ -112,8 +109,8 @@ async def report_run(work: Opened, outcomes: Iterable[PairsOutcome]) -> None:
             work.run.config,
             subtopics=state.subtopics,
             jobs=state.jobs,
-            filtered=sum(outcome.filtered for outcome in found),
-            failed=dict(failed.most_common()),
+            lost=made.lost,
+            failed=dict((failures - Counter(made.lost)).most_common()),
         )
         # In a thread: signals, the page and the mirror have their turn meanwhile.
         session.report = await asyncio.to_thread(write_report, session.folder, facts, session.lint)

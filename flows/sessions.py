@@ -13,13 +13,8 @@ from flows.place import Place
 from flows.spending import spending_lines
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
-from tasks.core.llm.ledger_records import (
-    count_calls,
-    failures_of,
-    find_session_row,
-    remove_calls_but,
-    spent_by,
-)
+from tasks.core.llm.ledger_failures import failures_of
+from tasks.core.llm.ledger_records import count_calls, find_session_row, remove_calls_but, spent_by
 from tasks.core.session.archive import export_session, import_session
 from tasks.core.session.cleaning import clean_sessions, is_finished
 from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes

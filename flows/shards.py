@@ -122,7 +122,7 @@ class Shards:
     async def _invite(self) -> None:
         """Ask for workers shortly before there is work for them; what fails here stops the run."""
         run, generation = self._run, self._run.config.generation
-        if not self._is_much(generation.num_subtopics * generation.num_prompts_per_subtopic):
+        if not self._is_much(generation.wanted_pairs):
             return
         try:
             while not self._is_soon():

@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.core.blocks import Block, cut, pair_block_size, prompt_block_size
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.generation.waves import make_exactly
 from tasks.core.keys import phase_key
 from tasks.core.models import Phase
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of
 from tasks.options import BlockFailedError
 from tasks.pairs import pairs
-from tasks.prompts import completed_prompts, prompts
+from tasks.prompts import completed_prompts, prompts, replacements
 from tasks.subtopics import subtopics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from tasks.core.generation.asking import Subtopic, SubtopicPrompts
+    from tasks.core.generation.candidates import Candidates
     from tasks.core.generation.pairs import PairsOutcome
-    from tasks.core.generation.prompts import SubtopicPrompts
+    from tasks.core.generation.waves import Made
     from tasks.core.models import Job, Pair
     from tasks.core.run import Run
 
@@ -50,11 +54,11 @@ async def find_all_subtopics(run: Run) -> tuple[str, ...]:
     return await through(run, block, subtopics(run, block), lambda: find_subtopics(run))
 
 
-async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[SubtopicPrompts], list[Job]]:
+async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[Candidates, list[Job]]:
     """Stage 2: the prompts of all subtopics, and the jobs made of them, by id."""
-    run.progress.begin(Phase.PROMPTS, len(names))
+    every = numbered(run.config, names)
+    run.progress.begin(Phase.PROMPTS, len(every))
     phase_hash = _hash(run, Phase.PROMPTS)
-    every = [Subtopic(index, name) for index, name in enumerate(names)]
 
     async def write(some: Sequence[Subtopic]) -> list[SubtopicPrompts]:
         block = Block(Phase.PROMPTS, phase_hash, some, _label("subtopics", some[0].index, some[-1].index))
@@ -66,15 +70,46 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[list[Subtop
     found = [entry for part in parts for entry in part]
     await run.list_failures(entry.failure for entry in found if entry.failure)
     block = Block(Phase.PROMPTS, phase_hash, found, label="duplicates and shortages")
-    found = await through(run, block, completed_prompts(run, block), lambda: complete_prompts(run, found))
-    return found, jobs_of(run, found)
+    again = lambda: complete_prompts(run, found)  # noqa: E731 - as everywhere here
+    candidates = await through(run, block, completed_prompts(run, block), again)
+    return candidates, jobs_of(run, candidates.found)
+
+
+async def make_wanted_pairs(
+    run: Run, candidates: Candidates, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]
+) -> Made:
+    """Stage 3 where prompts can be replaced: exactly as many pairs as are wanted, as far as they are had."""
+    phase_hash = _hash(run, Phase.PROMPTS)
+    run.progress.begin(Phase.PAIRS, 0)
+    waves = itertools.count(1)
+
+    async def make(some: Sequence[Job]) -> list[PairsOutcome]:
+        return await make_all_pairs(run, some, keep, further=True)
+
+    async def more(needs: Sequence[int]) -> list[Job]:
+        wave = next(waves)
+        block = Block(Phase.PROMPTS, phase_hash, [[wave, *needs]], label=f"replacements {wave}")
+        work = replacements(run, candidates, block)
+        return await through(run, block, work, lambda: candidates.more(needs))
+
+    return await make_exactly(run, candidates, jobs, make, more)
 
 
 async def make_all_pairs(
-    run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]
+    run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None], *, further: bool = False
 ) -> list[PairsOutcome]:
-    """Stage 3: the pairs of all jobs, handed to `keep`; returns the outcomes of the blocks."""
-    run.progress.begin(Phase.PAIRS, len(jobs))
+    """Stage 3: the pairs of some jobs, handed to `keep`; returns the outcomes of the blocks.
+
+    Args:
+        run: The run.
+        jobs: The jobs.
+        keep: See `make_pairs`.
+        further: Whether they come on top of others, which have their place in the progress.
+    """
+    if further:
+        run.progress.total += len(jobs)
+    else:
+        run.progress.begin(Phase.PAIRS, len(jobs))
     phase_hash = _hash(run, Phase.PAIRS)
     size = pair_block_size(len(jobs))
     window = asyncio.Semaphore(_blocks_at_once(run, size))

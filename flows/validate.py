@@ -135,8 +135,13 @@ def _document(found: Findings) -> dict[str, Any]:
 
 def _lines(found: Findings) -> list[str]:
     generation = found.order.config.generation
-    count = generation.num_subtopics * generation.num_prompts_per_subtopic
-    size = f"{generation.num_subtopics:,} x {generation.num_prompts_per_subtopic:,} = {count:,} prompts"
+    count = generation.wanted_pairs
+    each = generation.num_prompts_per_subtopic
+    size = (
+        f"{count:,} pairs from {generation.num_subtopics:,} subtopics"
+        if generation.target_pairs
+        else f"{generation.num_subtopics:,} x {each:,} = {count:,} prompts"
+    )
     lines = [f"{found.source} is valid: mode {generation.dataset_mode}, {size}"]
     lines += [f"warning: {warning}" for warning in found.order.warnings]
     lines += ["", "Models:"]

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 @block_task("pairs")
 async def pairs(run: Run, keep: Callable[[Job, Pair | None], None], block: Block[Job]) -> dict[str, int]:
-    """Make the pairs of some jobs and hand them to `keep`; returns how many were kept and filtered.
+    """Make the pairs of some jobs and hand them to `keep`; returns how many were kept and lost.
 
     Raises:
-        BlockFailedError: Some jobs failed.
+        BlockFailedError: Some jobs failed, and may come about when they are asked again.
     """
     outcome = run.results[block.key] = await make_pairs(run, block.items, keep)
-    if outcome.failures:
+    if outcome.open:
         raise BlockFailedError(
-            f"{len(outcome.failures)} of {len(block.items)} jobs failed, "
-            f"the first with: {outcome.failures[0].message}"
+            f"{outcome.open} of {len(block.items)} jobs failed, the first with: {outcome.failures[0].message}"
         )
-    return {"kept": outcome.kept, "filtered": outcome.filtered}
+    return {"kept": outcome.kept, "lost": len(outcome.lost)}

@@ -9,7 +9,8 @@ from tasks.options import BlockFailedError, block_task
 
 if TYPE_CHECKING:
     from tasks.core.blocks import Block
-    from tasks.core.generation.prompts import Subtopic, SubtopicPrompts
+    from tasks.core.generation.asking import Subtopic, SubtopicPrompts
+    from tasks.core.generation.candidates import Candidates
     from tasks.core.run import Run
 
 
@@ -34,8 +35,26 @@ async def completed_prompts(run: Run, block: Block[SubtopicPrompts]) -> dict[str
     Raises:
         BlockFailedError: A subtopic stayed short because its request failed.
     """
-    found = run.results[block.key] = await complete_prompts(run, block.items)
+    candidates = run.results[block.key] = await complete_prompts(run, block.items)
+    found = candidates.found
     failed = sum(1 for entry in found if entry.failure)
     if failed:
         raise BlockFailedError(f"{failed} of {len(found)} subtopics are short of prompts")
-    return {"prompts": sum(len(entry.prompts) for entry in found)}
+    return {"prompts": sum(len(entry.prompts) for entry in found)} | candidates.dropped
+
+
+@block_task("replacements")
+async def replacements(run: Run, candidates: Candidates, block: Block[list[int]]) -> dict[str, int]:
+    """Find new prompts in place of those that came to no pair; returns how many there are.
+
+    The block's item is the number of the wave, then how many prompts each subtopic is to bring.
+
+    Raises:
+        BlockFailedError: A request failed.
+    """
+    _, *needs = block.items[0]
+    found = run.results[block.key] = await candidates.more(needs)
+    failed = sum(candidates.has_failed(place) for place in range(len(needs)))
+    if failed:
+        raise BlockFailedError(f"{failed} of {len(needs)} subtopics could not be asked for further prompts")
+    return {"prompts": len(found)}

@@ -97,9 +97,18 @@ class Pair:
     rejected_scores: Scores | None = None
 
 
+UNUSABLE = frozenset(
+    {"refused", "too_short", "incomplete", "empty", "token_exhaustion", "no_list", "bad_scores"}
+)
+"""Causes of failures where every allowed try was answered, and paid for: a re-run reads the same answers."""
+
+REFUSING = frozenset({400, 403, 413, 422, 451})
+"""Statuses by which a server refuses a question for what is in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that was asked for and did not come about; it never counts as done.
+    """Something that was asked for and did not come about.
 
     Attributes:
         phase: Where it happened.
@@ -120,3 +129,8 @@ class Failure:
     status: int | None = None
     attempts: int = 1
     request: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking once more would bring the same: the answers are known, or refused."""
+        return self.cause in UNUSABLE or self.status in REFUSING

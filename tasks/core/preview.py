@@ -6,11 +6,12 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core.generation.asking import Subtopic, SubtopicPrompts
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, SubtopicPrompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import Phase
-from tasks.core.selection import drop_duplicates
+from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ async def preview(run: Run, number: int) -> Preview:
     found = await write_prompts(run, first)
     await run.list_failures(entry.failure for entry in found if entry.failure)
     run.progress.done = len(first)
-    jobs = _spread(jobs_of(run, _without_duplicates(found)), number)
+    jobs = _spread(jobs_of(run, _without_duplicates(run, found)), number)
     run.progress.begin(Phase.PAIRS, len(jobs))
     pairs: dict[int, Pair | None] = {}
 
@@ -57,15 +58,14 @@ async def preview(run: Run, number: int) -> Preview:
     return Preview(tuple(jobs), pairs, outcome.failures)
 
 
-def _without_duplicates(found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:
+def _without_duplicates(run: Run, found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:
     """The prompts that the whole run keeps too: of two alike, the lower subtopic's.
 
     Those that are short are not asked again. What is new then depends on all subtopics, not on the first.
     """
-    seen: set[str] = set()
+    sieve = Sieve(run.config.generation.similarity_threshold)
     return [
-        SubtopicPrompts(entry.subtopic, tuple(drop_duplicates(entry.prompts, seen)), entry.failure)
-        for entry in found
+        SubtopicPrompts(entry.subtopic, tuple(sieve.fresh(entry.prompts)), entry.failure) for entry in found
     ]
 
 

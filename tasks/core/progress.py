@@ -24,9 +24,9 @@ class Progress:
         reused: Calls answered by the ledger, by purpose.
         attempts_failed: Attempts that brought no answer and cost nothing.
         in_flight: Attempts under way.
-        failures: Failures listed in this run.
+        failures: What failed in this run and may come about when it is asked again.
         causes: The same by cause.
-        filtered: Pairs that the judge's thresholds kept out.
+        lost: Jobs that come to no pair and are replaced, or were kept out on purpose, by cause.
         truncated: Accepted answers that stopped at the token limit.
         rows: Rows written to the dataset.
         blocks: Blocks handed to Prefect, done or not.
@@ -45,7 +45,7 @@ class Progress:
     in_flight: int = 0
     failures: int = 0
     causes: Counter[str] = field(default_factory=Counter)
-    filtered: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
     rows: int = 0
     blocks: int = 0

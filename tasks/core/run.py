@@ -14,7 +14,7 @@ from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
 from tasks.core.llm.slots import Slots
-from tasks.core.models import Failure, Purpose
+from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.questions import Questions, model_for, purposes_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tasks.core.llm.ledger_client import LedgerClient
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.models import Phase
     from tasks.core.progress import Progress
     from tasks.core.secrets import Keys
 
@@ -54,6 +53,7 @@ class Run:
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
         lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
             what failed there, and lists what fails then.
+        replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
     """
@@ -82,6 +82,7 @@ class Run:
         self.gateway = gateway
         self.lists: set[bytes] = set()
         self.lists_failures = True
+        self.replaces = False
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
         self.generating = generating or Slots(config.generation.concurrency)
@@ -133,11 +134,19 @@ class Run:
         """Note that a list was grown to `target` items, so that a longer one is grown along the same path."""
         await self.ledger.add_reached(question, target)
 
+    def gives_up(self, failure: Failure) -> bool:
+        """Whether something that failed is replaced and not asked for again."""
+        return self.replaces and failure.is_final
+
     async def list_failures(self, failures: Iterable[Failure]) -> None:
         """Count failures and put them on the ledger's list."""
         found = list(failures)
-        self.progress.failures += len(found)
-        self.progress.causes.update(failure.cause for failure in found)
+        for failure in found:
+            if not self.gives_up(failure):
+                self.progress.failures += 1
+                self.progress.causes[failure.cause] += 1
+            elif failure.phase is Phase.PAIRS:
+                self.progress.lost[failure.cause] += 1
         for failure in found:
             log.info("%s failed: %s", failure.item, failure.message)
         if self.lists_failures:

@@ -62,3 +62,9 @@ def with_buffer(count: int, buffer: float) -> int:
     """`count` raised by the share `buffer` (0.15 = 15 %), rounded up; 100 and 0.15 give 115."""
     # The share as it was written: in floats, 100 * 1.1 is a little over 110 and would round up to 111.
     return math.ceil(count * (1 + Fraction(str(buffer))))
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` divided as evenly as it goes, the first parts one more: 7 by 3 is [3, 2, 2]."""
+    each, rest = divmod(total, parts)
+    return [each + (place < rest) for place in range(parts)]

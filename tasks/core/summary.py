@@ -13,10 +13,9 @@ from tasks.core.export.written import TRL
 from tasks.core.models import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from tasks.core.generation.pairs import PairsOutcome
-    from tasks.core.models import Job
+    from tasks.core.generation.waves import Made
     from tasks.core.run import Run
     from tasks.core.session.session import Session
 
@@ -32,11 +31,17 @@ class Summary:
         folder: The session folder.
         mode: The dataset mode.
         rows: Rows in the dataset.
-        jobs: Prompts that were to be answered.
-        wanted: Prompts that the configuration asks for.
-        failures: Things that failed for good in this run, subtopics and jobs.
+        jobs: Prompts that were answered, or should have been.
+        wanted: Pairs that the configuration asks for.
+        kept: Pairs that there are.
+        lost: Prompts that came to no pair, by cause, the most frequent first: jobs = kept + lost + failures
+            where only jobs failed.
+        dropped: Prompts that were not answered because they were one too many, as `duplicate` or
+            `near_duplicate`.
+        missing: Pairs that are wanted and for which there is no prompt.
+        spent: Whether that is because max_candidates is reached.
+        failures: Things that failed in this run and may come about in the next, subtopics and jobs.
         causes: The same by cause, the most frequent first.
-        filtered: Pairs that the judge's thresholds kept out.
         truncated: Chosen answers that stopped at the token limit.
         paid: Calls paid for in this run.
         reused: Calls answered by the ledger.
@@ -63,9 +68,13 @@ class Summary:
     rows: int
     jobs: int
     wanted: int
+    kept: int
+    lost: Mapping[str, int]
+    dropped: Mapping[str, int]
+    missing: int
+    spent: bool
     failures: int
     causes: Mapping[str, int]
-    filtered: int
     truncated: int
     paid: int
     reused: int
@@ -89,14 +98,19 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every row that was asked for came about, or was filtered out on purpose."""
-        return not self.failures and self.jobs == self.wanted
+        """Whether every pair that was asked for came about, or was kept out on purpose."""
+        return not self.failures and not self.missing
 
     def shortfall(self) -> str:
         """Why the run is not complete, in one line."""
         missing = [f"{_counted(self.failures, 'failure')} ({in_words(self.causes)})"] if self.failures else []
-        if self.jobs < self.wanted:
-            missing.append(f"{_counted(self.wanted - self.jobs, 'prompt')} of {self.wanted:,} missing")
+        if self.spent:
+            missing.append(
+                f"{self.kept:,} of {_counted(self.wanted, 'pair')} after {self.jobs:,} prompts, as many as "
+                "generation.max_candidates allows; raise it and resume"
+            )
+        elif self.missing:
+            missing.append(f"{_counted(self.missing, 'prompt')} of {self.wanted:,} missing")
         written = f"{_counted(self.rows, 'row')} {'is' if self.rows == 1 else 'are'} written"
         return f"finished with {' and '.join(missing)}; {written}"
 
@@ -117,22 +131,33 @@ class Summary:
         if (calls := self.session["calls"]) > self.paid:
             money = f": {self.session_cost}" if self.session_cost else ""
             lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
-        if self.filtered:
-            lines.append(f"{self.filtered:,} pairs were kept out by the judge's thresholds")
+        lines += self._losses()
         if self.truncated:
             lines.append(
                 f"{self.truncated:,} chosen answers stop at the token limit; a higher max_output_tokens helps"
             )
         if self.failures:
             lines.append(f"{_counted(self.failures, 'failure')}, listed in {self.folder}/session.log")
-        if self.jobs < self.wanted:
-            lines.append(f"{self.jobs:,} prompts of {self.wanted:,}: the model had no more that are new")
+        if self.missing and not self.spent:
+            there = f"{self.wanted - self.missing:,} prompts of {self.wanted:,}"
+            lines.append(f"{there}: the model had no more that are new")
         if self.exported:
             lines.append(f"for trainers: {self.folder}/{TRL} ({in_words(self.exported)} rows)")
         if self.lint_line:
             lines.append(f"{self.lint_line}; see vellumforge2 lint {Path(self.folder).name}")
         if self.report:
             lines.append(f"to look at, in a browser: {self.report}")
+        return lines
+
+    def _losses(self) -> list[str]:
+        """What came to no pair, and why; what was one too many."""
+        lines = []
+        if self.lost:
+            lost = sum(self.lost.values())
+            asked = f"{self.jobs:,} prompts for {self.kept:,} pairs"
+            lines.append(f"{asked}: {lost:,} came to none ({in_words(self.lost)})")
+        if self.dropped:
+            lines.append(f"{in_words(self.dropped)} prompts were left out")
         return lines
 
     def excerpt(self) -> str:
@@ -142,7 +167,7 @@ class Summary:
 
 
 def in_words(causes: Mapping[str, int]) -> str:
-    """Failures by cause as text: `2 timeout, 1 refused`."""
+    """Numbers by cause as text: `2 timeout, 1 refused`."""
     return ", ".join(f"{count:,} {cause}" for cause, count in causes.items())
 
 
@@ -166,8 +191,7 @@ class Stopwatch:
 def summarize(
     run: Run,
     session: Session,
-    jobs: Sequence[Job],
-    outcomes: Sequence[PairsOutcome],
+    made: Made,
     watch: Stopwatch,
     *,
     taken_over: bool = False,
@@ -177,26 +201,30 @@ def summarize(
     Args:
         run: The run.
         session: Its session.
-        jobs: All of its jobs.
-        outcomes: What became of them, block by block.
+        made: What came of its jobs.
         watch: Started with the run.
         taken_over: Whether the jobs came from elsewhere: then they are all that is wanted.
     """
     generation = run.config.generation
     progress, budget = run.progress, run.budget
     cost = budget.run.cost(budget.prices)
-    wanted = generation.num_subtopics * generation.num_prompts_per_subtopic
+    wanted = len(made.jobs) if taken_over else generation.wanted_pairs
+    missing = wanted - len(made.jobs) + (sum(made.lost.values()) if run.replaces else 0)
     progress.begin(Phase.COMPLETE, 0)
     wall, cpu = watch.read()
     return Summary(
         folder=str(session.folder),
         mode=generation.dataset_mode,
         rows=progress.rows,
-        jobs=len(jobs),
-        wanted=len(jobs) if taken_over else wanted,
+        jobs=len(made.jobs),
+        wanted=wanted,
+        kept=made.kept,
+        lost=made.lost,
+        dropped=made.dropped,
+        missing=max(0, missing),
+        spent=made.spent,
         failures=progress.failures,
         causes=dict(progress.causes.most_common()),
-        filtered=sum(outcome.filtered for outcome in outcomes),
         truncated=progress.truncated,
         paid=progress.paid.total(),
         reused=progress.reused.total(),

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.cost import Observed
 from tasks.core.errors import CallError, PhaseError
+from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import SAMPLES_A_ROUND, Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.generation.waves import make_exactly
 from tasks.core.judging import score_pair
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.stop import Stop
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tasks.core.config.models import Config
+    from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Failure, Job
@@ -55,6 +59,8 @@ class Survey:
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
         done: Jobs of which everything is there.
+        lost: Those of them that come to no pair, by cause.
+        dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         observed: What the calls in the ledger used, by purpose.
     """
 
@@ -65,6 +71,8 @@ class Survey:
     subtopics: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
     done: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, int] = field(default_factory=dict)
     observed: dict[Purpose, Observed] = field(default_factory=dict)
 
     def note(self, request: ChatRequest, answer: Answer) -> None:
@@ -82,55 +90,104 @@ async def survey(
     config: Config,
     ledger: Ledger,
     keep: Callable[[Job, Pair | None], None] | None = None,
+    *,
     jobs: Sequence[Job] | None = None,
     subtopics: Sequence[str] | None = None,
+    refused: Mapping[bytes, Failure] = MappingProxyType({}),
 ) -> Survey:
     """Walk a configuration over a ledger; nothing is asked, paid for or written.
 
     Args:
         config: The configuration.
         ledger: The ledger.
-        keep: Called with each finished job and its pair, None for a filtered one; order is not set.
+        keep: Called with each finished job and its pair, None for one that comes to none; order is not set.
         jobs: The jobs, for a session that took them over; else they follow from the configuration.
         subtopics: The subtopics, for a session that took them over.
+        refused: Questions that the session was refused for good, by key; see `refused_for_good`.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     found = Survey()
     run = _SurveyRun(config, ledger, found)
-    unknown = 0
-    if jobs is None:
-        await _find_jobs(run, found, subtopics)
-        # Where the lists are all there and short, the models had no more: nothing will follow from them.
-        if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
-            generation = config.generation
-            unknown = generation.num_subtopics * generation.num_prompts_per_subtopic - len(found.jobs)
-    else:
+    run.client.left_alone = refused
+    walk = _Walk(run, found, keep)
+    if jobs is not None:
         found.jobs, found.subtopics = list(jobs), tuple(subtopics or ())
-
-    def count(job: Job, pair: Pair | None) -> None:
-        found.done += 1
-        if keep is not None:
-            keep(job, pair)
-
-    answers = [purpose for purpose in purposes_of(config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}]
-    for start in range(0, len(found.jobs), AT_A_TIME):
-        block = found.jobs[start : start + AT_A_TIME]
-        outcome = await make_pairs(run, block, count)
-        if is_judged(config):
-            unpaid = {
-                failure.item
-                for failure in outcome.failures
-                if failure.cause == UNPAID and failure.purpose in answers
-            }
-            halves = [(job, side) for job in block if f"job {job.id}" in unpaid for side in answers]
-            await all_of(_judge_alone(run, job, side) for job, side in halves)
-    for purpose in answers:
-        found.to_pay[purpose] += unknown
-        if is_judged(config):
-            found.to_pay[Purpose.JUDGE] += unknown
+        await walk.make(found.jobs)
+        return found
+    run.replaces = config.generation.replaces
+    await walk.find(subtopics)
+    # Where the lists are all there and short, the models had no more: nothing will follow from them.
+    if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
+        unknown = config.generation.wanted_pairs - (len(found.jobs) - found.lost.total())
+        for purpose in purposes_of(config):
+            if purpose in walk.answers:
+                found.to_pay[purpose] += unknown
+                found.to_pay[Purpose.JUDGE] += unknown * is_judged(config)
     return found
+
+
+class _Walk:
+    """The pipeline's steps over what is known."""
+
+    def __init__(
+        self, run: _SurveyRun, found: Survey, keep: Callable[[Job, Pair | None], None] | None
+    ) -> None:
+        self.answers = [
+            purpose for purpose in purposes_of(run.config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}
+        ]
+        self._run = run
+        self._found = found
+        self._keep = keep
+
+    async def find(self, subtopics: Sequence[str] | None) -> None:
+        """Find the jobs as far as they are known, with their pairs, and count what is to be paid for."""
+        run, found, generation = self._run, self._found, self._run.config.generation
+        try:
+            known = found.subtopics = await find_subtopics(run) if subtopics is None else tuple(subtopics)
+        except PhaseError:
+            known = await _shorter_list(run)
+            asked = min(generation.num_subtopics, generation.wanted_pairs)
+            found.to_pay[Purpose.PROMPTS] += asked - len(numbered(run.config, known))
+        if not known:
+            return
+        prompts = await write_prompts(run, numbered(run.config, known))
+        try:
+            if any(entry.failure and not run.gives_up(entry.failure) for entry in prompts):
+                # Which prompts are double is known only when all are there.
+                found.jobs = jobs_of(run, prompts)
+                await self.make(found.jobs)
+                return
+            candidates = await complete_prompts(run, prompts)
+            found.jobs = jobs_of(run, candidates.found)
+        except PhaseError:
+            return
+        made = await make_exactly(run, candidates, found.jobs, self.make, candidates.more)
+        found.jobs, found.dropped = made.jobs, made.dropped
+
+    async def make(self, jobs: Sequence[Job]) -> list[PairsOutcome]:
+        """Make the pairs of some jobs, as far as they are paid for."""
+        run, outcomes = self._run, []
+        for start in range(0, len(jobs), AT_A_TIME):
+            block = jobs[start : start + AT_A_TIME]
+            outcome = await make_pairs(run, block, self._count)
+            outcomes.append(outcome)
+            self._found.lost.update(outcome.lost.values())
+            if is_judged(run.config):
+                unpaid = {
+                    failure.item
+                    for failure in outcome.failures
+                    if failure.cause == UNPAID and failure.purpose in self.answers
+                }
+                halves = [(job, side) for job in block if f"job {job.id}" in unpaid for side in self.answers]
+                await all_of(_judge_alone(run, job, side) for job, side in halves)
+        return outcomes
+
+    def _count(self, job: Job, pair: Pair | None) -> None:
+        self._found.done += 1
+        if self._keep is not None:
+            self._keep(job, pair)
 
 
 async def _judge_alone(run: _SurveyRun, job: Job, side: Purpose) -> None:
@@ -146,26 +203,6 @@ async def _judge_alone(run: _SurveyRun, job: Job, side: Purpose) -> None:
         return
     with suppress(CallError):
         await score_pair(run, Pair(job, text))
-
-
-async def _find_jobs(run: _SurveyRun, found: Survey, subtopics: Sequence[str] | None) -> None:
-    """Find the jobs as far as they are known, and count what of the lists is to be paid for."""
-    generation = run.config.generation
-    try:
-        known = found.subtopics = await find_subtopics(run) if subtopics is None else tuple(subtopics)
-    except PhaseError:
-        known = await _shorter_list(run)
-        found.to_pay[Purpose.PROMPTS] += generation.num_subtopics - len(known)
-    if not known:
-        return
-    prompts = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(known)])
-    if not any(entry.failure for entry in prompts):
-        # Which prompts are double is known only when all are there.
-        prompts = await complete_prompts(run, prompts)
-    try:
-        found.jobs = jobs_of(run, prompts)
-    except PhaseError:
-        found.jobs = []
 
 
 async def _shorter_list(run: _SurveyRun) -> tuple[str, ...]:

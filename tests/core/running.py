@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from sqlalchemy import select
 
 from tasks.core.config.models import Config
-from tasks.core.generation.prompts import SAMPLES_A_ROUND
+from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.demo_http import RequestParser
 from tasks.core.llm.ledger import Ledger

@@ -18,8 +18,9 @@ from tasks.core.config.load import load_config
 from tasks.core.config.models import DatasetMode, default_of, settings
 from tasks.core.config.problems import allowed_range
 from tasks.core.formats import rows_of
+from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.demo import DemoServer
@@ -197,7 +198,7 @@ async def made(config: Config) -> list[Pair]:
         open_run(config, Keys({}, {}), session="s", ledger=ledger, stop=Stop(), progress=Progress()) as run,
     ):
         names = [Subtopic(index, name) for index, name in enumerate(await find_subtopics(run))]
-        jobs = jobs_of(run, await complete_prompts(run, await write_prompts(run, names)))
+        jobs = jobs_of(run, (await complete_prompts(run, await write_prompts(run, names))).found)
         outcome = await make_pairs(run, jobs, keep)
     assert outcome.failures == ()
     return pairs

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.waves import Made
 from tasks.core.models import Phase
 from tasks.core.session.session import open_session
 from tasks.core.summary import FIRST_ROW_LENGTH, Stopwatch, Summary, summarize
@@ -25,9 +26,13 @@ WHOLE = Summary(
     rows=1200,
     jobs=1200,
     wanted=1200,
+    kept=1200,
+    lost={},
+    dropped={},
+    missing=0,
+    spent=False,
     failures=0,
     causes={},
-    filtered=0,
     truncated=0,
     paid=2500,
     reused=17,
@@ -73,10 +78,17 @@ def test_a_whole_run_in_words() -> None:
             {"session": {"calls": 4000}, "session_cost": ""},
             "the session paid for 4,000 calls in all its runs",
         ),
-        ({"filtered": 1500}, "1,500 pairs were kept out by the judge's thresholds"),
+        (
+            {"jobs": 2700, "lost": {"filtered": 1498, "refused": 2}},
+            "2,700 prompts for 1,200 pairs: 1,500 came to none (1,498 filtered, 2 refused)",
+        ),
+        (
+            {"dropped": {"duplicate": 3, "near_duplicate": 1}},
+            "3 duplicate, 1 near_duplicate prompts were left out",
+        ),
         ({"truncated": 3}, "3 chosen answers stop at the token limit"),
         ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),
-        ({"jobs": 1100}, "1,100 prompts of 1,200"),
+        ({"missing": 100}, "1,100 prompts of 1,200: the model had no more that are new"),
         (
             {"exported": {"dpo": 1200, "scores": 1200}},
             "for trainers: output/session_x/trl (1,200 dpo, 1,200 scores rows)",
@@ -104,12 +116,19 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
             {"failures": 3, "causes": {"http_500": 2, "refused": 1}},
             "finished with 3 failures (2 http_500, 1 refused); 1,200 rows are written",
         ),
-        ({"jobs": 1199}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
+        ({"missing": 1}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
         (
-            {"failures": 1000, "causes": {"timeout": 1000}, "jobs": 0, "rows": 0},
+            {"failures": 1000, "causes": {"timeout": 1000}, "missing": 1200, "rows": 0},
             (
                 "finished with 1,000 failures (1,000 timeout) and 1,200 prompts of 1,200 missing; "
                 "0 rows are written"
+            ),
+        ),
+        (
+            {"jobs": 2400, "kept": 1000, "rows": 1000, "missing": 200, "spent": True},
+            (
+                "finished with 1,000 of 1,200 pairs after 2,400 prompts, as many as "
+                "generation.max_candidates allows; raise it and resume; 1,000 rows are written"
             ),
         ),
     ],
@@ -123,7 +142,7 @@ def test_a_run_in_which_something_did_not_come_about_is_not_complete(
 
 
 def test_filtered_pairs_are_no_shortfall() -> None:
-    assert replace(WHOLE, filtered=600, rows=600).complete
+    assert replace(WHOLE, lost={"filtered": 600}, kept=600, rows=600).complete
 
 
 def test_a_long_first_row_is_cut() -> None:
@@ -149,7 +168,7 @@ async def test_the_numbers_are_those_of_the_run(tmp_path: Path) -> None:
             run.progress.begin(Phase.PAIRS, 5)
             outcome = await make_pairs(run, some_jobs(5), session.keep)
             await session.finish(complete=True)
-            summary = summarize(run, session, some_jobs(5), [outcome], watch)
+            summary = summarize(run, session, Made(some_jobs(5), [outcome], {}), watch)
     assert (summary.folder, summary.mode) == (str(session.folder), "kto")
     assert (summary.rows, summary.jobs, summary.wanted, summary.failures) == (10, 5, 6, 0)
     assert (summary.paid, summary.reused) == (11, 0)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
+from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.ledger import Ledger
@@ -57,7 +58,7 @@ async def generate(folder: Path, url: str, pairs: int | None = None, **settings:
     async with running(folder, url, **settings) as run:
         names = await find_subtopics(run)
         found = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(names)])
-        jobs = jobs_of(run, await complete_prompts(run, found))
+        jobs = jobs_of(run, (await complete_prompts(run, found)).found)
         await make_pairs(run, jobs[:pairs], lambda _job, _pair: None)
         return jobs
 
@@ -253,6 +254,6 @@ async def test_finished_jobs_are_handed_on_also_those_that_were_filtered(tmp_pat
         jobs = await generate(tmp_path, server.base_url, pairs=3, **strict)
         config = configured(server.base_url, output__folder=str(tmp_path), **strict)
         async with await Ledger.open(ledger_url(config)) as ledger:
-            found = await survey(config, ledger, keep, jobs)
+            found = await survey(config, ledger, keep, jobs=jobs)
     assert kept == dict.fromkeys(range(3))
     assert found.done == 3

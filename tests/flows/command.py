@@ -389,6 +389,7 @@ def config(
     models: str = "max_retries = 2\nmax_backoff_seconds = 0.1",
     more: str = "",
     templates: str = TEMPLATES,
+    replaced: bool = False,
 ) -> str:
     """A configuration file for models at `url`.
 
@@ -402,6 +403,8 @@ def config(
         models: Further lines for each model.
         more: Further sections.
         templates: The section of templates.
+        replaced: Whether near-duplicates, and prompts that come to no pair, are replaced. Tests that count
+            calls do without: what the demo's models write depends on its port.
     """
     judge = "true" if mode == "mo-dpo" or "judge_filtering" in more else "false"
     lines = [
@@ -414,6 +417,7 @@ def config(
         "enable_checkpointing = true",
         "checkpoint_interval = 1",
         generation,
+        *(() if replaced else ("max_candidates = 1", "similarity_threshold = 1")),
     ]
     for role, name, extra in (
         ("main", "strong-writer", ""),

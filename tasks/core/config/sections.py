@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -13,8 +15,10 @@ from tasks.core.config.values import (
     MOST,
     MOST_SHARDS,
     Average,
+    Candidates,
     Count,
     Dollars,
+    Likeness,
     Limit,
     Line,
     Seconds,
@@ -47,6 +51,21 @@ class Generation(Section):
     )
     num_prompts_per_subtopic: Annotated[Size, Limit(10_000)] = Field(
         title="Prompts per subtopic", description="How many prompts are written for each subtopic."
+    )
+    target_pairs: Count = Field(
+        0,
+        title="Pairs",
+        description="How many pairs the dataset holds; 0 for num_subtopics x num_prompts_per_subtopic.",
+    )
+    max_candidates: Candidates = Field(
+        2.0,
+        description="Most prompts that are answered for each pair that is wanted: what is refused, kept out "
+        "or fails for good is replaced by new prompts up to there; 1 replaces nothing.",
+    )
+    similarity_threshold: Likeness = Field(
+        0.7,
+        description="Share of words in common from which two subtopics or prompts are one too many; 1 for "
+        "equal ones alone.",
     )
     dataset_mode: DatasetMode = Field(
         "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
@@ -92,6 +111,22 @@ class Generation(Section):
     resume_from_session: Line = Field(
         "", description="Name of a session folder to go on with; empty for a new one."
     )
+
+    @property
+    def wanted_pairs(self) -> int:
+        """The pairs that the dataset is to hold."""
+        return self.target_pairs or self.num_subtopics * self.num_prompts_per_subtopic
+
+    @property
+    def most_candidates(self) -> int:
+        """The prompts that may be answered for them."""
+        # The factor as it was written: in floats, 100 * 1.1 is a little over 110.
+        return math.ceil(self.wanted_pairs * Fraction(str(self.max_candidates)))
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what comes to no pair is replaced by new prompts."""
+        return self.max_candidates > 1
 
 
 class JudgeFiltering(Section):

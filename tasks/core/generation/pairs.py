@@ -20,13 +20,26 @@ if TYPE_CHECKING:
     from tasks.core.run import Run
 
 
+FILTERED = "filtered"
+"""Why a pair is kept out that the judge's thresholds do not let in."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairsOutcome:
-    """What became of a block of jobs, in numbers; `failures` lists the jobs that are not done."""
+    """What became of a block of jobs.
+
+    Attributes:
+        kept: How many have a pair.
+        lost: Those that come to no pair however often they are asked, by id, with the cause: `filtered`
+            by the judge's thresholds, or that of their failure where failures are replaced.
+        failures: What failed, in the order of jobs.
+        open: How many of them are not lost: asked again, they may come about.
+    """
 
     kept: int
-    filtered: int
+    lost: Mapping[int, str]
     failures: tuple[Failure, ...]
+    open: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
         run: The run.
         jobs: The jobs; of all blocks together, `generation.concurrency` are asked at a time.
         keep: Called with each finished job and its pair as soon as all that belongs to the pair is
-            durable, in no set order; with None for a pair that the judge's thresholds kept out.
+            durable, in no set order; with None for one that comes to no pair.
 
     Returns:
         The numbers, and the failures in the order of jobs. A failed job does not stop the others.
@@ -69,7 +82,8 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     await all_of(block.work(ask) for ask in waiting)
     failures = tuple(block.failures[job.id] for job in jobs if job.id in block.failures)
     await run.list_failures(failures)
-    return PairsOutcome(block.kept, block.filtered, failures)
+    still_open = sum(number not in block.lost for number in block.failures)
+    return PairsOutcome(block.kept, block.lost, failures, still_open)
 
 
 class _Block:
@@ -78,7 +92,7 @@ class _Block:
     def __init__(self, run: Run, keep: Callable[[Job, Pair | None], None]) -> None:
         self.known: Mapping[bytes, Answer | None] = {}
         self.kept = 0
-        self.filtered = 0
+        self.lost: dict[int, str] = {}
         self.failures: dict[int, Failure] = {}
         self._run = run
         self._keep = keep
@@ -106,15 +120,19 @@ class _Block:
         pair = await self._make(ask)
         run.progress.done += 1
         if isinstance(pair, _Failed):
-            self.failures[ask.job.id] = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
+            failure = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
+            self.failures[ask.job.id] = failure
+            if run.gives_up(failure):
+                self.lost[ask.job.id] = failure.cause
+                self._hand_on(ask.job, None)
             return
         if passes(run.config, pair):
             self.kept += 1
             run.progress.truncated += pair.chosen.truncated
             self._hand_on(ask.job, pair)
         else:
-            self.filtered += 1
-            run.progress.filtered += 1
+            self.lost[ask.job.id] = FILTERED
+            run.progress.lost[FILTERED] += 1
             self._hand_on(ask.job, None)
 
     def _hand_on(self, job: Job, pair: Pair | None) -> None:

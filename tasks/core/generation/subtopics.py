@@ -18,7 +18,8 @@ from tasks.core.errors import CallError, PhaseError
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.parsing import parse_items
 from tasks.core.run import all_of, failure_of
-from tasks.core.selection import chunk_sizes, drop_duplicates, exclusion_list, with_buffer
+from tasks.core.sameness import Sieve
+from tasks.core.selection import chunk_sizes, exclusion_list, with_buffer
 
 if TYPE_CHECKING:
     from tasks.core.llm.types import Answer, ChatRequest
@@ -80,7 +81,7 @@ class _Growth:
     def __init__(self, run: Run) -> None:
         self.items: list[str] = []
         self._run = run
-        self._seen: set[str] = set()
+        self._sieve = Sieve(run.config.generation.similarity_threshold)
         self._chunk = 0
 
     async def grow_to(self, target: int) -> None:
@@ -105,7 +106,7 @@ class _Growth:
             self._run.questions.subtopics(size, exclude, first + number) for number, size in enumerate(sizes)
         ]
         for items in await self._answers(requests, first):
-            self.items.extend(drop_duplicates(items, self._seen))
+            self.items.extend(self._sieve.fresh(items))
 
     async def _answers(self, requests: list[ChatRequest], first: int) -> list[tuple[str, ...]]:
         """The items of each chunk, numbered from `first`; a chunk whose answer holds no list brings none.

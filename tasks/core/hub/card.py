@@ -141,7 +141,7 @@ def _models(facts: Facts) -> Iterator[str]:
         ("topic", _title(facts)),
         ("mode", generation.dataset_mode),
         ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
-        ("prompts asked for", f"{subtopics * each:,} ({subtopics:,} subtopics, {each:,} each)"),
+        ("pairs asked for", f"{generation.wanted_pairs:,} ({subtopics:,} subtopics, {each:,} prompts each)"),
         ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
         ("seed", str(generation.seed)),
         ("configuration, SHA-256", configuration_hash(config)),

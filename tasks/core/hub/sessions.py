@@ -14,7 +14,8 @@ from tasks.core.errors import SessionError, UsageError
 from tasks.core.export.written import DATA
 from tasks.core.hub.facts import Facts
 from tasks.core.lint.linter import lint_file
-from tasks.core.llm.ledger_records import failures_of, spent_by
+from tasks.core.llm.ledger_failures import failures_of
+from tasks.core.llm.ledger_records import spent_by
 from tasks.core.session import files
 from tasks.core.session.exporting import ExportOrder, export_dataset
 from tasks.core.session.lock import locked

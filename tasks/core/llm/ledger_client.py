@@ -6,11 +6,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import CallError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Failure
     from tasks.core.progress import Progress
 
 
@@ -26,10 +29,12 @@ class LedgerClient(ABC):
     Attributes:
         used: Told the key of every call that was asked for, once its answer is there, however it came. A call
             that failed is among them, and one that nobody waits for any more: its answer may still be kept.
+        left_alone: What is not asked again where the ledger has no answer to it, by key: it fails as listed.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
         self.used: Callable[[bytes], object] = _nobody
+        self.left_alone: Mapping[bytes, Failure] = {}
         self._ledger = ledger
         self._progress = progress
         self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
@@ -95,4 +100,12 @@ class LedgerClient(ABC):
         if not looked_up and (answer := await self._ledger.get(request.key)) is not None:
             self._progress.reused[request.purpose] += 1
             return answer
+        if (failure := self.left_alone.get(request.key)) is not None:
+            raise CallError(
+                failure.cause,
+                failure.message,
+                status=failure.status,
+                attempts=failure.attempts,
+                request=failure.request,
+            )
         return await self._buy(request)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Float, case, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.cost import Bill, Observed, Sample, Usage
-from tasks.core.llm.ledger_schema import calls, failures, sessions
-from tasks.core.models import Failure, Phase, Purpose
+from tasks.core.llm.ledger_schema import calls, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,94 +160,6 @@ async def observed_calls(ledger: Ledger) -> dict[tuple[str, str], Observed]:
                 await connection.execute(query)
             )
         }
-
-
-async def failures_of(ledger: Ledger, session: str) -> dict[str, int]:
-    """Failures that were listed for the session with this id, by cause.
-
-    Raises:
-        LedgerError: The ledger cannot be read.
-    """
-    query = (
-        select(failures.c.cause, func.count())
-        .where(failures.c.session == session)
-        .group_by(failures.c.cause)
-        .order_by(failures.c.cause)
-    )
-    async with ledger.transaction("read") as connection:
-        return {cause: int(count) for cause, count in (await connection.execute(query)).tuples()}
-
-
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failures that are alike.
-
-    Attributes:
-        phase: Where they happened.
-        purpose: The call that failed.
-        cause: The stable word of `CallError.cause`.
-        attempts: Attempts that each of them took.
-        count: How many they are.
-    """
-
-    phase: Phase
-    purpose: Purpose
-    cause: str
-    attempts: int
-    count: int
-
-
-async def failure_groups(ledger: Ledger, session: str) -> list[FailureGroup]:
-    """Failures that were listed for the session with this id, by phase, call, cause and attempts.
-
-    Raises:
-        LedgerError: The ledger cannot be read.
-    """
-    alike = [failures.c[name] for name in ("phase", "purpose", "cause", "attempts")]
-    query = select(*alike, func.count()).where(failures.c.session == session).group_by(*alike)
-    async with ledger.transaction("read") as connection:
-        found = [
-            FailureGroup(Phase(phase), Purpose(purpose), cause, attempts, count)
-            for phase, purpose, cause, attempts, count in (await connection.execute(query)).tuples()
-        ]
-    order = list(Phase), list(Purpose)
-    return sorted(
-        found,
-        key=lambda group: (
-            order[0].index(group.phase),
-            order[1].index(group.purpose),
-            -group.count,
-            group.cause,
-            group.attempts,
-        ),
-    )
-
-
-async def last_failures(ledger: Ledger, session: str, since: float, most: int) -> list[Failure]:
-    """Failures that were listed for the session with this id, in the order in which they were listed.
-
-    Args:
-        ledger: The ledger.
-        session: The session's id.
-        since: Those from this time on, in seconds since 1970.
-        most: So many at most.
-
-    Raises:
-        LedgerError: The ledger cannot be read.
-    """
-    wanted = [failures.c[field.name] for field in fields(Failure)]
-    query = (
-        select(*wanted)
-        .where(failures.c.session == session, failures.c.at >= since)
-        .order_by(failures.c.id)
-        .limit(most)
-    )
-    async with ledger.transaction("read") as connection:
-        rows = (await connection.execute(query)).mappings()
-        return [
-            Failure(**{**row, "phase": Phase(row["phase"]), "purpose": Purpose(row["purpose"])})
-            for row in rows
-        ]
 
 
 async def count_calls(ledger: Ledger) -> int:

@@ -54,11 +54,11 @@ class Facts:
         created: When it began, in seconds since 1970.
         seconds: Wall time of its runs, all together.
         models: Name and host of the model behind each kind of call.
-        wanted: Prompts that the configuration asks for.
+        wanted: Pairs that the configuration asks for.
         subtopics: The subtopics, in their order.
         jobs: The prompts that there are.
-        filtered: Pairs that the judge's thresholds kept out.
-        failed: Jobs without a pair, by cause.
+        lost: Jobs that came to no pair, by cause: `filtered` by the judge's thresholds, refused, and so on.
+        failed: Jobs that may yet come to a pair, by the cause of their failure.
         bill: What was paid for.
         prices: What that is charged at.
         rate: Answers over time; None when nothing was paid for.
@@ -73,7 +73,7 @@ class Facts:
     wanted: int
     subtopics: Sequence[str]
     jobs: Sequence[Job]
-    filtered: int
+    lost: Mapping[str, int]
     failed: Mapping[str, int]
     bill: Bill = field(default_factory=Bill)
     prices: Prices = field(default_factory=lambda: Prices({}))
@@ -88,7 +88,7 @@ async def facts_of(
     *,
     subtopics: Sequence[str],
     jobs: Sequence[Job],
-    filtered: int,
+    lost: Mapping[str, int],
     failed: Mapping[str, int],
 ) -> Facts:
     """The facts of a session, with what the ledger knows of it.
@@ -100,7 +100,7 @@ async def facts_of(
         config: Its configuration.
         subtopics: See `Facts`.
         jobs: See `Facts`.
-        filtered: See `Facts`.
+        lost: See `Facts`.
         failed: See `Facts`.
 
     Raises:
@@ -111,7 +111,6 @@ async def facts_of(
     for purpose in purposes_of(config):
         model = model_for(config, purpose)
         models[str(purpose)] = model.model_name, urlsplit(model.base_url).netloc
-    wanted = generation.num_subtopics * generation.num_prompts_per_subtopic
     return Facts(
         session=name,
         topic=generation.main_topic,
@@ -119,10 +118,10 @@ async def facts_of(
         created=record.created,
         seconds=record.seconds,
         models=models,
-        wanted=len(jobs) if record.adopted else wanted,
+        wanted=len(jobs) if record.adopted else generation.wanted_pairs,
         subtopics=subtopics,
         jobs=jobs,
-        filtered=filtered,
+        lost=lost,
         failed=failed,
         bill=await spent_by(ledger, record.id),
         prices=Prices(config.pricing),

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.core.errors import SessionError
+from tasks.core.generation.pairs import FILTERED
 from tasks.core.lint.linter import lint_file
 from tasks.core.lint.report import in_words
 from tasks.core.printable import printable_line
@@ -110,12 +111,12 @@ def render(facts: Facts, tally: Tally, lint: Report, alike: Sequence[Alike] = ()
 
 
 def _losses(facts: Facts, tally: Tally) -> list[tuple[str, int]]:
-    """What of the prompts did not come to a row, and why: what is refused first."""
-    failed = dict(facts.failed)
+    """What of the prompts did not come to a row, and why."""
+    lost = dict(facts.lost)
     found = {"prompts that were not written": max(0, facts.wanted - len(facts.jobs))}
-    found["refused"] = failed.pop("refused", 0)
-    found |= {f"failed: {cause.replace('_', ' ')}": count for cause, count in failed.items()}
-    found["kept out by the judge's thresholds"] = facts.filtered
+    found["kept out by the judge's thresholds"] = lost.pop(FILTERED, 0)
+    found |= {f"came to no pair: {cause.replace('_', ' ')}": count for cause, count in lost.items()}
+    found |= {f"failed: {cause.replace('_', ' ')}": count for cause, count in facts.failed.items()}
     found["lines that are no rows"] = tally.bad_lines
     return [(why, count) for why, count in found.items() if count]
 

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from tasks.core.models import Purpose
+from tasks.core.models import UNUSABLE, Purpose
 from tasks.core.printable import printable_line
 from tasks.core.report import svg
 from tasks.core.report.svg import drawing, inline
@@ -68,7 +68,8 @@ def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
 
 def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
     prompts = len(facts.jobs)
-    counts = (facts.wanted, prompts, prompts - sum(facts.failed.values()), tally.samples)
+    answerless = sum(count for cause, count in facts.lost.items() if cause in UNUSABLE)
+    counts = (facts.wanted, prompts, prompts - sum(facts.failed.values()) - answerless, tally.samples)
     most = max(*counts, 1)
     bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)
     labels = [

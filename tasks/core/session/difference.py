@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config
     from tasks.core.survey import Survey
 
-COUNTS = frozenset({"generation.num_subtopics"})
+COUNTS = frozenset({"generation.num_subtopics", "generation.target_pairs"})
 """Settings that ask for more of the same when they are raised.
 
 The prompts of a subtopic are asked for in one request that names their number: another number is another

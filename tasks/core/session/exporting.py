@@ -12,10 +12,9 @@ from tasks.core.export.modes import allowed_modes, in_mode, pair_in
 from tasks.core.export.spool import Spool
 from tasks.core.export.writing import Wanted, write_export
 from tasks.core.session import files
-from tasks.core.session.adoption import unfiltered
 from tasks.core.session.lock import locked
 from tasks.core.session.restoring import restore_record
-from tasks.core.session.resuming import find_resumption, survey_session
+from tasks.core.session.resuming import find_resumption, survey_unfiltered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,7 +174,7 @@ async def _collect(
             pairs.add(kept)
 
     # Thresholds are those of the mode that is wanted: what its own keeps out may belong into another.
-    found = await survey_session(session.record, unfiltered(before), ledger, keep)
+    found = await survey_unfiltered(session.record, before, ledger, keep)
     name = session.folder.name
     if not partial and (found.to_pay.total() or found.done < len(found.jobs)):
         raise UsageError(

@@ -22,13 +22,13 @@ from tasks.core.models import Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged
 from tasks.core.selection import drop_duplicates, fingerprint
-from tasks.core.session.adoption import adopt_pairs, pack_jobs, unfiltered
+from tasks.core.session.adoption import adopt_pairs, pack_jobs
 from tasks.core.session.difference import changes_between, lines_of_changes
 from tasks.core.session.find import check_name, find_session
 from tasks.core.session.lock import locked
 from tasks.core.session.record import BACKUP, SessionRecord, record_session
 from tasks.core.session.restoring import restore_record
-from tasks.core.session.resuming import find_resumption, survey_session
+from tasks.core.session.resuming import find_resumption, survey_unfiltered
 from tasks.core.session.session import Session
 from tasks.core.survey import survey
 
@@ -180,7 +180,7 @@ async def _read(folder: Path, ledger: Ledger) -> Part:
         if pair is not None:
             pairs[job.id] = pair
 
-    found = await survey_session(session.record, unfiltered(session.before), ledger, keep)
+    found = await survey_unfiltered(session.record, session.before, ledger, keep)
     if not found.jobs:
         raise UsageError(f"session {name} has no prompts yet; resume it first, then merge it")
     subtopics = (*found.subtopics, *(job.sub_topic for job in found.jobs))

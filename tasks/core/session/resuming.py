@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from tasks.core.config.load import load_config
 from tasks.core.errors import ConfigError, SessionError, UsageError
+from tasks.core.llm.ledger_failures import refused_for_good
 from tasks.core.llm.ledger_records import find_session_row
-from tasks.core.session.adoption import unpack_jobs
+from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.cleaning import is_finished
 from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes
 from tasks.core.session.reading import read_checkpoint
@@ -185,4 +186,20 @@ async def survey_session(
     """
     row = await find_session_row(ledger, record.id) if record.adopted else None
     subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
-    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics)
+    refused = await refused_for_good(ledger, record.id) if config.generation.replaces else {}
+    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics, refused=refused)
+
+
+async def survey_unfiltered(
+    record: SessionRecord, config: Config, ledger: Ledger, keep: Callable[[Job, Pair | None], None]
+) -> Survey:
+    """What of a session is paid for, as `survey_session` gives it; `keep` gets also the pairs it keeps out.
+
+    Which jobs there are depends on what was kept out and replaced, so that they are found first.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    found = await survey_session(record, config, ledger)
+    await survey(unfiltered(config), ledger, keep, jobs=found.jobs, subtopics=found.subtopics)
+    return found

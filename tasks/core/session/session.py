@@ -101,7 +101,7 @@ class Session:
 
         Args:
             job: The job; one that was taken over before changes nothing.
-            pair: Its pair, or None when the judge's thresholds kept it out.
+            pair: Its pair, or None when it comes to none.
         """
         if job.id in self._finished:
             return

@@ -94,7 +94,7 @@ async def test_each_mode_asks_for_what_it_needs_and_a_re_run_for_nothing(
     async with ChatServer(writing) as server:
         for counts in ({"paid": asked, "reused": {}}, {"paid": {}, "reused": asked}):
             async with running(tmp_path, server.base_url, generation__dataset_mode=mode, **options) as run:
-                assert await made(run, jobs) == (PairsOutcome(5, 0, ()), pairs)
+                assert await made(run, jobs) == (PairsOutcome(5, {}, ()), pairs)
                 assert {"paid": run.progress.paid, "reused": run.progress.reused} == counts
                 assert run.progress.done == 5
 
@@ -185,7 +185,7 @@ async def test_an_unusable_chosen_answer_is_asked_for_again_and_a_re_run_walks_t
     async with ChatServer(script) as server:
         for counts in ((4, 0), (0, 4)):
             async with running(tmp_path, server.base_url) as run:
-                assert await made(run, jobs) == (PairsOutcome(1, 0, ()), {0: pair})
+                assert await made(run, jobs) == (PairsOutcome(1, {}, ()), {0: pair})
                 assert (run.progress.paid.total(), run.progress.reused.total()) == counts
         async with running(tmp_path, server.base_url, models__main__max_retries=1) as run:
             outcome, _ = await made(run, jobs)
@@ -225,7 +225,7 @@ async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unh
             attempts=1,
             request=run.questions.rejected(jobs[3], 0).key.hex(),
         )
-        assert outcome == PairsOutcome(3, 0, (refused, forbidden))
+        assert outcome == PairsOutcome(3, {}, (refused, forbidden), 2)
         assert sorted(kept) == [0, 2, 4]
         assert (run.progress.done, run.progress.failures) == (5, 2)
         assert [(row["item"], row["cause"]) for row in await listed_failures(run)] == [
@@ -344,7 +344,7 @@ async def test_a_pair_that_the_judge_does_not_score_is_a_failure(
         (failure,) = outcome.failures
         assert (failure.item, failure.purpose) == ("job 1", Purpose.JUDGE)
         assert (failure.cause, failure.attempts) == (cause, attempts)
-        assert (sorted(kept), outcome.kept, outcome.filtered) == ([0, 2], 2, 0)
+        assert (sorted(kept), outcome.kept, outcome.lost) == ([0, 2], 2, {})
 
 
 @pytest.mark.parametrize(
@@ -371,9 +371,9 @@ async def test_pairs_beyond_the_thresholds_are_done_and_not_in_the_dataset(
     options: dict[str, Any] = FILTERING | {"generation__dataset_mode": mode}
     async with ChatServer(script) as server, running(tmp_path, server.base_url, **options) as run:
         outcome, kept = await made(run, some_jobs(1))
-        assert outcome == PairsOutcome(int(passes), int(not passes), ())
+        assert outcome == PairsOutcome(int(passes), {} if passes else {0: "filtered"}, ())
         assert (kept[0] is not None) is passes
-        assert (run.progress.filtered, run.progress.failures) == (int(not passes), 0)
+        assert (run.progress.lost, run.progress.failures) == ({} if passes else {"filtered": 1}, 0)
         assert await listed_failures(run) == []
 
 

@@ -12,13 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import PhaseError
-from tasks.core.generation.prompts import (
-    Subtopic,
-    SubtopicPrompts,
-    complete_prompts,
-    jobs_of,
-    write_prompts,
-)
+from tasks.core.generation.asking import Subtopic, SubtopicPrompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.models import Failure, Job, Phase, Purpose
 from tests.core.running import NOBODY, ChatServer, Reply, listed_failures, running
 
@@ -47,7 +42,7 @@ def scripted(answers: Mapping[tuple[str, int, int], Answer]) -> ChatServer:
 
 async def completed(run: Run, names: str) -> dict[str, tuple[str, ...]]:
     """The prompts of each subtopic after both steps."""
-    found = await complete_prompts(run, await write_prompts(run, subtopics(names)))
+    found = (await complete_prompts(run, await write_prompts(run, subtopics(names)))).found
     assert [entry.subtopic for entry in found] == subtopics(names)
     return {entry.subtopic.name: entry.prompts for entry in found}
 
@@ -68,7 +63,7 @@ async def test_each_subtopic_is_asked_once_and_its_answer_cut_to_the_count(tmp_p
             ("z0", "z1", "z2", "z3"),
         ]
         assert {chat.text for chat in server.asked} == {"4 of x", "4 of y", "4 of z"}
-        assert await complete_prompts(run, found) == found
+        assert (await complete_prompts(run, found)).found == found
 
 
 async def test_no_more_subtopics_are_asked_at_once_than_the_concurrency(tmp_path: Path) -> None:
@@ -129,7 +124,10 @@ async def test_a_subtopic_without_a_list_in_any_try_is_a_failure(tmp_path: Path)
             ),
         )
         # Its tries are used up; only what came is completed.
-        assert [entry.prompts for entry in await complete_prompts(run, [failed, fine])] == [(), ("a", "b")]
+        assert [entry.prompts for entry in (await complete_prompts(run, [failed, fine])).found] == [
+            (),
+            ("a", "b"),
+        ]
 
 
 async def test_a_subtopic_whose_calls_fail_is_tried_again_with_the_same_request(tmp_path: Path) -> None:
@@ -254,11 +252,11 @@ async def test_ids_do_not_move_when_a_subtopic_fails_and_comes_back(tmp_path: Pa
 
     async with ChatServer(script) as server:
         async with running(tmp_path, server.base_url, generation__min_success_rate=0.5) as run:
-            found = await complete_prompts(run, await write_prompts(run, subtopics("xyz")))
+            found = (await complete_prompts(run, await write_prompts(run, subtopics("xyz")))).found
             with_gap = jobs_of(run, found)
         working = True
         async with running(tmp_path, server.base_url) as run:
-            found = await complete_prompts(run, await write_prompts(run, subtopics("xyz")))
+            found = (await complete_prompts(run, await write_prompts(run, subtopics("xyz")))).found
             whole = jobs_of(run, found)
             assert run.progress.paid.total() == 1
     assert with_gap == [

@@ -11,14 +11,12 @@ import pytest
 from tasks.core.cost import Usage, tokens_for
 from tasks.core.errors import LedgerError
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_failures import FailureGroup, failure_groups, failures_of
 from tasks.core.llm.ledger_records import (
     KEYS_AT_ONCE,
-    FailureGroup,
     SessionRow,
     call_rows,
     count_calls,
-    failure_groups,
-    failures_of,
     find_session_row,
     observed_calls,
     put_call_rows,

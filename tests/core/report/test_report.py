@@ -112,7 +112,7 @@ def test_the_page_holds_what_is_known_and_leaves_out_what_is_not(tmp_path: Path)
         assert said in page
     assert page.count('class="plot"') == 7
     put(tmp_path, [{"instruction": "do", "output": "done"}])
-    bare = facts([], jobs=[], subtopics=[], failed={}, filtered=0, rate=None, models={}, wanted=1)
+    bare = facts([], jobs=[], subtopics=[], failed={}, lost={}, rate=None, models={}, wanted=1)
     page = write_report(tmp_path, bare).read_text(encoding="utf-8")
     assert page.count('class="plot"') == 3
     assert "The most alike prompts" not in page

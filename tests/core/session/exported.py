@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
@@ -84,7 +85,7 @@ async def run_session(config: Config, part: slice) -> tuple[Path, SessionRecord]
                 state = session.checkpoint.state
                 state.subtopics = await find_subtopics(run)
                 subtopics = [Subtopic(place, name) for place, name in enumerate(state.subtopics)]
-                found = await complete_prompts(run, await write_prompts(run, subtopics))
+                found = (await complete_prompts(run, await write_prompts(run, subtopics))).found
                 state.jobs = jobs_of(run, found)
                 await session.enter(Phase.PAIRS)
                 outcome = await make_pairs(run, state.jobs[part], session.keep)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import RunInterrupted, UsageError, VellumforgeError
+from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
@@ -94,7 +95,7 @@ async def work(
                 state.subtopics = await find_subtopics(run)
                 copy_soon()
                 subtopics = [Subtopic(place, name) for place, name in enumerate(state.subtopics)]
-                found = await complete_prompts(run, await write_prompts(run, subtopics))
+                found = (await complete_prompts(run, await write_prompts(run, subtopics))).found
                 state.jobs = jobs_of(run, found)
                 await session.enter(Phase.PAIRS)
                 copy_soon()

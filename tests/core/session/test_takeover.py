@@ -58,7 +58,7 @@ class Place:
         def keep(job: Job, pair: Pair | None) -> None:
             pairs[job.id] = pair
 
-        return await survey(self.config, self.ledger, keep, taken.jobs, taken.subtopics), pairs
+        return await survey(self.config, self.ledger, keep, jobs=taken.jobs, subtopics=taken.subtopics), pairs
 
 
 @asynccontextmanager

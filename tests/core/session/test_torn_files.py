@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
@@ -105,7 +106,9 @@ async def resume(config: Config, name: str, *, deliberately: bool) -> None:
                 state = session.checkpoint.state
                 state.subtopics = await find_subtopics(run)
                 subtopics = [Subtopic(place, subtopic) for place, subtopic in enumerate(state.subtopics)]
-                state.jobs = jobs_of(run, await complete_prompts(run, await write_prompts(run, subtopics)))
+                state.jobs = jobs_of(
+                    run, (await complete_prompts(run, await write_prompts(run, subtopics))).found
+                )
                 await session.enter(Phase.PAIRS)
                 await make_pairs(run, state.jobs, session.keep)
             await session.finish(complete=True)

@@ -1,0 +1,167 @@
+"""The prompts that may be answered: each subtopic's own, in order, without what is double over the whole run.
+
+What a subtopic is asked does not depend on how many of its prompts are needed: every request asks for
+`num_prompts_per_subtopic`, and what is not needed yet waits. So a re-run that needs more of them, or fewer,
+walks the same path through the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.core.generation.asking import Wish, ask_all
+from tasks.core.models import Job
+from tasks.core.sameness import Sieve
+from tasks.core.selection import shares
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.core.generation.asking import SubtopicPrompts
+    from tasks.core.models import Failure
+    from tasks.core.run import Run
+
+log = logging.getLogger("vellumforge.candidates")
+
+BARREN_ROUNDS = 2
+"""Requests in a row that may bring nothing new before a subtopic is taken to have no more."""
+
+AT_ONCE = 100
+"""Prompts that are looked at, in some ten milliseconds, before calls and signals have their turn."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """A subtopic's prompts: those that count, and those that wait to be looked at.
+
+    Attributes:
+        entry: What it was first answered with.
+        kept: The prompts that count.
+        waiting: What came and is not needed yet.
+        round: The number of the next request.
+        barren: Requests in a row that brought nothing new.
+        failure: Why its last request brought nothing, or None.
+    """
+
+    entry: SubtopicPrompts
+    kept: list[str] = field(default_factory=list)
+    waiting: deque[str] = field(default_factory=deque)
+    round: int = 1
+    barren: int = 0
+    failure: Failure | None = None
+
+
+class Candidates:
+    """The prompts of a run, of which more can be had."""
+
+    def __init__(self, run: Run, found: Sequence[SubtopicPrompts]) -> None:
+        """Begin with what the subtopics were answered with, in their order."""
+        self._run = run
+        self._sieve = Sieve(run.config.generation.similarity_threshold)
+        self._lines = [_Line(entry, waiting=deque(entry.prompts), failure=entry.failure) for entry in found]
+        generation = run.config.generation
+        self._next_id = generation.num_subtopics * generation.num_prompts_per_subtopic
+
+    @property
+    def names(self) -> list[str]:
+        """The subtopics, in their order."""
+        return [line.entry.subtopic.name for line in self._lines]
+
+    @property
+    def found(self) -> list[SubtopicPrompts]:
+        """The subtopics with the prompts that count, those of lower subtopics first."""
+        return [line.entry.with_prompts(line.kept, line.failure) for line in self._lines]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Prompts that were one too many, as `duplicate` or `near_duplicate`."""
+        return dict(self._sieve.dropped)
+
+    def has_more(self, place: int) -> bool:
+        """Whether a subtopic may bring another prompt."""
+        line = self._lines[place]
+        return bool(line.waiting) or (line.failure is None and line.barren < BARREN_ROUNDS)
+
+    def has_failed(self, place: int) -> bool:
+        """Whether a subtopic's request failed in a way that asking again may mend."""
+        failure = self._lines[place].failure
+        return failure is not None and not failure.is_final
+
+    async def begin(self) -> None:
+        """Give each subtopic its share of prompts, up to `num_prompts_per_subtopic`.
+
+        Those that are short are asked again, `prompt_retry_attempts` times; one whose last request failed is
+        put on the list of failures.
+        """
+        generation = self._run.config.generation
+        most = generation.num_prompts_per_subtopic
+        wanted = [most] * len(self._lines)
+        if generation.target_pairs:
+            wanted = [min(share, most) for share in shares(generation.target_pairs, len(self._lines))]
+        for number, (line, count) in enumerate(zip(self._lines, wanted, strict=True), 1):
+            self._take(line, count)
+            if not number % max(1, AT_ONCE // most):
+                await asyncio.sleep(0)
+        asked = [place for place, line in enumerate(self._lines) if line.failure is None]
+        for _ in range(generation.prompt_retry_attempts):
+            short = [place for place in asked if len(self._lines[place].kept) < wanted[place]]
+            if not short:
+                break
+            log.info("%d subtopics are short of prompts and asked again", len(short))
+            await self._ask(short, wanted)
+        await self._list_failures(asked)
+
+    async def more(self, needs: Sequence[int]) -> list[Job]:
+        """As many further jobs of each subtopic as are needed, or fewer where it has no more that are new."""
+        goals = [len(line.kept) + need for line, need in zip(self._lines, needs, strict=True)]
+        before = [len(line.kept) for line in self._lines]
+        for line, goal in zip(self._lines, goals, strict=True):
+            self._take(line, goal)
+        asked = set()
+        while short := [
+            place
+            for place, line in enumerate(self._lines)
+            if len(line.kept) < goals[place] and self.has_more(place)
+        ]:
+            log.info("%d subtopics are asked for further prompts", len(short))
+            asked.update(short)
+            await self._ask(short, goals)
+        await self._list_failures(sorted(asked))
+        topic, jobs = self._run.config.generation.main_topic, []
+        for line, start in zip(self._lines, before, strict=True):
+            for prompt in line.kept[start:]:
+                jobs.append(Job(self._next_id, topic, line.entry.subtopic.name, prompt))
+                self._next_id += 1
+        return jobs
+
+    def _take(self, line: _Line, count: int) -> None:
+        """Let prompts count until they are enough; what is too many waits, for another may need it."""
+        while line.waiting and len(line.kept) < count:
+            line.kept.extend(self._sieve.fresh([line.waiting.popleft()]))
+
+    async def _ask(self, places: Sequence[int], goals: Sequence[int]) -> None:
+        """Ask subtopics for prompts other than those that they have, and take what is needed."""
+        lines = [self._lines[place] for place in places]
+        wishes = [Wish(line.entry.subtopic, self._exclusion(line), line.round) for line in lines]
+        for place, answer in zip(places, await ask_all(self._run, wishes), strict=True):
+            line, before = self._lines[place], len(self._lines[place].kept)
+            line.failure = answer.failure
+            if answer.failure:
+                continue  # The next time it is asked the same, as a re-run will.
+            line.round += 1
+            line.waiting.extend(answer.prompts)
+            self._take(line, goals[place])
+            line.barren = 0 if len(line.kept) > before else line.barren + 1
+
+    def _exclusion(self, line: _Line) -> tuple[str, ...]:
+        """The prompts that a subtopic is told not to repeat: those that count, and the first that came."""
+        limit = self._run.config.generation.max_exclusion_list_size
+        return tuple([*line.kept, *line.entry.prompts][-limit:] if limit else ())
+
+    async def _list_failures(self, places: Sequence[int]) -> None:
+        failures = [self._lines[place].failure for place in places]
+        await self._run.list_failures(failure for failure in failures if failure)

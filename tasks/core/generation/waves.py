@@ -1,0 +1,93 @@
+"""Exactly as many pairs as are wanted: what comes to none is replaced, wave after wave.
+
+A wave answers as many new prompts as pairs are missing, which are known once the wave before has ended. All
+of it follows from the answers, so that a re-run comes to the same waves; what may still come, because a call
+failed that can be tried again, is not replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.core.generation.quota import Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from tasks.core.generation.candidates import Candidates
+    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.models import Job
+    from tasks.core.run import Run
+
+log = logging.getLogger("vellumforge.waves")
+
+
+@dataclass(slots=True)
+class Made:
+    """What came of a run's jobs.
+
+    Attributes:
+        jobs: All of them, by id, with those that replace others.
+        outcomes: What became of them, block by block.
+        dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
+        spent: Whether pairs are missing because as many prompts were answered as may be.
+    """
+
+    jobs: list[Job]
+    outcomes: list[PairsOutcome]
+    dropped: dict[str, int]
+    spent: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Pairs that there are."""
+        return sum(outcome.kept for outcome in self.outcomes)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Jobs that come to no pair, by cause, the most frequent first."""
+        causes = Counter(cause for outcome in self.outcomes for cause in outcome.lost.values())
+        return dict(causes.most_common())
+
+    @property
+    def open(self) -> int:
+        """Jobs that failed and may be asked again."""
+        return sum(outcome.open for outcome in self.outcomes)
+
+
+async def make_exactly(
+    run: Run,
+    candidates: Candidates,
+    jobs: Sequence[Job],
+    make: Callable[[Sequence[Job]], Awaitable[list[PairsOutcome]]],
+    more: Callable[[Sequence[int]], Awaitable[list[Job]]],
+) -> Made:
+    """Make the pairs of the jobs, and of new ones in place of those that come to none.
+
+    Args:
+        run: The run; where it replaces nothing, these jobs are all.
+        candidates: Where new prompts come from.
+        jobs: The first jobs.
+        make: Makes the pairs of some jobs.
+        more: Finds new jobs, so many of each subtopic; fewer where it has no more.
+    """
+    made = Made(list(jobs), await make(jobs), candidates.dropped)
+    if not run.replaces:
+        return made
+    quota = Quota(run.config, candidates)
+    quota.note(jobs, made.outcomes)
+    while any(needs := quota.needs()):
+        fresh = await more(needs)
+        log.info("%d pairs are missing; %d new prompts are answered", quota.missing(), len(fresh))
+        if not fresh:
+            continue
+        outcomes = await make(fresh)
+        quota.note(fresh, outcomes)
+        made.jobs += fresh
+        made.outcomes += outcomes
+    made.dropped = candidates.dropped
+    made.spent = quota.missing() > 0 and quota.is_spent()
+    return made
