@@ -163,7 +163,8 @@ async def _stages(work: Opened) -> Summary:
 
 async def _lint(work: Opened) -> None:
     """Look at the finished dataset; it is there whatever comes of that."""
-    linter, path = Linter(), work.session.dataset.path
+    linter = Linter(max_tokens=work.run.config.lint.max_tokens or None)
+    path = work.session.dataset.path
     try:
         for number, sample in enumerate(read_samples(path)):
             linter.add(sample)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tasks.core.config.models import default_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -48,7 +50,18 @@ _SAMPLING = (
     "max_output_tokens",
 )
 # These came later. Where they are not set they are left out, and older sessions keep their keys.
-_LATER = frozenset({"seed", "stop", "presence_penalty", "frequency_penalty", "extra_body"})
+_LATER = frozenset(
+    {
+        "generation.target_pairs",
+        "lint.drop",
+        "lint.max_tokens",
+        *(
+            f"models.{role}.{key}"
+            for role in ("main", "rejected", "judge")
+            for key in ("seed", "stop", "presence_penalty", "frequency_penalty", "extra_body")
+        ),
+    }
+)
 _CONDUCT = (
     "context_size",
     "rate_limit_per_minute",
@@ -101,6 +114,8 @@ EFFECTS: dict[str, Effect] = {
     "judge_filtering.use_explanations": Effect.JUDGE,
     "judge_filtering.min_chosen_score": Effect.JUDGE | Effect.ROWS,
     "judge_filtering.max_rejected_score": Effect.JUDGE | Effect.ROWS,
+    "lint.drop": Effect.JUDGE | Effect.ROWS,
+    "lint.max_tokens": Effect.JUDGE | Effect.ROWS,
     "prompt_templates.subtopic_generation": Effect.SUBTOPICS,
     "prompt_templates.subtopic_system_prompt": Effect.SUBTOPICS,
     "prompt_templates.prompt_generation": Effect.PROMPTS,
@@ -174,7 +189,7 @@ def phase_key(config: Config, phase: Phase, ledger_id: str) -> str:
     decisive = {
         key: value
         for key, value in decisive_settings(config, _DECISIVE[phase]).items()
-        if not (key.startswith("models.") and key.rpartition(".")[2] in _LATER and value in (None, [], {}))
+        if key not in _LATER or value != default_of(key)
     }
     return _digest([ledger_id, decisive])
 

@@ -27,6 +27,7 @@ from tasks.core.config.sections import (
     Generation,
     HuggingFace,
     JudgeFiltering,
+    Lint,
     Output,
     OutputFormat,
     Price,
@@ -52,6 +53,7 @@ __all__ = [
     "HuggingFace",
     "Judge",
     "JudgeFiltering",
+    "Lint",
     "ModelConfig",
     "Models",
     "Output",
@@ -77,6 +79,7 @@ class Config(Section):
     generation: Generation
     models: Models
     judge_filtering: JudgeFiltering = JudgeFiltering()
+    lint: Lint = Lint()
     prompt_templates: PromptTemplates = PromptTemplates()
     huggingface: HuggingFace = HuggingFace()
     output: Output = Output()

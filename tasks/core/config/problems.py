@@ -88,7 +88,8 @@ def allowed_range(key: str, *, full: bool = True) -> str:
     bounds = {type(item): item for item in _field(key).metadata}
     lifted = ""
     if Gt in bounds:
-        return f"allowed: more than {bounds[Gt].gt}"
+        upper = f", up to {bounds[Le].le:g}" if Le in bounds else ""
+        return f"allowed: more than {bounds[Gt].gt}{upper}"
     least = bounds[Ge].ge
     if Limit in bounds:
         most = bounds[Limit].maximum

@@ -92,6 +92,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _keys_twice(draft)
     yield from _prices_missing(draft)
     yield from _shards_impossible(draft)
+    yield from _tokens_unlimited(draft)
     yield from _templates_unusable(draft)
 
 
@@ -108,6 +109,11 @@ def _beyond_limits(draft: Draft) -> Iterator[Problem]:
         for item in field.metadata:
             if isinstance(item, Limit) and value is not None and value > item.maximum:
                 yield with_value(key, value, allowed_range(key))
+
+
+def _tokens_unlimited(draft: Draft) -> Iterator[Problem]:
+    if "tokens" in (draft.get("lint.drop") or ()) and draft.get("lint.max_tokens") == 0:
+        yield Problem("lint.max_tokens", 'is missing; "tokens" in lint.drop needs it')
 
 
 def _shards_impossible(draft: Draft) -> Iterator[Problem]:

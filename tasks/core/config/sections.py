@@ -25,6 +25,7 @@ from tasks.core.config.values import (
     Share,
     Size,
     Template,
+    check_each_once,
     check_formats,
     check_ledger_url,
     check_license,
@@ -34,6 +35,18 @@ from tasks.core.config.values import (
 
 DatasetMode = Literal["sft", "dpo", "kto", "mo-dpo"]
 SftFormat = Literal["sharegpt", "alpaca"]
+LintCheck = Literal[
+    "empty",
+    "identical",
+    "nearly_identical",
+    "margin",
+    "refusals",
+    "think_tags",
+    "truncated",
+    "markup",
+    "script",
+    "tokens",
+]
 OutputFormat = Literal["native", "trl"]
 FileType = Literal["parquet", "jsonl"]
 Reasoning = Literal["none", "inline", "reasoning_content"]
@@ -52,6 +65,9 @@ class Generation(Section):
     num_prompts_per_subtopic: Annotated[Size, Limit(10_000)] = Field(
         title="Prompts per subtopic", description="How many prompts are written for each subtopic."
     )
+    dataset_mode: DatasetMode = Field(
+        "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
+    )
     target_pairs: Count = Field(
         0,
         title="Pairs",
@@ -66,9 +82,6 @@ class Generation(Section):
         0.7,
         description="Share of words in common from which two subtopics or prompts are one too many; 1 for "
         "equal ones alone.",
-    )
-    dataset_mode: DatasetMode = Field(
-        "mo-dpo", title="Dataset mode", description="Which kind of dataset is written."
     )
     sft_format: SftFormat = Field("sharegpt", title="SFT format", description="Form of the rows in mode sft.")
     concurrency: Annotated[Size, Limit(1024)] = Field(
@@ -141,6 +154,18 @@ class JudgeFiltering(Section):
     )
     max_rejected_score: Average = Field(
         3.0, description="Highest average score of a rejected answer that is kept."
+    )
+
+
+class Lint(Section):
+    """Which defects keep a pair out of the dataset while it is made."""
+
+    drop: Annotated[list[LintCheck], AfterValidator(check_each_once)] = Field(
+        default_factory=list[LintCheck],
+        description="Checks of lint whose pairs are kept out, and replaced; none when empty.",
+    )
+    max_tokens: Count = Field(
+        0, description="Most tokens of a prompt with one answer, by estimate; 0 for no limit."
     )
 
 

@@ -169,6 +169,17 @@ def check_license(value: str) -> str:
     return value
 
 
+def check_each_once(value: list[_Format]) -> list[_Format]:
+    """The value, when nothing stands in it twice.
+
+    Raises:
+        ValueError: Something does.
+    """
+    if len(set(value)) < len(value):
+        raise ValueError("names something twice; keep one")
+    return value
+
+
 def check_formats(value: list[_Format]) -> list[_Format]:
     """The value, when it names each format once, and the session's own rows among them.
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from tasks.core.config.models import DatasetMode
-from tasks.core.judging import passes, wants_explanations
+from tasks.core.generation.pairs import kept_out
+from tasks.core.judging import wants_explanations
 from tasks.core.questions import purposes_of
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def pair_in(config: Config, pair: Pair) -> Pair | None:
         pair: A pair with all answers and scores that are there.
 
     Returns:
-        The pair, or None where the judge's thresholds keep it out.
+        The pair, or None where thresholds or lint keep it out.
     """
     if config.generation.dataset_mode == "sft":
         pair = replace(pair, rejected=None, rejected_scores=None)
-    return pair if passes(config, pair) else None
+    return None if kept_out(config, pair) else pair

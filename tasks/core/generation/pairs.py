@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
+from tasks.core.lint.drops import dropped_by
 from tasks.core.models import Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of, failure_of
@@ -15,6 +16,7 @@ from tasks.core.run import all_of, failure_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from tasks.core.config.models import Config
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.models import Failure, Job, Text
     from tasks.core.run import Run
@@ -30,8 +32,8 @@ class PairsOutcome:
 
     Attributes:
         kept: How many have a pair.
-        lost: Those that come to no pair however often they are asked, by id, with the cause: `filtered`
-            by the judge's thresholds, or that of their failure where failures are replaced.
+        lost: Those that come to no pair however often they are asked, by id, with the cause: what
+            `kept_out` says, or that of their failure where failures are replaced.
         failures: What failed, in the order of jobs.
         open: How many of them are not lost: asked again, they may come about.
     """
@@ -86,6 +88,11 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     return PairsOutcome(block.kept, block.lost, failures, still_open)
 
 
+def kept_out(config: Config, pair: Pair) -> str:
+    """Why a pair is not in the dataset: `lint_<check>`, `filtered`, or "" when it is there."""
+    return dropped_by(config, pair) or ("" if passes(config, pair) else FILTERED)
+
+
 class _Block:
     """Some jobs that are worked on together, what of their answers was found, and what became of them."""
 
@@ -126,14 +133,14 @@ class _Block:
                 self.lost[ask.job.id] = failure.cause
                 self._hand_on(ask.job, None)
             return
-        if passes(run.config, pair):
+        if cause := kept_out(run.config, pair):
+            self.lost[ask.job.id] = cause
+            run.progress.lost[cause] += 1
+            self._hand_on(ask.job, None)
+        else:
             self.kept += 1
             run.progress.truncated += pair.chosen.truncated
             self._hand_on(ask.job, pair)
-        else:
-            self.lost[ask.job.id] = FILTERED
-            run.progress.lost[FILTERED] += 1
-            self._hand_on(ask.job, None)
 
     def _hand_on(self, job: Job, pair: Pair | None) -> None:
         try:
@@ -152,7 +159,8 @@ class _Block:
         if isinstance(rejected, _Failed):
             return rejected
         pair = Pair(ask.job, chosen, rejected)
-        if not is_judged(run.config):
+        # What lint keeps out need not be judged.
+        if not is_judged(run.config) or dropped_by(run.config, pair):
             return pair
         try:
             return await score_pair(run, pair)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tasks.core.lint.rows import Sample
 
+TOKENS: Final = "tokens"
+MARGIN: Final = "margin"
+
 NEARLY: Final = 0.9
 """Share of neighbouring words from which two answers are nearly identical."""
 
@@ -173,7 +176,7 @@ CHECKS: Final = (
         _nearly_identical,
     ),
     Check(
-        "margin",
+        MARGIN,
         "the judge did not prefer chosen",
         "remove these pairs; keep them out by [judge_filtering] min_chosen_score and max_rejected_score",
         _margin,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import LintError, UsageError
-from tasks.core.lint.linter import NAMES, TOKENS
+from tasks.core.lint.checks import TOKENS
+from tasks.core.lint.linter import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from tasks.core.cost import CHARACTERS_PER_TOKEN, tokens_for
-from tasks.core.lint.checks import BOTH, CHECKS, CHOSEN, REJECTED, Hit, Texts
+from tasks.core.lint.checks import BOTH, CHECKS, CHOSEN, REJECTED, TOKENS, Hit, Texts
 from tasks.core.lint.report import Example, Finding, Lengths, Report
 from tasks.core.lint.rows import BadLine, read_samples
 from tasks.core.printable import printable_line
@@ -36,7 +36,7 @@ BIASED: Final = 0.8
 FOLLOWING: Final = 0.5
 """Correlation of lengths with margins from which the judge is taken to go by length."""
 
-DUPLICATES, TOKENS = "duplicate_prompts", "tokens"
+DUPLICATES: Final = "duplicate_prompts"
 LENGTH_BIAS, MARGIN_FOLLOWS_LENGTH = "length_bias", "margin_follows_length"
 OF_ALL: Final = (LENGTH_BIAS, MARGIN_FOLLOWS_LENGTH)
 """Checks that all pairs together pass or fail."""

@@ -151,7 +151,9 @@ async def _place(
 def unfiltered(config: Config) -> Config:
     """The same questions, and no pair is kept out: its answers are wanted all the same."""
     limits = {"min_chosen_score": float("-inf"), "max_rejected_score": float("inf")}
-    return config.model_copy(update={"judge_filtering": config.judge_filtering.model_copy(update=limits)})
+    filtering = config.judge_filtering.model_copy(update=limits)
+    lint = config.lint.model_copy(update={"drop": []})
+    return config.model_copy(update={"judge_filtering": filtering, "lint": lint})
 
 
 def pack_jobs(subtopics: Sequence[str], jobs: Sequence[Job] | None) -> bytes:

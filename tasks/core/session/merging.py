@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.judging import passes
+from tasks.core.generation.pairs import kept_out
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged
@@ -220,14 +220,14 @@ def _choose(parts: Sequence[Part]) -> Choice:
             if _worth(config, part, job) > _worth(config, *there):
                 best[fingerprint(job.prompt)] = part, job
     found: list[tuple[Job, Pair | None]] = []
-    kept_out = 0
+    left_out = 0
     for part, job in best.values():
         pair = part.pairs.get(job.id)
-        if pair is not None and not passes(part.config, pair) and passes(config, pair):
-            kept_out += 1
+        if pair is not None and kept_out(part.config, pair) and not kept_out(config, pair):
+            left_out += 1
         else:
             found.append((replace(job, id=len(found)), pair))
-    return Choice(found, duplicates, kept_out)
+    return Choice(found, duplicates, left_out)
 
 
 def _worth(config: Config, part: Part, job: Job) -> int:

@@ -89,7 +89,7 @@ def test_it_says_what_is_on_record(tmp_path: Path) -> None:
     assert ["native", "train", "4", "1"] in [row[:4] for row in rows]
     assert ["dpo", "train", "50", "2"] in [row[:4] for row in rows]
     assert ["dpo", "test", "7", "1"] in [row[:4] for row in rows]
-    assert ["prompts asked for", "6 (2 subtopics, 3 each)"] in rows
+    assert ["pairs asked for", "6 (2 subtopics, 3 prompts each)"] in rows
     assert ["begun", "2026-01-31"] in rows
     assert ["seed", "7"] in rows
     assert ["complete", "yes"] in rows
