@@ -131,20 +131,21 @@ async def _stages(work: Opened) -> Summary:
         async with Shards(run) as shards:
             if work.jobs is None:
                 run.replaces = run.config.generation.replaces
-                candidates, state.jobs = await write_all_prompts(run, state.subtopics)
+                candidates, jobs = await write_all_prompts(run, state.subtopics)
                 found = candidates.found
                 state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]
                 state.prompt_success_rate = 1 - len(state.failed_subtopics) / len(found)
             else:
-                state.jobs = work.jobs
+                jobs = list(work.jobs)
+            state.jobs = jobs
             await session.enter(Phase.PAIRS)
             work.copy_soon()
-            await shards.work(state.jobs)
+            await shards.work(jobs)
         if candidates is None:
-            made = Made(list(state.jobs), await make_all_pairs(run, state.jobs, session.keep), {})
+            made = Made(jobs, await make_all_pairs(run, jobs, session.keep), {})
         else:
-            made = await make_wanted_pairs(run, candidates, state.jobs, session.keep)
-        state.jobs, state.failures = made.jobs, made.open
+            made = await make_wanted_pairs(run, candidates, jobs, session.keep)
+        state.failures = made.open
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
         _note_spending(work)

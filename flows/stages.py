@@ -76,9 +76,12 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[Candidates,
 
 
 async def make_wanted_pairs(
-    run: Run, candidates: Candidates, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]
+    run: Run, candidates: Candidates, jobs: list[Job], keep: Callable[[Job, Pair | None], None]
 ) -> Made:
-    """Stage 3 where prompts can be replaced: exactly as many pairs as are wanted, as far as they are had."""
+    """Stage 3 where prompts can be replaced: exactly as many pairs as are wanted, as far as they are had.
+
+    The jobs that replace others are added to `jobs`.
+    """
     phase_hash = _hash(run, Phase.PROMPTS)
     run.progress.begin(Phase.PAIRS, 0)
     waves = itertools.count(1)

@@ -164,7 +164,7 @@ class _Walk:
         except PhaseError:
             return
         made = await make_exactly(run, candidates, found.jobs, self.make, candidates.more)
-        found.jobs, found.dropped = made.jobs, made.dropped
+        found.dropped = made.dropped
 
     async def make(self, jobs: Sequence[Job]) -> list[PairsOutcome]:
         """Make the pairs of some jobs, as far as they are paid for."""

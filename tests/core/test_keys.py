@@ -55,7 +55,7 @@ def others(key: str, value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
     texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit"
-    return [*texts, [*value, "END"], [*value, "trl"]]
+    return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"]]
 
 
 def with_another(config: Config, key: str) -> Config:
@@ -151,6 +151,8 @@ def test_decisive_settings_are_named_with_their_values() -> None:
         "judge_filtering.enabled": False,
         "judge_filtering.min_chosen_score": 4.0,
         "judge_filtering.max_rejected_score": 3.0,
+        "lint.drop": [],
+        "lint.max_tokens": 0,
     }
     assert value_of(config, "models.rejected.model_name") is None
 

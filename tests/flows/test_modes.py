@@ -75,6 +75,13 @@ class Made:
         found: dict[str, Any] = json.loads((self.session / "checkpoint.json").read_text())
         return found
 
+    @property
+    def filtered(self) -> int:
+        """Pairs that thresholds kept out; nothing else came to no pair."""
+        assert self.summary["lost"].keys() <= {"filtered"}
+        found: int = self.summary["lost"].get("filtered", 0)
+        return found
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> dict[str, Made]:
@@ -101,7 +108,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> dict[str
 def test_the_rows_have_exactly_the_keys_of_their_mode(made: dict[str, Made], name: str) -> None:
     rows = rows_of(made[name].session)
     assert [list(row) for row in rows] == [KEYS[name]] * len(rows)
-    filtered = made[name].summary["filtered"]
+    filtered = made[name].filtered
     assert len(rows) == made[name].summary["rows"] == (JOBS - filtered) * (2 if name == "kto" else 1)
     assert 0 < filtered < JOBS if name == "dpo filtered" else filtered == 0
 
@@ -114,7 +121,7 @@ def test_the_folder_says_that_the_session_is_complete(made: dict[str, Made], nam
     assert checkpoint["completed_job_ids"] == {str(job): True for job in range(JOBS)}
     assert len(checkpoint["subtopics"]) == SUBTOPICS
     assert [job["ID"] for job in checkpoint["prompts"]] == list(range(JOBS))
-    stats, filtered = checkpoint["stats"], made[name].summary["filtered"]
+    stats, filtered = checkpoint["stats"], made[name].filtered
     assert stats["TotalPrompts"] == JOBS
     assert (stats["SuccessCount"], stats["FilteredCount"]) == (JOBS - filtered, filtered)
     entries = [json.loads(line) for line in (session / "session.log").read_text().splitlines()]

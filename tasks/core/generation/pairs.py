@@ -9,7 +9,7 @@ from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
 from tasks.core.lint.drops import dropped_by
-from tasks.core.models import Pair, Phase, Purpose
+from tasks.core.models import REFUSING, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of, failure_of
 
@@ -152,12 +152,12 @@ class _Block:
 
     async def _make(self, ask: _Ask) -> Pair | _Failed:
         run = self._run
+        if failed := self._left_alone(ask):
+            return failed
         async with run.generating:
             chosen, rejected = await self._answers(ask)
-        if isinstance(chosen, _Failed):
-            return chosen
-        if isinstance(rejected, _Failed):
-            return rejected
+        if isinstance(chosen, _Failed) or isinstance(rejected, _Failed):
+            return _decisive(chosen, rejected)
         pair = Pair(ask.job, chosen, rejected)
         # What lint keeps out need not be judged.
         if not is_judged(run.config) or dropped_by(run.config, pair):
@@ -166,6 +166,13 @@ class _Block:
             return await score_pair(run, pair)
         except CallError as error:
             return _Failed(Purpose.JUDGE, error)
+
+    def _left_alone(self, ask: _Ask) -> _Failed | None:
+        """Why there can be no pair, so that its other half is not paid for; None when there can be one."""
+        for request in ask.requests():
+            if self.known[request.key] is None and (error := self._run.client.error_of(request)):
+                return _Failed(request.purpose, error)
+        return None
 
     async def _answers(self, ask: _Ask) -> tuple[Text | _Failed, Text | _Failed | None]:
         """Both answers, asked for at the same time; what one of them failed with does not stop the other."""
@@ -205,3 +212,9 @@ class _Failed:
 
     purpose: Purpose
     error: CallError
+
+
+def _decisive(chosen: Text | _Failed, rejected: Text | _Failed | None) -> _Failed:
+    """The half for which there is no pair: what a server refuses never comes about, the other half may."""
+    halves = [half for half in (chosen, rejected) if isinstance(half, _Failed)]
+    return min(halves, key=lambda half: half.error.status not in REFUSING)

@@ -61,7 +61,7 @@ class Made:
 async def make_exactly(
     run: Run,
     candidates: Candidates,
-    jobs: Sequence[Job],
+    jobs: list[Job],
     make: Callable[[Sequence[Job]], Awaitable[list[PairsOutcome]]],
     more: Callable[[Sequence[int]], Awaitable[list[Job]]],
 ) -> Made:
@@ -70,11 +70,12 @@ async def make_exactly(
     Args:
         run: The run; where it replaces nothing, these jobs are all.
         candidates: Where new prompts come from.
-        jobs: The first jobs.
+        jobs: The first jobs. Those that replace others are added before their pairs are made: whoever shows
+            the jobs shows these too.
         make: Makes the pairs of some jobs.
         more: Finds new jobs, so many of each subtopic; fewer where it has no more.
     """
-    made = Made(list(jobs), await make(jobs), candidates.dropped)
+    made = Made(jobs, await make(jobs), candidates.dropped)
     if not run.replaces:
         return made
     quota = Quota(run.config, candidates)
@@ -84,9 +85,9 @@ async def make_exactly(
         log.info("%d pairs are missing; %d new prompts are answered", quota.missing(), len(fresh))
         if not fresh:
             continue
+        jobs += fresh
         outcomes = await make(fresh)
         quota.note(fresh, outcomes)
-        made.jobs += fresh
         made.outcomes += outcomes
     made.dropped = candidates.dropped
     made.spent = quota.missing() > 0 and quota.is_spent()

@@ -100,12 +100,19 @@ class LedgerClient(ABC):
         if not looked_up and (answer := await self._ledger.get(request.key)) is not None:
             self._progress.reused[request.purpose] += 1
             return answer
-        if (failure := self.left_alone.get(request.key)) is not None:
-            raise CallError(
-                failure.cause,
-                failure.message,
-                status=failure.status,
-                attempts=failure.attempts,
-                request=failure.request,
-            )
+        if error := self.error_of(request):
+            raise error
         return await self._buy(request)
+
+    def error_of(self, request: ChatRequest) -> CallError | None:
+        """What a request that is left alone fails with; None when it may be asked."""
+        failure = self.left_alone.get(request.key)
+        if failure is None:
+            return None
+        return CallError(
+            failure.cause,
+            failure.message,
+            status=failure.status,
+            attempts=failure.attempts,
+            request=failure.request,
+        )

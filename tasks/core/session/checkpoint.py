@@ -2,7 +2,7 @@
 
 One writer keeps only the newest state. It rests a hundred times as long as a write took, so that it costs
 about one percent whatever the size of the run; the subtopics and prompts, which are most of the file and
-do not change, are rendered once.
+seldom change, are rendered when they do.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ class CheckpointState:
         return b"{\n" + b",\n".join(inner) + b"\n}"
 
     @property
-    def content(self) -> tuple[bool, bool]:
-        """Whether the subtopics and the prompts are there; while it stays, the fixed part does."""
-        return self.phase is not Phase.SUBTOPICS, self.phase in {Phase.PAIRS, Phase.COMPLETE}
+    def content(self) -> tuple[bool, bool, int]:
+        """Whether there are subtopics and prompts, and how many: while it stays, the fixed part does."""
+        prompted = self.phase in {Phase.PAIRS, Phase.COMPLETE}
+        return self.phase is not Phase.SUBTOPICS, prompted, len(self.jobs)
 
     def fixed_part(self) -> bytes:
         """The subtopics and prompts as JSON: most of the file."""
-        generated, prompted = self.content
+        generated, prompted, _ = self.content
         jobs = [
             {"ID": job.id, "MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
             for job in self.jobs
