@@ -77,6 +77,16 @@ def test_a_judge_that_is_off_needs_no_address() -> None:
     assert "models.judge" in problems(TOPIC, MAIN, REJECTED, mode("mo-dpo"), {"models.judge.enabled": False})
 
 
+def test_lint_needs_a_limit_for_tokens_and_names_each_check_once() -> None:
+    given = (TOPIC, MAIN, mode("sft"))
+    assert problems(*given, {"lint.drop": ["tokens"]}) == {
+        "lint.max_tokens": 'is missing; "tokens" in lint.drop needs it'
+    }
+    assert load(*given, {"lint.drop": ["tokens"], "lint.max_tokens": 9}).lint.drop == ["tokens"]
+    assert "names something twice" in problems(*given, {"lint.drop": ["empty", "empty"]})["lint.drop"]
+    assert "lint.drop" in "".join(problems(*given, {"lint.drop": ["length_bias"]}))
+
+
 def test_rules_are_reported_beside_broken_settings() -> None:
     broken = {
         "generation.num_subtopics": 0,

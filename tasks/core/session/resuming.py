@@ -137,7 +137,9 @@ async def check_resumption(
     if accept_changes:
         return changes
     taken_over = resumption.foreign or record.adopted
-    only_more = all(change.is_growth for change in changes) and not taken_over
+    # A target where there was none may be fewer pairs than there are.
+    fewer = before is not None and config.generation.wanted_pairs < before.generation.wanted_pairs
+    only_more = all(change.is_growth for change in changes) and not taken_over and not fewer
     reasons = []
     if changes and not only_more:
         reasons.append(

@@ -159,6 +159,16 @@ async def test_a_complete_session_goes_on_when_more_is_asked_for(place: Place) -
     ]
 
 
+@pytest.mark.parametrize("target", [3, 5], ids=["fewer", "more"])
+async def test_a_target_where_there_was_none_is_growth_when_it_is_more(place: Place, target: int) -> None:
+    found = place.session(complete=True)  # of two subtopics with two prompts each
+    if target > 4:
+        assert await place.check(found, generation__target_pairs=target) == ["generation.target_pairs"]
+    else:
+        lines = await place.refusal(found, generation__target_pairs=target)
+        assert lines[1].startswith("  generation.target_pairs: 0 -> 3")
+
+
 async def test_another_ledger_is_refused(place: Place) -> None:
     found = place.session(ledger="elsewhere")
     lines = await place.refusal(found)
