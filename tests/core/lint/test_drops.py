@@ -42,7 +42,7 @@ def test_what_may_be_named_is_what_looks_at_one_pair() -> None:
 
 
 @pytest.mark.parametrize("check", DEFECTS)
-def test_a_planted_defect_is_kept_out_by_its_check_and_by_no_other(check: str) -> None:
+def test_a_planted_defect_is_kept_out_where_its_check_is_named(check: str) -> None:
     defect = DEFECTS[check]
     assert dropped(pair(**defect), check) == f"lint_{check}"
     assert dropped(pair(), check) == ""
