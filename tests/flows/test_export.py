@@ -45,6 +45,42 @@ def test_the_command_knows_the_values_of_the_settings() -> None:
     assert get_args(command.Reasoning) == get_args(models.Reasoning)
 
 
+def test_what_each_mode_would_have_replaced_is_what_is_replaced_in_its_export(user: User) -> None:
+    with model(refuse=0.1, bad=0.1) as server:
+        text = config(
+            server.url,
+            mode="mo-dpo",
+            subtopics=8,
+            prompts=6,
+            models="max_retries = 0",
+            generation="similarity_threshold = 1\nmin_success_rate = 0.2",
+            more=OUTPUT,
+            replaced=True,
+        )
+        user.write("config.toml", text)
+        first = user.run("--json")
+        assert first.code == 0, first.err
+        assert {"bad_scores", "refused"} <= first.summary["lost"].keys()
+        (session,) = user.sessions()
+        asked = len(server.requests())
+        for mode in ("dpo", "kto", "sft"):
+            made = user.run("--json", "--set", f"generation.dataset_mode={mode}")
+            assert (made.code, made.summary["paid"], made.summary["kept"]) == (0, 0, 48), made.err
+            # What the judge spoiled is no loss there, so that other pairs are in it.
+            assert "bad_scores" not in made.summary["lost"]
+            theirs = user.sessions()[-1]
+            assert export(user, session.name, "--format", "trl", "--mode", mode).err == ""
+            assert contents(session / f"trl-{mode}") == contents(theirs / "trl")
+            options = ("--jsonl", "--test-share", "0", "--into", f"{mode}-rows")
+            assert export(user, session.name, "--format", "native", "--mode", mode, *options).err == ""
+            rows = [json.loads(line) for line in lines_in(user.folder / f"{mode}-rows")]
+            assert rows == rows_of(theirs)
+            assert mode != "dpo" or {row["prompt"] for row in rows} != {
+                row["prompt"] for row in rows_of(session)
+            }
+        assert len(server.requests()) == asked
+
+
 @pytest.mark.parametrize("filtered", ["", FILTERED], ids=["all pairs", "filtered"])
 def test_of_a_mo_dpo_session_comes_what_other_modes_write_from_the_same_answers(
     user: User, filtered: str

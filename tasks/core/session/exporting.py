@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.export.modes import allowed_modes, in_mode, pair_in
+from tasks.core.export.modes import allowed_modes, in_mode
 from tasks.core.export.spool import Spool
 from tasks.core.export.writing import Wanted, write_export
 from tasks.core.session import files
 from tasks.core.session.lock import locked
 from tasks.core.session.restoring import restore_record
-from tasks.core.session.resuming import find_resumption, survey_unfiltered
+from tasks.core.session.resuming import find_resumption, survey_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,20 +166,22 @@ def _make_place(into: Path | None) -> None:
 async def _collect(
     session: Resumption, before: Config, ledger: Ledger, config: Config, pairs: Spool, *, partial: bool
 ) -> None:
-    """Put into the spool what the settings `config` would have made of the session's answers."""
+    """Put into the spool what a run with the settings `config` would make of the session's answers."""
 
     def keep(_job: Job, pair: Pair | None) -> None:
-        kept = None if pair is None else pair_in(config, pair)
-        if kept is not None:
-            pairs.add(kept)
+        if pair is not None:
+            pairs.add(pair)
 
-    # Thresholds are those of the mode that is wanted: what its own keeps out may belong into another.
-    found = await survey_unfiltered(session.record, before, ledger, keep)
+    own = config.generation.dataset_mode == before.generation.dataset_mode
+    found = await survey_session(session.record, before, ledger, keep if own else None)
     name = session.folder.name
     if not partial and (found.to_pay.total() or found.done < len(found.jobs)):
         raise UsageError(
             f"the ledger lacks calls of session {name}: resume it with --accept-changes to pay for them, or "
             "export what is there with --partial"
         )
+    if not own:
+        # Another mode keeps other prompts out and replaces others; what it would still ask for is left out.
+        await survey_session(session.record, config, ledger, keep)
     if not pairs:
         raise UsageError(f"session {name} has no pairs to export")
