@@ -70,6 +70,7 @@ async def _write(place: Place, session: str) -> Path:
             found.before,
             subtopics=walked.subtopics,
             jobs=walked.jobs,
+            dropped=walked.dropped,
             lost=walked.lost,
             failed=await _failed(ledger, found.record.id, walked.jobs, done),
         )
@@ -109,6 +110,7 @@ async def report_run(work: Opened, made: Made) -> None:
             work.run.config,
             subtopics=state.subtopics,
             jobs=state.jobs,
+            dropped=made.dropped,
             lost=made.lost,
             failed=dict((failures - Counter(made.lost)).most_common()),
         )

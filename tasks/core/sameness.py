@@ -5,22 +5,28 @@ for none in common. MinHash finds those that may be alike among all texts so far
 with them, and the index itself is then worked out for these few. Texts that hold different numbers are never
 taken for alike: "What is 17 times 23?" and "What is 17 times 24?" are two prompts.
 
-Source: Broder, "On the resemblance and containment of documents" (1997), by way of datasketch.
+The most alike of texts that are all there are found by their rarest words: with a low threshold, as is wanted
+for them, MinHash finds too many that are not alike.
+
+Sources: Broder, "On the resemblance and containment of documents" (1997), by way of datasketch; Bayardo, Ma
+and Srikant, "Scaling up all pairs similarity search" (2007).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.core.selection import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 PERMUTATIONS: Final = 64
 """Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
@@ -30,6 +36,9 @@ _MISSED: Final = 0.9
 
 _LONGEST_WORD: Final = 20
 """Characters a word on average; text with longer ones is written without spaces, and taken by its letters."""
+
+_ROUNDING: Final = 1e-9
+"""A share of a number of words that is whole, but for the last bit, is whole."""
 
 _NUMBERS: Final = re.compile(r"\d+(?:[.,:]\d+)*")
 
@@ -41,6 +50,12 @@ class Alike:
     likeness: float
     first: str
     second: str
+
+
+MOST_COMPARED: Final = 64
+"""Texts that one is compared with in the search for the most alike: bounds the work where all are alike."""
+
+_word = lru_cache(maxsize=16_384)(fingerprint)
 
 
 def likeness(one: str, other: str) -> float:
@@ -55,9 +70,8 @@ def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
 
 def _features(text: str) -> frozenset[str]:
     """Words and pairs of neighbouring words, without case and the punctuation around them."""
-    words = [fingerprint(word) for word in text.split()]
-    if len(text) > _LONGEST_WORD * len(words):
-        words = list(fingerprint(text))
+    words = text.split()
+    words = list(fingerprint(text) if len(text) > _LONGEST_WORD * len(words) else map(_word, words))
     return frozenset([*words, *map(" ".join, pairwise(words))])
 
 
@@ -133,15 +147,6 @@ class _Index:
                 best = Alike(found, other, text)
         return best
 
-    def take(self, text: str) -> Alike | None:
-        """Take a text in whatever is like it, and say which earlier one is most alike."""
-        features = _features(text)
-        sketch = self._sketch(features)
-        found = self.closest(text, features, sketch)
-        self._lsh.insert(len(self._texts), sketch)
-        self._texts.append(text)
-        return found
-
     def _sketch(self, features: frozenset[str]) -> Any:
         sketch = self._blank.copy()
         sketch.update_batch([feature.encode("utf-8", "replace") for feature in features])
@@ -151,12 +156,60 @@ class _Index:
 def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> list[Alike]:
     """The texts that are most like an earlier one, the most alike first.
 
+    All that are this much alike are found, but for those of a text that shares its rarest words with more
+    than `MOST_COMPARED` others.
+
     Args:
         texts: The texts; of equal ones, each but the first counts.
-        most: How many are wanted.
+        most: How many are wanted, 1 or more.
         least: Likeness below which a pair is of no interest, above 0 and below 1.
     """
-    index = _Index(least)
-    found = (index.take(text) for text in texts)
-    alike = (item for item in found if item is not None and item.likeness >= least)
-    return heapq.nlargest(most, alike, key=lambda item: item.likeness)
+    features = [_features(text) for text in texts]
+    counts = Counter(chain.from_iterable(features))
+    # By the numbers in them: texts with others are not alike.
+    holders: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    found: list[tuple[float, int, int]] = []
+    for place, own in enumerate(features):
+        rarest = sorted(own, key=lambda feature: (counts[feature], feature))
+        # Two texts that are so much alike have one of these in common, whichever others they have.
+        rarest = rarest[: len(own) - math.ceil(least * len(own) - _ROUNDING) + 1]
+        shared = [feature for feature in rarest if counts[feature] > 1]
+        others = holders.setdefault(tuple(_NUMBERS.findall(texts[place])), {})
+        best = max(
+            ((_likeness(own, features[other]), -other, -place) for other in _first_of(others, shared)),
+            default=(0.0, 0, 0),
+        )
+        if best[0] >= least:
+            (heapq.heappush if len(found) < most else heapq.heappushpop)(found, best)
+            if len(found) == most:
+                # Only what is more alike than the last of these is looked for from now on.
+                least = max(least, found[0][0])
+        for feature in shared:
+            others.setdefault(feature, []).append(place)
+    found.sort(key=lambda item: (-item[0], -item[2]))
+    return [Alike(alike, texts[-first], texts[-second]) for alike, first, second in found]
+
+
+def _first_of(holders: Mapping[str, Sequence[int]], features: Iterable[str]) -> Collection[int]:
+    """The texts that hold one of the features, as many as are compared; those of the first features first."""
+    found: dict[int, None] = {}
+    for feature in features:
+        for place in holders.get(feature, ()):
+            found[place] = None
+            if len(found) == MOST_COMPARED:
+                return found
+    return found
+
+
+def spread(texts: Sequence[str]) -> float:
+    """How different texts are: 1 less the mean likeness of each to the closest of the others.
+
+    Every two of them are compared. For fewer than two texts it is 1.
+    """
+    features = [_features(text) for text in texts]
+    closest = [0.0] * len(texts)
+    for place, own in enumerate(features):
+        for other in range(place):
+            alike = _likeness(own, features[other])
+            closest[place], closest[other] = max(closest[place], alike), max(closest[other], alike)
+    return 1 - sum(closest) / max(1, len(closest))

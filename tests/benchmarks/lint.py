@@ -13,8 +13,12 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.core.lint.linter import lint_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEXT = (
     "the keeper of a lighthouse wrote down what had been seen that night and nobody believed it until "
@@ -46,8 +50,8 @@ def main() -> None:
         )
 
 
-def write(path: Path, pairs: int) -> None:
-    """Write a file of judged pairs."""
+def write(path: Path, pairs: int, prompts: Sequence[str] = ()) -> None:
+    """Write a file of judged pairs, with prompts of random words where none are given."""
     chance = random.Random(pairs)
     with path.open("w", encoding="utf-8") as file:
         for number in range(pairs):
@@ -55,7 +59,8 @@ def write(path: Path, pairs: int) -> None:
                 "\n\n".join(" ".join(chance.choices(WORDS, k=60)).capitalize() + "." for _ in range(9))
                 for _ in range(2)
             ]
-            row = {"prompt": f"Prompt {number}: {' '.join(chance.choices(WORDS, k=20))}"}
+            words = f"Prompt {number}: {' '.join(chance.choices(WORDS, k=20))}"
+            row = {"prompt": prompts[number] if prompts else words}
             row |= {"chosen": sides[0], "rejected": sides[1]}
             totals = {
                 "chosen_score_total": chance.uniform(3, 5),

@@ -24,11 +24,11 @@ GROUND = {"light": "rgb(244, 242, 238)", "dark": "rgb(20, 22, 26)"}
 def report(tmp_path: Path) -> Path:
     """A report of twelve pairs whose texts would take the page over, one of them with 1 MB a side."""
     rows = judged_rows(12, text=HOSTILE)
+    rows[5]["prompt"] = f"{rows[4]['prompt']} again"
     rows[3] |= {"chosen": "<b>&" * 262_144, "rejected": "\u202e" * 1_048_576}
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "dataset.jsonl").write_text(lines, encoding="utf-8")
-    alike = [(0.97, HOSTILE, f"{HOSTILE} again")]
-    return write_report(tmp_path, facts(rows, topic=HOSTILE), alike=alike)
+    return write_report(tmp_path, facts(rows, topic=HOSTILE))
 
 
 def test_it_asks_for_nothing_says_nothing_and_shows_hostile_text_as_text(report: Path) -> None:
@@ -48,7 +48,9 @@ def test_it_asks_for_nothing_says_nothing_and_shows_hostile_text_as_text(report:
         assert page.title().startswith("</script><script>")
         text = page.locator("body").inner_text()
         assert "Cut: the whole text has 1,048,576 characters." in text
-        assert "97%" in text
+        alike = page.locator("h2:has-text('The most alike prompts') + .card tr")
+        assert alike.count() == 2
+        expect(alike.nth(1)).to_contain_text("<script>document.title = 'taken'</script>")
         assert not set("\u202e\u2066\x07") & set(text)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert said == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.sameness import Alike, Sieve, likeness, most_alike
+from tasks.core.sameness import Alike, Sieve, likeness, most_alike, spread
 from tests.core.near_duplicates import THRESHOLD, found_and_false, planted_prompts
 
 KEEPER = "Write a short story about a lighthouse keeper who finds a letter in a bottle one winter night."
@@ -56,6 +56,37 @@ def test_texts_without_spaces_are_compared_by_their_letters() -> None:
 def test_the_most_alike_come_first() -> None:
     found = most_alike([KEEPER, OTHER, NEARLY, KEEPER], 2)
     assert found == [Alike(1.0, KEEPER, KEEPER), Alike(likeness(KEEPER, NEARLY), KEEPER, NEARLY)]
+
+
+def test_texts_with_other_numbers_are_not_among_the_most_alike() -> None:
+    assert most_alike([f"{KEEPER} It is {number} o'clock." for number in range(9)]) == []
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdef"), max_size=9).map(" ".join), max_size=30), st.integers(1, 30)
+)
+def test_the_most_alike_are_those_that_comparing_all_with_all_finds(texts: list[str], most: int) -> None:
+    closest = [
+        max((likeness(text, other) for other in texts[:at]), default=0.0) for at, text in enumerate(texts)
+    ]
+    found = most_alike(texts, most)
+    assert [item.likeness for item in found] == sorted(
+        (best for best in closest if best >= 0.5), reverse=True
+    )[:most]
+    assert all(likeness(item.first, item.second) == item.likeness for item in found)
+
+
+def test_planted_near_duplicates_are_the_most_alike() -> None:
+    prompts, planted = planted_prompts(1)
+    found = most_alike([*prompts[:500], *(f"Now {prompt}" for prompt in prompts[:20]), *planted], 20)
+    assert {item.second for item in found} == {f"Now {prompt}" for prompt in prompts[:20]}
+
+
+def test_spread_says_how_far_each_text_is_from_the_closest_of_the_others() -> None:
+    assert spread([]) == spread([KEEPER]) == spread([KEEPER, ""]) == 1
+    assert spread([KEEPER, KEEPER.upper()]) == 0
+    near, far = likeness(KEEPER, NEARLY), max(likeness(OTHER, KEEPER), likeness(OTHER, NEARLY))
+    assert spread([KEEPER, OTHER, NEARLY]) == pytest.approx(1 - (2 * near + far) / 3)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -13,6 +13,7 @@ from tasks.core.cost import Bill, Prices
 from tasks.core.llm.ledger_records import spent_by
 from tasks.core.llm.ledger_schema import calls
 from tasks.core.questions import model_for, purposes_of
+from tasks.core.selection import shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +57,10 @@ class Facts:
         models: Name and host of the model behind each kind of call.
         wanted: Pairs that the configuration asks for.
         subtopics: The subtopics, in their order.
-        jobs: The prompts that there are.
+        shares: Pairs that each of them is to bring.
+        jobs: The prompts that were answered, or should have been.
+        dropped: Prompts that were not answered because they were one too many, as `duplicate` or
+            `near_duplicate`.
         lost: Jobs that came to no pair, by cause: `filtered` by the judge's thresholds, refused, and so on.
         failed: Jobs that may yet come to a pair, by the cause of their failure.
         bill: What was paid for.
@@ -72,7 +76,9 @@ class Facts:
     models: Mapping[str, tuple[str, str]]
     wanted: int
     subtopics: Sequence[str]
+    shares: Mapping[str, int]
     jobs: Sequence[Job]
+    dropped: Mapping[str, int]
     lost: Mapping[str, int]
     failed: Mapping[str, int]
     bill: Bill = field(default_factory=Bill)
@@ -88,6 +94,7 @@ async def facts_of(
     *,
     subtopics: Sequence[str],
     jobs: Sequence[Job],
+    dropped: Mapping[str, int],
     lost: Mapping[str, int],
     failed: Mapping[str, int],
 ) -> Facts:
@@ -100,6 +107,7 @@ async def facts_of(
         config: Its configuration.
         subtopics: See `Facts`.
         jobs: See `Facts`.
+        dropped: See `Facts`.
         lost: See `Facts`.
         failed: See `Facts`.
 
@@ -120,13 +128,23 @@ async def facts_of(
         models=models,
         wanted=len(jobs) if record.adopted else generation.wanted_pairs,
         subtopics=subtopics,
+        shares=Counter(job.sub_topic for job in jobs)
+        if record.adopted
+        else shares_of(subtopics, generation.wanted_pairs),
         jobs=jobs,
+        dropped=dropped,
         lost=lost,
         failed=failed,
         bill=await spent_by(ledger, record.id),
         prices=Prices(config.pricing),
         rate=await rate_of(ledger, record.id),
     )
+
+
+def shares_of(subtopics: Sequence[str], wanted: int) -> dict[str, int]:
+    """How many pairs each subtopic is to bring; nothing those beyond as many as pairs are wanted."""
+    asked = subtopics[:wanted]
+    return dict(zip(asked, shares(wanted, len(asked)), strict=True)) if asked else {}
 
 
 async def rate_of(ledger: Ledger, session: str) -> Rate | None:

@@ -17,15 +17,17 @@ from markupsafe import Markup
 
 from tasks.core.errors import SessionError
 from tasks.core.generation.pairs import FILTERED
+from tasks.core.lint.drops import PREFIX
 from tasks.core.lint.linter import lint_file
 from tasks.core.lint.report import in_words
 from tasks.core.printable import printable_line
-from tasks.core.report.plots import coverage, draw_plots
+from tasks.core.report.coverage import OF_A_SUBTOPIC, cover, find_alike
+from tasks.core.report.plots import draw_plots
 from tasks.core.report.tally import tally_session
 from tasks.core.session import files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tasks.core.lint.report import Report
     from tasks.core.report.facts import Facts
@@ -33,24 +35,27 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "report.html"
 HERE: Final = Path(__file__).parent
-MOST_SUBTOPICS: Final = 12
-MOST_ALIKE: Final = 20
+UNFOLDED: Final = 12
+"""Subtopics that are there at once."""
+MOST_SUBTOPICS: Final = 1_000
+"""Subtopics that are there at all."""
 LINE: Final = 300
 """Characters of a name or a prompt on one line."""
 _MINUTE, _HOUR = 60, 3600
 
-Alike = tuple[float, str, str]
-"""How alike two prompts are, 0 to 1, and the two."""
+_DROPPED: Final = {
+    "duplicate": "left out: the same as an earlier prompt",
+    "near_duplicate": "left out: nearly the same as an earlier prompt",
+}
 
 
-def write_report(folder: Path, facts: Facts, lint: Report | None = None, alike: Sequence[Alike] = ()) -> Path:
+def write_report(folder: Path, facts: Facts, lint: Report | None = None) -> Path:
     """Read a session's dataset and write its `report.html`.
 
     Args:
         folder: The session's folder.
         facts: What is known besides.
         lint: What lint found in the dataset; None to look now.
-        alike: Prompts that are much alike, the most alike first; shown where there are any.
 
     Returns:
         The file.
@@ -61,7 +66,7 @@ def write_report(folder: Path, facts: Facts, lint: Report | None = None, alike: 
     """
     dataset = folder / "dataset.jsonl"
     tally = tally_session(folder, facts.jobs)
-    page = render(facts, tally, lint or lint_file(dataset), alike)
+    page = render(facts, tally, lint or lint_file(dataset))
     path = folder / FILE_NAME
     try:
         files.write(path, page.encode())
@@ -70,14 +75,13 @@ def write_report(folder: Path, facts: Facts, lint: Report | None = None, alike: 
     return path
 
 
-def render(facts: Facts, tally: Tally, lint: Report, alike: Sequence[Alike] = ()) -> str:
+def render(facts: Facts, tally: Tally, lint: Report) -> str:
     """The page as HTML.
 
     Args:
         facts: See `write_report`.
         tally: What stands in the rows.
         lint: See `write_report`.
-        alike: See `write_report`.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -89,21 +93,28 @@ def render(facts: Facts, tally: Tally, lint: Report, alike: Sequence[Alike] = ()
     environment.filters |= {"line": _line, "count": _count, "share": _share, "duration": _duration}
     style = (HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    counted = coverage(facts, tally)
+    subtopics = cover(facts, tally)
     return environment.get_template("page.html.j2").render(
         facts=facts,
         tally=tally,
         lint=lint,
         found=[(item, in_words(item, lint.unit)) for item in lint.findings],
-        alike=[(likeness, _line(one), _line(other)) for likeness, one, other in alike[:MOST_ALIKE]],
+        alike={
+            "prompts": find_alike([job.prompt for job in tally.kept]),
+            "subtopics": find_alike(facts.subtopics),
+        },
         plots=draw_plots(facts, tally),
-        funnel=_losses(facts, tally),
+        losses=_losses(facts, tally),
+        missing=max(0, facts.wanted - tally.samples),
+        beyond=max(0, len(facts.jobs) - facts.wanted),
         bill=_bill(facts),
         total=facts.bill.usage(),
         cost=facts.bill.cost(facts.prices).in_words,
-        covered=sum(count > 0 for _, count in counted),
-        subtopics=len(counted),
-        fewest=counted[:MOST_SUBTOPICS],
+        covered=sum(item.rows > 0 for item in subtopics),
+        subtopics=subtopics,
+        unfolded=UNFOLDED,
+        listed=MOST_SUBTOPICS,
+        compared=OF_A_SUBTOPIC,
         created=datetime.fromtimestamp(facts.created, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(style),  # noqa: S704 - a file of ours
         digest=digest,
@@ -112,13 +123,20 @@ def render(facts: Facts, tally: Tally, lint: Report, alike: Sequence[Alike] = ()
 
 def _losses(facts: Facts, tally: Tally) -> list[tuple[str, int]]:
     """What of the prompts did not come to a row, and why."""
-    lost = dict(facts.lost)
     found = {"prompts that were not written": max(0, facts.wanted - len(facts.jobs))}
-    found["kept out by the judge's thresholds"] = lost.pop(FILTERED, 0)
-    found |= {f"came to no pair: {cause.replace('_', ' ')}": count for cause, count in lost.items()}
+    found |= {_DROPPED.get(cause, cause): count for cause, count in facts.dropped.items()}
+    found |= {_lost(cause): count for cause, count in facts.lost.items()}
     found |= {f"failed: {cause.replace('_', ' ')}": count for cause, count in facts.failed.items()}
     found["lines that are no rows"] = tally.bad_lines
     return [(why, count) for why, count in found.items() if count]
+
+
+def _lost(cause: str) -> str:
+    if cause == FILTERED:
+        return "kept out by the judge's thresholds"
+    if cause.startswith(PREFIX):
+        return f"kept out by lint: {cause.removeprefix(PREFIX)}"
+    return f"came to no pair: {cause.replace('_', ' ')}"
 
 
 def _bill(facts: Facts) -> list[Mapping[str, Any]]:
@@ -133,9 +151,9 @@ def _bill(facts: Facts) -> list[Mapping[str, Any]]:
     ]
 
 
-def _line(text: str) -> str:
-    shown = printable_line(text, LINE)
-    return f"{shown}…" if len(text) > LINE else shown
+def _line(text: str, longest: int = LINE) -> str:
+    shown = printable_line(text, longest)
+    return f"{shown}…" if len(text) > longest else shown
 
 
 def _count(number: int) -> str:

@@ -33,7 +33,7 @@ COLOURS: Final = {
     Purpose.REJECTED: svg.REJECTED,
     Purpose.JUDGE: svg.JUDGE,
 }
-STEPS: Final = ("prompts wanted", "prompts written", "answered", "kept")
+STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
 
 
 def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
@@ -48,7 +48,7 @@ def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
         drawn[name] = inline(figure, name, title)
 
     with drawing():
-        plot("funnel", "prompts from wanted to kept", lambda axes: _funnel(axes, facts, tally), 2.0)
+        plot("funnel", "from wanted to kept", lambda axes: _funnel(axes, facts, tally), 2.0)
         if tally.samples:
             plot("lengths", "lengths of the answers", lambda axes: _lengths(axes, tally))
         if tally.margins:
@@ -68,8 +68,9 @@ def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
 
 def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
     prompts = len(facts.jobs)
+    written = prompts + sum(facts.dropped.values())
     answerless = sum(count for cause, count in facts.lost.items() if cause in UNUSABLE)
-    counts = (facts.wanted, prompts, prompts - sum(facts.failed.values()) - answerless, tally.samples)
+    counts = (facts.wanted, written, prompts - sum(facts.failed.values()) - answerless, tally.samples)
     most = max(*counts, 1)
     bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)
     labels = [
@@ -142,11 +143,11 @@ def _scores(axes: Axes, tally: Tally) -> None:
 def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
 
-    counts = coverage(facts, tally)
-    most = max(count for _, count in counts)
+    counts = [tally.subtopics[name] for name in dict.fromkeys([*facts.subtopics, *tally.subtopics])]
+    most = max(counts)
     width = max(1, math.ceil((most + 1) / 40))
     bins = [0] * (most // width + 1)
-    for _, count in counts:
+    for count in counts:
         bins[count // width] += 1
     places = [place * width + (width - 1) / 2 for place in range(len(bins))]
     axes.bar(places, bins, width=0.88 * width, color=[svg.BAD if not at else svg.PROMPTS for at in places])
@@ -155,12 +156,6 @@ def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.grid(visible=True, linewidth=0.6)
-
-
-def coverage(facts: Facts, tally: Tally) -> list[tuple[str, int]]:
-    """Subtopics with the samples that each of them has, the fewest first."""
-    names = dict.fromkeys([*facts.subtopics, *tally.subtopics])
-    return sorted(((name, tally.subtopics[name]) for name in names), key=lambda item: item[1])
 
 
 def _tokens(axes: Axes, facts: Facts) -> None:

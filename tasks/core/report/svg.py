@@ -6,11 +6,13 @@ and light and dark need other numbers: each style becomes attributes of SVG, eac
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
@@ -66,6 +68,31 @@ _SETTINGS: Final[dict[Any, Any]] = {
     "axes.facecolor": "none",
     "hatch.color": LINE,
 }
+FONT_LIST: Final = {
+    "_version": "3.11.0",
+    "_FontManager__default_weight": "normal",
+    "default_size": None,
+    "defaultFamily": {"ttf": "DejaVu Sans", "afm": "Helvetica"},
+    "afmlist": [],
+    "ttflist": [
+        {
+            "fname": "fonts/ttf/DejaVuSans.ttf",
+            "name": "DejaVu Sans",
+            "style": "normal",
+            "variant": "normal",
+            "weight": 400,
+            "stretch": "normal",
+            "size": "scalable",
+            "__class__": "FontEntry",
+        }
+    ],
+    "__class__": "FontManager",
+}
+"""What matplotlib keeps of the fonts that it found: here the one that it brings and measures texts with.
+
+To look at all fonts of a machine takes it a fifth of a second, or much more where there are many. A version
+that keeps its list in another form overlooks this one and looks.
+"""
 _NAMESPACE: Final = "{http://www.w3.org/2000/svg}"
 _HREF: Final = "{http://www.w3.org/1999/xlink}href"
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
@@ -81,6 +108,8 @@ def drawing() -> Iterator[None]:
         if not given:
             # It keeps a list of fonts, and makes folders for it in the home, where a run leaves nothing.
             os.environ["MPLCONFIGDIR"] = folder
+            fonts = Path(folder, f"fontlist-v{FONT_LIST['_version']}.json")
+            fonts.write_text(json.dumps(FONT_LIST), encoding="utf-8")
         try:
             import matplotlib as mpl  # noqa: PLC0415 - half a second that only a report needs
             import matplotlib.font_manager  # noqa: PLC0415 - it reads the fonts when it is imported

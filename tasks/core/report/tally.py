@@ -94,13 +94,14 @@ class Tally:
         margins: Pairs by their margin in steps of `1 / MARGIN_BINS`, rounded down.
         scores: The judge's scores by criterion.
         subtopics: Samples by subtopic, as far as it is known.
+        kept: The jobs of the samples, in their order, as far as they are known.
     """
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
         """Begin with nothing.
 
         Args:
-            jobs: Tell the subtopics of prompts whose rows do not.
+            jobs: Those of the rows: they tell the subtopics where rows do not.
         """
         self.samples = self.bad_lines = 0
         self.chosen_lengths: Counter[int] = Counter()
@@ -108,7 +109,8 @@ class Tally:
         self.margins: Counter[int] = Counter()
         self.scores: dict[str, Scored] = {}
         self.subtopics: Counter[str] = Counter()
-        self._subtopic_of = {job.prompt: job.sub_topic for job in jobs}
+        self.kept: list[Job] = []
+        self._jobs = {job.prompt: job for job in jobs}
         self._drawn: list[tuple[int, int, Example]] = []
 
     def add(self, item: Sample | BadLine) -> None:
@@ -125,7 +127,10 @@ class Tally:
             margin = min(max(item.margin, -WIDEST_MARGIN), WIDEST_MARGIN)
             self.margins[math.floor(margin * MARGIN_BINS)] += 1
         self._score(item)
-        sub_topic = item.sub_topic or self._subtopic_of.get(item.prompt, "")
+        job = self._jobs.get(item.prompt)
+        if job is not None:
+            self.kept.append(job)
+        sub_topic = item.sub_topic or (job.sub_topic if job is not None else "")
         if sub_topic and (sub_topic in self.subtopics or len(self.subtopics) < MOST_SUBTOPICS):
             self.subtopics[sub_topic] += 1
         self._draw(item, sub_topic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import Bill, Prices, Usage
@@ -58,7 +59,9 @@ def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> Facts:
         "models": {"chosen": ("strong", "127.0.0.1:8000"), "rejected": ("weak", "127.0.0.1:8000")},
         "wanted": len(rows) + 4,
         "subtopics": list(dict.fromkeys(job.sub_topic for job in jobs)),
+        "shares": {"subtopic 9": 4} | Counter(row["sub_topic"] for row in rows),
         "jobs": jobs,
+        "dropped": {"near_duplicate": 5},
         "lost": {"filtered": 1, "refused": 1},
         "failed": {"timeout": 1},
         "bill": bill,

@@ -9,7 +9,9 @@ import pytest
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.printable import visible_text
-from tasks.core.report.page import write_report
+from tasks.core.report.coverage import OF_ALL, cover, evenly, find_alike
+from tasks.core.report.facts import shares_of
+from tasks.core.report.page import MOST_SUBTOPICS, write_report
 from tasks.core.report.tally import SAMPLED, length_bin, tally_session
 from tests.core.report.made import HOSTILE, facts, judged_rows
 
@@ -106,18 +108,102 @@ def test_the_page_is_small_whatever_the_texts_are(tmp_path: Path) -> None:
 def test_the_page_holds_what_is_known_and_leaves_out_what_is_not(tmp_path: Path) -> None:
     rows = judged_rows(9)
     put(tmp_path, rows)
-    path = write_report(tmp_path, facts(rows), alike=[(0.912, "one prompt", "another prompt")])
-    page = path.read_text(encoding="utf-8")
-    for said in ("69.2%", "refused", "failed: timeout", "thresholds", "91%", "another prompt", "14,500"):
+    page = write_report(tmp_path, facts(rows)).read_text(encoding="utf-8")
+    for said in (
+        "69.2%",
+        "refused",
+        "failed: timeout",
+        "thresholds",
+        "nearly the same as an earlier",
+        "14,500",
+    ):
         assert said in page
+    assert "4 of 13 pairs are missing." in page
     assert page.count('class="plot"') == 7
     put(tmp_path, [{"instruction": "do", "output": "done"}])
     bare = facts([], jobs=[], subtopics=[], failed={}, lost={}, rate=None, models={}, wanted=1)
     page = write_report(tmp_path, bare).read_text(encoding="utf-8")
     assert page.count('class="plot"') == 3
-    assert "The most alike prompts" not in page
+    assert "The most alike" not in page
     (tmp_path / "dataset.jsonl").write_bytes(b"")
     assert "A sample" not in write_report(tmp_path, bare).read_text(encoding="utf-8")
+
+
+def test_what_was_replaced_is_said_with_its_causes(tmp_path: Path) -> None:
+    rows = judged_rows(9)
+    put(tmp_path, rows)
+    known = facts(
+        rows, wanted=9, lost={"lint_identical": 2, "too_short": 1}, failed={}, dropped={"duplicate": 7}
+    )
+    page = write_report(tmp_path, known).read_text(encoding="utf-8")
+    assert "Every pair that was wanted is there; 3 more prompts than pairs are wanted were answered" in page
+    for why, count in (
+        ("kept out by lint: identical", 2),
+        ("came to no pair: too short", 1),
+        ("left out: the same as an earlier prompt", 7),
+    ):
+        assert f'<td>{why}</td><td class="number">{count}</td>' in page
+    assert "are missing" not in page
+    known = facts(rows, wanted=9, jobs=known.jobs[:9], lost={}, failed={}, dropped={})
+    page = write_report(tmp_path, known).read_text(encoding="utf-8")
+    assert "Nothing: every prompt that was wanted has its row." in page
+
+
+def test_each_subtopic_has_its_rows_its_share_and_its_spread(tmp_path: Path) -> None:
+    rows = judged_rows(6, text="")
+    for row, prompt in zip(rows, ("a b c", "e f", "x", "a b d", "g h", "not in the dataset"), strict=True):
+        row |= {"prompt": prompt, "sub_topic": row["sub_topic"].strip()}
+    put(tmp_path, rows[:5])
+    known = facts(rows, shares={"subtopic 0": 1, "subtopic 1": 4, "subtopic 2": 2, "subtopic 9": 3})
+    found = cover(known, tally_session(tmp_path, known.jobs))
+    assert [(item.name, item.rows, item.wanted, item.share, item.spread) for item in found] == [
+        ("subtopic 9", 0, 3, 0.0, None),
+        ("subtopic 2", 1, 2, 0.5, None),
+        ("subtopic 1", 2, 4, 0.5, 1.0),
+        ("subtopic 0", 2, 1, 2.0, pytest.approx(4 / 7)),
+    ]
+    page = write_report(tmp_path, known).read_text(encoding="utf-8")
+    cells = "".join(f'<td class="number">{cell}</td>' for cell in ("2", "1", "200.0%", "0.57"))
+    assert f"<bdi>subtopic 0</bdi></td>{cells}" in page
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shares"), [(7, {"a": 3, "b": 2, "c": 2}), (2, {"a": 1, "b": 1}), (0, {})]
+)
+def test_a_subtopic_is_to_bring_its_share(wanted: int, shares: dict[str, int]) -> None:
+    assert shares_of(["a", "b", "c"], wanted) == shares
+    assert shares_of([], wanted) == {}
+
+
+def test_of_very_many_texts_some_are_looked_at_and_the_page_says_so(tmp_path: Path) -> None:
+    assert [len(evenly(range(count), 30)) for count in (0, 1, 30, 31, 60, 61)] == [0, 1, 30, 16, 30, 21]
+    names = [f"{HOSTILE * 4} {number}" for number in range(OF_ALL + 1)]
+    rows = judged_rows(2)
+    put(tmp_path, rows)
+    page = write_report(tmp_path, facts(rows, subtopics=names, shares=dict.fromkeys(names, 1)))
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 2_000_000
+    assert "Looked for among 5,001 of 10,001." in text
+    # Those of the rows and jobs come on top.
+    assert f"{OF_ALL + 1 + 2 - MOST_SUBTOPICS:,} that lack less are not shown." in text
+
+
+def test_the_most_alike_prompts_of_the_rows_are_shown(tmp_path: Path) -> None:
+    same = "Write a short story about a keeper who finds a letter in a bottle, "
+    rows = judged_rows(9, text="")
+    for row, end in zip(rows, "abcdefghi", strict=True):
+        row["prompt"] = f"{end} {end}x {end}y {end}z"
+    rows[2]["prompt"], rows[7]["prompt"], rows[8]["prompt"] = same + "once", same + "twice", same + "thrice"
+    put(tmp_path, rows[:8])
+    page = write_report(tmp_path, facts(rows)).read_text(encoding="utf-8")
+    (found,) = find_alike([row["prompt"] for row in rows[:8]]).found
+    assert (found.first, found.second) == (same + "once", same + "twice")
+    cells = f"<td><bdi>{found.first}</bdi></td><td><bdi>{found.second}</bdi></td>"
+    assert f'<td class="number">{found.likeness:.0%}</td>{cells}' in page
+    assert "thrice" not in page.partition("The most alike prompts")[2].partition("<h2>")[0]
+    put(tmp_path, rows[:2])
+    page = write_report(tmp_path, facts(rows)).read_text(encoding="utf-8")
+    assert "No two have half of their words and neighbouring words in common." in page
 
 
 def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
