@@ -17,11 +17,13 @@ from __future__ import annotations
 import heapq
 import math
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from tasks.core.selection import fingerprint
 
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 PERMUTATIONS: Final = 64
 """Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
 
-_MISSED: Final = 0.9
+FEW: Final = 300
+"""Texts up to which every two are compared: that is done before the library for more is loaded."""
+
+_MISSED: Final = 0.98
 """How much worse it is to overlook a likeness than to look at two texts in vain."""
 
 _LONGEST_WORD: Final = 20
@@ -63,16 +68,22 @@ def likeness(one: str, other: str) -> float:
     return _likeness(_features(one), _features(other))
 
 
-def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
-    both = len(one & other)
+def _likeness(one: frozenset[int], other: Collection[int]) -> float:
+    both = len(one.intersection(other))
     return both / max(1, len(one) + len(other) - both)
 
 
-def _features(text: str) -> frozenset[str]:
-    """Words and pairs of neighbouring words, without case and the punctuation around them."""
+def _features(text: str) -> frozenset[int]:
+    """Words and neighbouring words, without case and the punctuation around them, as hashes of 32 bits."""
     words = text.split()
     words = list(fingerprint(text) if len(text) > _LONGEST_WORD * len(words) else map(_word, words))
-    return frozenset([*words, *map(" ".join, pairwise(words))])
+    texts = chain(words, map(" ".join, pairwise(words)))
+    return frozenset(crc32(feature.encode("utf-8", "replace")) for feature in texts)
+
+
+def _packed(features: frozenset[int]) -> array[int]:
+    """Features in 4 bytes each: a set of them takes twenty times as much."""
+    return array("I", features)
 
 
 class Sieve:
@@ -114,43 +125,69 @@ class _Index:
     """Texts that are no near-duplicates of each other, to be asked for the ones like another."""
 
     def __init__(self, threshold: float) -> None:
-        # Imported here: it brings scipy, which a run that needs no likeness does without.
-        from datasketch import MinHash, MinHashLSH  # noqa: PLC0415
-
         self._threshold = threshold
-        self._blank: Any = MinHash(num_perm=PERMUTATIONS)
-        self._lsh: Any = MinHashLSH(
-            threshold=threshold, num_perm=PERMUTATIONS, weights=(1 - _MISSED, _MISSED)
-        )
         self._texts: list[str] = []
+        self._features: list[array[int]] = []
+        self._sketches: _Sketches | None = None
 
     def add(self, text: str) -> Alike | None:
         """Take a text in, or say which earlier one it repeats."""
         features = _features(text)
-        sketch = self._sketch(features)
-        found = self.closest(text, features, sketch)
+        if self._sketches is None and len(self._texts) == FEW:
+            self._sketches = _Sketches(self._threshold)
+            for number, earlier in enumerate(self._features):
+                self._sketches.add(number, self._sketches.of(earlier))
+        sketch = self._sketches.of(features) if self._sketches else None
+        likely = self._sketches.likely(sketch) if self._sketches else range(len(self._texts))
+        found = self._closest(text, features, likely)
         if found is not None and found.likeness >= self._threshold:
             return found
-        self._lsh.insert(len(self._texts), sketch)
+        if self._sketches:
+            self._sketches.add(len(self._texts), sketch)
         self._texts.append(text)
+        self._features.append(_packed(features))
         return None
 
-    def closest(self, text: str, features: frozenset[str], sketch: Any) -> Alike | None:
+    def _closest(self, text: str, features: frozenset[int], likely: Iterable[int]) -> Alike | None:
         """The earlier text that is most alike, of those that may be alike enough."""
         numbers = _NUMBERS.findall(text)
         # The lowest of equals: a re-run must come to the same.
         best = None
-        for place in sorted(self._lsh.query(sketch)):
-            other = self._texts[place]
-            found = _likeness(features, _features(other))
-            if (best is None or found > best.likeness) and numbers == _NUMBERS.findall(other):
-                best = Alike(found, other, text)
+        for place in likely:
+            found = _likeness(features, self._features[place])
+            if best is None or found > best.likeness:
+                other = self._texts[place]
+                if numbers == _NUMBERS.findall(other):
+                    best = Alike(found, other, text)
         return best
 
-    def _sketch(self, features: frozenset[str]) -> Any:
+
+class _Sketches:
+    """The MinHash of texts by number, to be asked for those that may be like another."""
+
+    def __init__(self, threshold: float) -> None:
+        # Imported here: it brings scipy, which takes a second, and 60 MB.
+        from datasketch import MinHash, MinHashLSH  # noqa: PLC0415
+
+        # Features are hashes already.
+        self._blank: Any = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+        self._lsh: Any = MinHashLSH(
+            threshold=threshold, num_perm=PERMUTATIONS, weights=(1 - _MISSED, _MISSED)
+        )
+
+    def of(self, features: Collection[int]) -> Any:
+        """The sketch of a text."""
         sketch = self._blank.copy()
-        sketch.update_batch([feature.encode("utf-8", "replace") for feature in features])
+        sketch.update_batch(features)
         return sketch
+
+    def add(self, number: int, sketch: Any) -> None:
+        """Take a text in."""
+        self._lsh.insert(number, sketch)
+
+    def likely(self, sketch: Any) -> list[int]:
+        """The texts that may be alike, ascending."""
+        return sorted(self._lsh.query(sketch))
 
 
 def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> list[Alike]:
@@ -164,12 +201,13 @@ def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> l
         most: How many are wanted, 1 or more.
         least: Likeness below which a pair is of no interest, above 0 and below 1.
     """
-    features = [_features(text) for text in texts]
+    features = [_packed(_features(text)) for text in texts]
     counts = Counter(chain.from_iterable(features))
     # By the numbers in them: texts with others are not alike.
-    holders: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    holders: dict[tuple[str, ...], dict[int, list[int]]] = {}
     found: list[tuple[float, int, int]] = []
-    for place, own in enumerate(features):
+    for place, packed in enumerate(features):
+        own = frozenset(packed)
         rarest = sorted(own, key=lambda feature: (counts[feature], feature))
         # Two texts that are so much alike have one of these in common, whichever others they have.
         rarest = rarest[: len(own) - math.ceil(least * len(own) - _ROUNDING) + 1]
@@ -190,7 +228,7 @@ def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> l
     return [Alike(alike, texts[-first], texts[-second]) for alike, first, second in found]
 
 
-def _first_of(holders: Mapping[str, Sequence[int]], features: Iterable[str]) -> Collection[int]:
+def _first_of(holders: Mapping[int, Sequence[int]], features: Iterable[int]) -> Collection[int]:
     """The texts that hold one of the features, as many as are compared; those of the first features first."""
     found: dict[int, None] = {}
     for feature in features:
