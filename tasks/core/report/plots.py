@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from unicodedata import east_asian_width
 
 from tasks.core.models import UNUSABLE, Purpose
 from tasks.core.printable import printable_line
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 5.6, 2.7
 """Inches, at 72 points each; the page scales it."""
+NUMBERS: Final = 0.8
+"""Inches left of a plot for numbers and what they count."""
+LEGEND: Final = 0.32
+"""Inches above a plot for its legend."""
+EDGE: Final = 0.1
 LABEL: Final = 28
 """Characters of a name beside a bar."""
 TALLEST: Final = 4.6
@@ -40,30 +46,55 @@ def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
     """The plots that there is something for, by name."""
     drawn: dict[str, Markup] = {}
 
-    def plot(name: str, title: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> None:
+    def plot(
+        name: str,
+        title: str,
+        draw: Callable[[Axes], None],
+        *,
+        height: float = HEIGHT,
+        left: float = NUMBERS,
+        top: float = EDGE,
+        bottom: float = 0.5,
+    ) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only a report needs
 
-        figure = Figure(figsize=(WIDTH, height), layout="tight")
+        figure = Figure(figsize=(WIDTH, height))
+        # Margins that matplotlib finds itself cost as much as all else of a plot.
+        figure.subplots_adjust(left / WIDTH, bottom / height, 1 - EDGE / WIDTH, 1 - top / height)
         draw(figure.subplots())
         drawn[name] = inline(figure, name, title)
 
     with drawing():
-        plot("funnel", "from wanted to kept", lambda axes: _funnel(axes, facts, tally), 2.0)
+        draw = lambda axes: _funnel(axes, facts, tally)  # noqa: E731 - as below
+        plot("funnel", "from wanted to kept", draw, height=2.0, left=_beside(STEPS), bottom=EDGE)
         if tally.samples:
             plot("lengths", "lengths of the answers", lambda axes: _lengths(axes, tally))
         if tally.margins:
             plot("margins", "the judge's margins", lambda axes: _margins(axes, tally))
         if tally.scores:
             height = min(TALLEST, max(HEIGHT, 1.0 + 0.3 * len(tally.scores)))
-            plot("scores", "mean scores by criterion", lambda axes: _scores(axes, tally), height)
+            left = _beside(_labels(tally))
+            draw = lambda axes: _scores(axes, tally)  # noqa: E731 - as below
+            plot("scores", "mean scores by criterion", draw, height=height, left=left, top=LEGEND)
         if len(facts.subtopics or tally.subtopics) > 1 and tally.subtopics:
             plot("coverage", "subtopics by rows", lambda axes: _coverage(axes, facts, tally))
         if facts.bill.usage().tokens:
-            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts))
+            left = _beside(list(Purpose))
+            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts), left=left, top=LEGEND)
         rate = facts.rate
         if rate is not None:
-            plot("rate", "answers over time", lambda axes: _rate(axes, rate))
+            plot("rate", "answers over time", lambda axes: _rate(axes, rate), top=LEGEND)
     return drawn
+
+
+def _beside(labels: Sequence[str]) -> float:
+    """Inches that labels take left of a plot, in a font as wide as matplotlib's own."""
+    widths = (sum(1 + (east_asian_width(letter) in "WF") for letter in label) for label in labels)
+    return 0.2 + 0.078 * max(widths)
+
+
+def _labels(tally: Tally) -> list[str]:
+    return [printable_line(name, LABEL).replace("_", " ") for name in tally.scores]
 
 
 def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
@@ -131,7 +162,7 @@ def _scores(axes: Axes, tally: Tally) -> None:
         axes.plot(ends, [place] * len(ends), color=svg.LINE, linewidth=3, solid_capstyle="round")
     for name, colour in (("chosen", svg.CHOSEN), ("rejected", svg.REJECTED)):
         axes.plot([], [], "o", color=colour, label=name)
-    axes.set_yticks(list(places), [printable_line(name, LABEL).replace("_", " ") for name in tally.scores])
+    axes.set_yticks(list(places), _labels(tally))
     axes.set_xlim(0.9, 5.1)
     axes.set_ylim(len(tally.scores) - 0.5, -0.5)
     axes.set_xticks(range(1, 6))

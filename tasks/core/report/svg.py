@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -116,6 +117,8 @@ def drawing() -> Iterator[None]:
         finally:
             if not given:
                 del os.environ["MPLCONFIGDIR"]
+    # Of a script that its font lacks it measures a box; what people see is the font of their browser.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
     with mpl.rc_context(_SETTINGS):
         yield
 
