@@ -1,4 +1,4 @@
-"""What a run would cost, without beginning it: `vellumforge2 estimate`, and `vellumforge2 run --dry-run`."""
+"""What a run or a transform would cost, without beginning it: `vellumforge2 estimate`, and `--dry-run`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import observed_calls
 from tasks.core.session.resuming import survey_session
 from tasks.core.survey import survey
+from tasks.core.transform.survey import survey_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from flows.local import Wish
     from flows.order import Order
+    from flows.transforming import TransformOrder, TransformWish
     from tasks.core.config.models import Config
     from tasks.core.estimate import Estimate, Outlook, Range
 
@@ -50,6 +52,33 @@ def estimate_here(wish: Wish, *, json: bool) -> int:
     else:
         show_estimate(found)
     return 0
+
+
+def estimate_transform_here(wish: TransformWish, *, json: bool) -> int:
+    """Check what is given as a transform would, and print what it would cost; nothing is made for it.
+
+    Raises:
+        UsageError: Something given cannot be used, or lines of the input are bad.
+        LedgerError: The ledger cannot be read.
+    """
+    order, found = asyncio.run(_estimate_transform(wish))
+    rows, bad = order.checked.rows, order.checked.bad
+    if json:
+        document = {"mode": wish.mode, "rows": rows, "skipped": bad} | document_of(found)
+        print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+        return 0
+    skipped = f"; {bad:,} bad lines are skipped" if bad else ""
+    output().print(f"{rows:,} rows ({wish.mode}){skipped}", soft_wrap=True)
+    show_estimate(found)
+    return 0
+
+
+async def _estimate_transform(wish: TransformWish) -> tuple[TransformOrder, Estimate]:
+    order = await wish.order()
+    config, source = order.config, order.source
+    async with _ledger_as_it_is(config) as ledger:
+        found = await survey_rows(config, source, ledger)
+        return order, estimate(config, found, await observed_calls(ledger), [source.mode.purpose])
 
 
 async def _estimate(wish: Wish) -> Estimate:

@@ -38,25 +38,20 @@ from tasks.core.run import open_run
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session
 from tasks.core.summary import Stopwatch
-from tasks.core.transform.rows import InputRow
+from tasks.core.transform.reading import MOST_ROWS, in_blocks
 from tasks.core.transform.session import open_transform
 from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
 from tasks.core.transform.working import Transform
 from tasks.transform import transformed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flows.transforming import TransformOrder
     from tasks.core.run import Run
+    from tasks.core.transform.rows import InputRow
     from tasks.core.transform.session import TransformSession
     from tasks.core.transform.working import Transformed
 
 log = logging.getLogger("vellumforge.transform")
-
-MOST_ROWS = 500
-MOST_CHARACTERS = 4_000_000
-"""Of one block: what is in memory must not grow with the input."""
 
 
 @flow(name="transform", persist_result=False)
@@ -192,7 +187,7 @@ async def transform_rows(run: Run, order: TransformOrder, session: TransformSess
         templates = run.config.prompt_templates
         asked = [templates.reasoning_generation, templates.reasoning_system_prompt]
         phase_hash += f"-{sha256(repr(asked).encode()).hexdigest()[:16]}"
-    blocks = _blocks(order, session, size)
+    blocks = in_blocks(order.source.read(), size, session.skip)
     begun: deque[asyncio.Task[Transformed]] = deque()
     try:
         while some := await asyncio.to_thread(next, blocks, None):
@@ -223,20 +218,3 @@ def _keep(run: Run, session: TransformSession, done: Transformed) -> None:
         # The other rows would be paid for, and the run would fail all the same.
         run.stop.request(error)
         raise
-
-
-def _blocks(order: TransformOrder, session: TransformSession, size: int) -> Iterator[list[InputRow]]:
-    """Consecutive rows, as many as make a block; where they are cut depends on the input alone."""
-    block: list[InputRow] = []
-    characters = 0
-    for entry in order.source.read():
-        if not isinstance(entry, InputRow):
-            session.skip(entry)
-            continue
-        block.append(entry)
-        characters += entry.size
-        if len(block) >= size or characters >= MOST_CHARACTERS:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block

@@ -164,6 +164,7 @@ def transform(
     input_reasoning: str = "",
     output_reasoning: str = "",
     skip_bad: bool = False,
+    dry_run: bool = False,
     checkpoint: str = "",
     resume: bool = False,
     config: str | None = None,
@@ -183,19 +184,23 @@ def transform(
         input_reasoning: The same rows with reasoning in their answers; without --input, all that is read.
         output_reasoning: The file of rows with reasoning that is written.
         skip_bad: Leave lines out that are no rows, and list them in the session's folder.
+        dry_run: Make nothing, and print what it would cost.
         checkpoint: For VellumForge2's command lines; nothing is written there, the ledger knows more.
         resume: For VellumForge2's command lines; every transform goes on where it was.
         config: The configuration file; config.toml when left out.
         env_file: A file with API keys; without it, .env is read when there is one.
         settings: A setting as KEY=VALUE; may be given several times.
-        json: Print the summary as one JSON object.
+        json: Print the summary, or what it would cost, as one JSON object.
         verbose: Show the log's records of level INFO.
     """
-    from flows.local import run_here  # noqa: PLC0415 - it brings the whole pipeline with it
+    from flows.estimate import estimate_transform_here  # noqa: PLC0415 - it brings the pipeline with it
+    from flows.local import run_here  # noqa: PLC0415 - the same
 
     del checkpoint, resume
     overrides = dict(read_override(item) for item in settings)
     wish = TransformWish(
         mode, output, input, input_reasoning, output_reasoning, skip_bad, config, env_file, overrides
     )
+    if dry_run:
+        return estimate_transform_here(wish, json=json)
     return run_here(wish, show=show_json if json else show_summary, verbose=verbose)

@@ -2,7 +2,8 @@
 
 How many calls is known from a survey. What a call uses is measured where the ledger has answers of its kind:
 those of this very configuration, else all of the same model and purpose. Where it has none, the rendered
-templates tell the least and the most of the input, and `max_output_tokens` the most of the output.
+templates tell the least and the most of the input, and `max_output_tokens` the most of the output. Of calls
+that are all known, as those of a transform, the length of the input is known.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tasks.core.models import Job, Phase, Purpose
 from tasks.core.questions import Questions, model_for, purposes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tasks.core.config.models import Config
     from tasks.core.cost import Sample
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 WIDTH = 2.0
 """Standard deviations on each side of what is likely: nineteen runs of twenty lie between."""
 
-SHORT = ("x" * 20, "x" * 20)
-LONG = ("x" * 80, "x" * 400)
+SHORT, LONG = ("x" * 20, "x" * 20), ("x" * 80, "x" * 400)
 """What stands for a subtopic and a prompt that are not known yet."""
 
 
@@ -45,7 +45,7 @@ class Range:
         likely = (self.likely or 0.0) + (other.likely or 0.0) if both else None
         return Range(self.low + other.low, likely, self.high + other.high)
 
-    def times(self, number: int) -> Range:
+    def times(self, number: float) -> Range:
         """So many of them."""
         likely = None if self.likely is None else self.likely * number
         return Range(self.low * number, likely, self.high * number)
@@ -126,19 +126,25 @@ class Estimate:
         return sum((item.high for item in self.outlooks), Cost())
 
 
-def estimate(config: Config, found: Survey, elsewhere: Mapping[tuple[str, str], Observed]) -> Estimate:
+def estimate(
+    config: Config,
+    found: Survey,
+    elsewhere: Mapping[tuple[str, str], Observed],
+    purposes: Iterable[Purpose] | None = None,
+) -> Estimate:
     """What the calls that a survey found missing will take.
 
     Args:
         config: The configuration.
         found: Its survey.
         elsewhere: All reported calls of the ledger by model and purpose, for what the survey saw none of.
+        purposes: The kinds of call that are made; left out, those of generating.
     """
     seen = {
         purpose: _best_of(
             found.observed.get(purpose), elsewhere.get((model_for(config, purpose).model_name, purpose))
         )
-        for purpose in purposes_of(config)
+        for purpose in purposes or purposes_of(config)
     }
     questions = Questions(config)
     return Estimate(tuple(_outlook(config, questions, found, purpose, seen[purpose]) for purpose in seen))
@@ -163,6 +169,10 @@ def _outlook(
         calls = Range(to_pay, None, to_pay)
         asked = _input(config, questions, purpose).times(to_pay)
         said = Range(0, None, model.max_output_tokens).times(to_pay)
+    length = found.asked.get(purpose)
+    if length and length.count == to_pay and purpose not in found.observed:
+        # Of answers elsewhere, the questions may have been of any length.
+        asked = Range(calls.low, calls.likely or to_pay, calls.high).times(length.mean)
     cached = seen.cached / seen.prompt.total if seen.prompt.total else 0.0
 
     def cost(number: float, asking: float, saying: float) -> Cost:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.core.answers import read_chosen, read_rejected
-from tasks.core.cost import Observed
+from tasks.core.cost import Observed, Sample, tokens_for
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs
@@ -31,7 +31,7 @@ from tasks.core.questions import is_judged, purposes_of
 from tasks.core.run import Run, all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, MutableSet, Sequence
 
     from tasks.core.config.models import Config
     from tasks.core.generation.pairs import PairsOutcome
@@ -55,6 +55,8 @@ class Survey:
         to_pay: Calls that would be paid for, by purpose. Exact where all earlier answers exist; the calls
             that follow from answers which are not there yet are counted as one for each.
         keys: The keys of all calls in the ledger that the configuration uses.
+        unpaid: Those of the calls that were looked for and are not there.
+        asked: Input tokens of the same by their length, by purpose.
         questions: What identifies its lists, whose milestones decide how they are grown.
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
@@ -66,7 +68,9 @@ class Survey:
 
     reused: Counter[str] = field(default_factory=Counter)
     to_pay: Counter[str] = field(default_factory=Counter)
-    keys: set[bytes] = field(default_factory=set)
+    keys: MutableSet[bytes] = field(default_factory=set)
+    unpaid: MutableSet[bytes] = field(default_factory=set)
+    asked: dict[Purpose, Sample] = field(default_factory=dict)
     questions: set[bytes] = field(default_factory=set)
     subtopics: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
@@ -84,6 +88,15 @@ class Survey:
         # Of subtopics, every sample is another chunk.
         further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_ROUND > 0
         self.observed.setdefault(request.purpose, Observed()).add(usage_of(request, answer), further=further)
+
+    def miss(self, request: ChatRequest) -> None:
+        """Take a call that is not in the ledger into the counts, once: an operation may try it again."""
+        if request.key in self.unpaid:
+            return
+        self.unpaid.add(request.key)
+        self.to_pay[request.purpose] += 1
+        characters = sum(len(content) for _, content in request.messages)
+        self.asked.setdefault(request.purpose, Sample()).add(tokens_for(characters))
 
 
 async def survey(
@@ -109,7 +122,7 @@ async def survey(
         LedgerError: The ledger cannot be read.
     """
     found = Survey()
-    run = _SurveyRun(config, ledger, found)
+    run = SurveyRun(config, ledger, found)
     run.client.left_alone = refused
     walk = _Walk(run, found, keep)
     if jobs is not None:
@@ -132,7 +145,7 @@ class _Walk:
     """The pipeline's steps over what is known."""
 
     def __init__(
-        self, run: _SurveyRun, found: Survey, keep: Callable[[Job, Pair | None], None] | None
+        self, run: SurveyRun, found: Survey, keep: Callable[[Job, Pair | None], None] | None
     ) -> None:
         self.answers = [
             purpose for purpose in purposes_of(run.config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}
@@ -190,7 +203,7 @@ class _Walk:
             self._keep(job, pair)
 
 
-async def _judge_alone(run: _SurveyRun, job: Job, side: Purpose) -> None:
+async def _judge_alone(run: SurveyRun, job: Job, side: Purpose) -> None:
     """Count the judge's call for one answer of a pair that is not whole."""
     read, question = read_chosen, run.questions.chosen
     if side is Purpose.REJECTED:
@@ -205,7 +218,7 @@ async def _judge_alone(run: _SurveyRun, job: Job, side: Purpose) -> None:
         await score_pair(run, Pair(job, text))
 
 
-async def _shorter_list(run: _SurveyRun) -> tuple[str, ...]:
+async def _shorter_list(run: SurveyRun) -> tuple[str, ...]:
     """The subtopics that the list began with when it was shorter; empty when none is paid for."""
     config = run.config
     shorter = max((count for count in run.milestones if count < config.generation.num_subtopics), default=0)
@@ -231,7 +244,6 @@ class _SurveyClient(LedgerClient):
     def __init__(self, ledger: Ledger, progress: Progress, found: Survey) -> None:
         super().__init__(ledger, progress)
         self._found = found
-        self._unpaid: set[bytes] = set()
 
     async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
         answer = await super().ask(request, known)
@@ -239,13 +251,11 @@ class _SurveyClient(LedgerClient):
         return answer
 
     async def _buy(self, request: ChatRequest) -> NoReturn:
-        # An operation may try again what failed; the call is paid for once.
-        self._found.to_pay[request.purpose] += request.key not in self._unpaid
-        self._unpaid.add(request.key)
+        self._found.miss(request)
         raise CallError(UNPAID, "this call is not paid for")
 
 
-class _SurveyRun(Run):
+class SurveyRun(Run):
     """A run that leaves no trace: no failures are listed, nothing is remembered."""
 
     def __init__(self, config: Config, ledger: Ledger, found: Survey) -> None:

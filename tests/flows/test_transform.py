@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PROMPTS = [f"Number {number}: tell of a keeper and his lamp." for number in range(12)]
 TRANSFORM = (*PROGRAM, "transform")
+PRICING = "".join(
+    f"[pricing.{model}]\ninput = 2.5\noutput = 10\n" for model in ("strong-writer", "weak-writer", "critic")
+)
 Row = dict[str, Any]
 
 
@@ -37,6 +41,13 @@ def transform(user: User, mode: str, *options: str) -> Ended:
 
 def rows_in(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def dry(user: User, mode: str) -> Row:
+    """What a dry run says."""
+    ended = transform(user, mode, "--input", "in.jsonl", "--dry-run")
+    assert ended.code == 0, ended.err
+    return ended.summary
 
 
 def transformed(user: User, mode: str, rows: Sequence[Row], *options: str) -> list[Row]:
@@ -137,6 +148,56 @@ def test_parquet_gives_what_json_lines_give(teller: User) -> None:
     ended = transform(teller, "regen-rejected", "--input", "in.parquet")
     assert (ended.code, ended.summary["paid"]) == (0, 0), ended.err
     assert rows_in(teller.folder / "out.jsonl") == expected
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("sft-to-dpo", 12), ("rejudge", 12 + 1)])
+def test_what_a_dry_run_counts_is_what_the_run_pays_for(
+    teller: User, demo_model: Model, mode: str, calls: int
+) -> None:
+    teller.write("config.toml", config(demo_model.url, mode="sft", more=PRICING))
+    # Far apart, the first prompt comes again: of rejudge, its rejected answer is another one.
+    rows = [*map(dpo, PROMPTS), dpo(PROMPTS[0]) | {"rejected": ANSWER}]
+    if mode == "rejudge":
+        rows = [*map(dpo, PROMPTS[:6]), dpo(PROMPTS[0]) | {"rejected": f"{OTHER} And off."}]
+    elif mode == "sft-to-dpo":
+        rows = [alpaca(row["prompt"]) for row in rows]
+    write(teller.folder / "in.jsonl", *rows)
+    told = dry(teller, mode)
+    assert (told["rows"], told["skipped"], told["mode"]) == (len(rows), 0, mode)
+    (phase,) = told["phases"]
+    assert (phase["reused"], phase["to_pay"], phase["measured"]) == (0, calls, 0)
+    assert demo_model.stats()["requests"] == 0
+    assert sorted(path.name for path in teller.folder.iterdir()) == ["config.toml", "in.jsonl"]
+
+    write(teller.folder / "some.jsonl", *rows[:4])
+    before = transform(teller, mode, "--input", "some.jsonl").summary
+    assert before["usd"] > 0
+    told = dry(teller, mode)["total"]
+    assert (told["reused"], told["to_pay"]) == (before["paid"], calls - before["paid"])
+    summary = transform(teller, mode, "--input", "in.jsonl").summary
+    assert summary["paid"] == told["to_pay"]
+    for name in ("prompt_tokens", "completion_tokens", "usd"):
+        assert told[name]["low"] <= summary[name] <= told[name]["high"], name
+
+    requests = demo_model.stats()["requests"]
+    after = dry(teller, mode)["total"]
+    assert (after["reused"], after["to_pay"], after["usd"]["high"]) == (calls, 0, 0)
+    assert demo_model.stats()["requests"] == requests
+
+
+def test_a_dry_run_is_a_table_and_refuses_what_the_run_refuses(teller: User, demo_model: Model) -> None:
+    write(teller.folder / "in.jsonl", alpaca(PROMPTS[0]), "{")
+    command = ["--mode", "sft-to-dpo", "--input", "in.jsonl", "--output", "out.jsonl", "--dry-run"]
+    refused = teller.run(*command, program=TRANSFORM)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "in.jsonl:2" in refused.err
+    told = teller.run(*command, "--skip-bad", program=TRANSFORM)
+    assert told.code == 0, told.err
+    assert "1 rows (sft-to-dpo); 1 bad lines are skipped\n" in told.out
+    assert re.search(r"rejected +weak-writer +0 +1 ", told.out)
+    assert "no price is set for weak-writer" in told.out
+    assert demo_model.stats()["requests"] == 0
+    assert sorted(path.name for path in teller.folder.iterdir()) == ["config.toml", "in.jsonl"]
 
 
 def test_a_bad_line_costs_nothing_and_may_be_skipped(teller: User, demo_model: Model) -> None:

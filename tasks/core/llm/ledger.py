@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.errors import LedgerError
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 """Rows of one transaction, and keys of one look-up, at most: bounds memory and the wait of the first."""
+
+_LOOK_UP = select(calls.c.key, calls.c.answer).where(calls.c.key.in_(bindparam("keys", expanding=True)))
+"""Made once: a statement that holds its keys refers to itself, and stays in memory until the collector of
+garbage comes by, which it does ever more rarely."""
 
 
 _Item = TypeVar("_Item")
@@ -208,10 +212,7 @@ class Ledger:
         found: dict[bytes, Answer] = {}
         async with self._engine.connect() as connection:
             for start in range(0, len(wanted), BATCH):
-                piece = wanted[start : start + BATCH]
-                rows = await connection.execute(
-                    select(calls.c.key, calls.c.answer).where(calls.c.key.in_(piece))
-                )
+                rows = await connection.execute(_LOOK_UP, {"keys": wanted[start : start + BATCH]})
                 found.update((key, unpack(answer)) for key, answer in rows)
         return found
 

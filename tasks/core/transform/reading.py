@@ -13,7 +13,7 @@ from tasks.core.lint.rows import LONGEST_LINE, BadLine, bounded_lines
 from tasks.core.transform.rows import COLUMNS, InputRow, NoRowError, check_sides, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tasks.core.models import Text
@@ -24,6 +24,9 @@ BATCH: Final = 32
 """Rows of Parquet that are unpacked at a time."""
 BUFFER: Final = 1 << 20
 """Bytes of a Parquet file that are read at a time."""
+MOST_ROWS: Final = 500
+MOST_CHARACTERS: Final = 4_000_000
+"""Of one block: what is in memory must not grow with the input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,31 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} cannot be read as Parquet after row {number}: {reason}") from error
+
+
+def in_blocks(
+    entries: Iterable[InputRow | BadLine], size: int, skip: Callable[[BadLine], object]
+) -> Iterator[list[InputRow]]:
+    """Consecutive rows, as many as make a block; where they are cut depends on the input alone.
+
+    Args:
+        entries: The rows, with bad lines among them.
+        size: How many rows a block has at most.
+        skip: Handed each bad line.
+    """
+    block: list[InputRow] = []
+    characters = 0
+    for entry in entries:
+        if not isinstance(entry, InputRow):
+            skip(entry)
+            continue
+        block.append(entry)
+        characters += entry.size
+        if len(block) >= size or characters >= MOST_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 @dataclass(slots=True)
