@@ -62,6 +62,9 @@ class Survey:
         lost: Those of them that come to no pair, by cause.
         dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         observed: What the calls in the ledger used, by purpose.
+        unpaid: The keys of the calls that were asked for on the way and are not in the ledger.
+        failures: What does not come about: the causes are those of what is left alone, those of answers
+            that cannot be used, and UNPAID.
     """
 
     reused: Counter[str] = field(default_factory=Counter)
@@ -74,6 +77,8 @@ class Survey:
     lost: Counter[str] = field(default_factory=Counter)
     dropped: dict[str, int] = field(default_factory=dict)
     observed: dict[Purpose, Observed] = field(default_factory=dict)
+    unpaid: set[bytes] = field(default_factory=set)
+    failures: list[Failure] = field(default_factory=list)
 
     def note(self, request: ChatRequest, answer: Answer) -> None:
         """Take a call that is in the ledger into the counts, once."""
@@ -94,6 +99,7 @@ async def survey(
     jobs: Sequence[Job] | None = None,
     subtopics: Sequence[str] | None = None,
     refused: Mapping[bytes, Failure] = MappingProxyType({}),
+    strict: bool = False,
 ) -> Survey:
     """Walk a configuration over a ledger; nothing is asked, paid for or written.
 
@@ -103,13 +109,14 @@ async def survey(
         keep: Called with each finished job and its pair, None for one that comes to none; order is not set.
         jobs: The jobs, for a session that took them over; else they follow from the configuration.
         subtopics: The subtopics, for a session that took them over.
-        refused: Questions that the session was refused for good, by key; see `refused_for_good`.
+        refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.
+        strict: Whether no pair is looked for where a run would stop because too few subtopics have prompts.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     found = Survey()
-    run = _SurveyRun(config, ledger, found)
+    run = _SurveyRun(config, ledger, found, strict=strict)
     run.client.left_alone = refused
     walk = _Walk(run, found, keep)
     if jobs is not None:
@@ -153,8 +160,10 @@ class _Walk:
         if not known:
             return
         prompts = await write_prompts(run, numbered(run.config, known))
+        failures = [entry.failure for entry in prompts if entry.failure]
+        await run.list_failures(failures)
         try:
-            if any(entry.failure and not run.gives_up(entry.failure) for entry in prompts):
+            if any(failure.cause == UNPAID for failure in failures):
                 # Which prompts are double is known only when all are there.
                 found.jobs = jobs_of(run, prompts)
                 await self.make(found.jobs)
@@ -231,7 +240,6 @@ class _SurveyClient(LedgerClient):
     def __init__(self, ledger: Ledger, progress: Progress, found: Survey) -> None:
         super().__init__(ledger, progress)
         self._found = found
-        self._unpaid: set[bytes] = set()
 
     async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
         answer = await super().ask(request, known)
@@ -240,25 +248,27 @@ class _SurveyClient(LedgerClient):
 
     async def _buy(self, request: ChatRequest) -> NoReturn:
         # An operation may try again what failed; the call is paid for once.
-        self._found.to_pay[request.purpose] += request.key not in self._unpaid
-        self._unpaid.add(request.key)
+        self._found.to_pay[request.purpose] += request.key not in self._found.unpaid
+        self._found.unpaid.add(request.key)
         raise CallError(UNPAID, "this call is not paid for")
 
 
 class _SurveyRun(Run):
     """A run that leaves no trace: no failures are listed, nothing is remembered."""
 
-    def __init__(self, config: Config, ledger: Ledger, found: Survey) -> None:
+    def __init__(self, config: Config, ledger: Ledger, found: Survey, *, strict: bool) -> None:
         self.milestones: list[int] = []
         self.found = found
         progress = Progress()
         client = _SurveyClient(ledger, progress, found)
-        # Prompts that are not there yet must not hide the jobs of those that are.
-        config = _with(config, min_success_rate=0.0)
+        if not strict:
+            # Prompts that are not there yet must not hide the jobs of those that are.
+            config = _with(config, min_success_rate=0.0)
         super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
-        """What is not paid for is no failure."""
+        """Note them; no list has what was not asked."""
+        self.found.failures += failures
 
     async def reached(self, question: bytes) -> list[int]:
         """The milestones, noted as used."""
