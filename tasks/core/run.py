@@ -122,7 +122,8 @@ class Run:
 
     async def _ends_with(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
-        if request.key not in self.client.left_alone:
+        left_alone = self.client.left_alone
+        if request.key not in left_alone or following.key in left_alone:
             return False
         # Listed by a run that allowed fewer tries than a later one, which has paid for the next.
         return not any((await self.client.recall([following])).values())

@@ -98,7 +98,13 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
             f"session {name} has things that never were asked for ({printable_line(never[0], LONGEST_ITEM)}"
             f"{more}), and a retry asks only for what failed; first {_resume(name)}"
         )
-    left = {key: failure for key, failure in listed.items() if not only.names(failure)}
+    standing = {failure.request for failure in failed}
+    left = {
+        key: failure
+        for key, failure in listed.items()
+        # After an unusable answer that no longer stands, a further try was asked for, and may be named.
+        if not only.names(failure) and (failure.cause not in UNUSABLE or failure.request in standing)
+    }
     others = [failure for failure in failed if not only.names(failure)]
     twins = dict.fromkeys(await _asked_beside(others, found, config, ledger), others[0]) if others else {}
     return Retry(twins | left, _spent_tries(named, config))
