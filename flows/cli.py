@@ -17,6 +17,7 @@ from flows.failures import failures
 from flows.lint import lint
 from flows.overrides import read_override
 from flows.report import report
+from flows.retry import retry
 from flows.terminal import DISTRIBUTION, PROGRAM, say, show_json, show_summary
 from flows.transforming import transform
 from flows.upload import upload
@@ -46,6 +47,7 @@ app.command(export)
 app.command(upload)
 app.command(lint)
 app.command(failures)
+app.command(retry)
 app.command(report)
 app.command(transform)
 

@@ -97,7 +97,9 @@ def _lines(
     if complete:
         lines.append("The session is complete: later runs brought what was missing.")
     else:
+        cause = max(groups, key=lambda group: group.count).cause
         lines.append(f"To ask for what is missing: vellumforge2 checkpoint resume {session}")
+        lines.append(f"To ask only for some of it: vellumforge2 retry {session} --only cause={cause}")
     return lines
 
 

@@ -56,6 +56,7 @@ async def generate(
     settings: Inline | None = None,
     resume: str = "",
     accept_changes: bool = False,
+    only: list[str] | None = None,
     fresh: bool = False,
     overrides: dict[str, Any] | None = None,
     env_file: str = "",
@@ -69,6 +70,8 @@ async def generate(
             that holds one.
         resume: Name of the session to go on with; left out, a new one is made.
         accept_changes: Go on with that session although settings differ that change the outcome.
+        only: Ask again only for those of its failures that are named, each as `cause=…`, `phase=…` or
+            `purpose=…`; left out, for all that is missing.
         fresh: Draw a new seed: other answers to the same questions, all of them paid for.
         overrides: Single settings by dotted key, like `generation.num_subtopics`; they win over all others.
         env_file: Path of the file with API keys; left out, `.env` is read when there is one.
@@ -96,6 +99,7 @@ async def generate(
                 fresh=fresh,
                 resume=resume,
                 accept_changes=accept_changes,
+                only=only or (),
                 blocks=read_blocks,
             )
             await check_shards(order.config)

@@ -85,6 +85,7 @@ class Wish:
         resume: Name of the session to go on with, or "".
         accept_changes: Whether it is gone on with although settings differ.
         hub: Where the finished dataset is uploaded to; None for nowhere.
+        only: Which failures of that session are asked again; empty for all that is missing.
     """
 
     config: str | None = None
@@ -95,6 +96,7 @@ class Wish:
     resume: str = ""
     accept_changes: bool = False
     hub: HubWish | None = None
+    only: tuple[str, ...] = ()
 
     async def order(self) -> Order:
         """The wish, read and checked: what the flow does too, before anything is created.
@@ -156,6 +158,7 @@ class Wish:
             "fresh": self.fresh,
             "resume": self.resume,
             "accept_changes": self.accept_changes,
+            "only": list(self.only),
         }
 
 

@@ -21,6 +21,7 @@ from tasks.core.session.mirror import mirrored
 from tasks.core.session.record import record_session
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, with_seed_of
+from tasks.core.session.retrying import plan_retry
 from tasks.core.session.session import open_session
 from tasks.core.session.takeover import take_over
 
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from flows.console import Console
     from flows.order import Order
+    from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
     from tasks.core.models import Job
     from tasks.core.run import Run
     from tasks.core.session.resuming import Resumption
+    from tasks.core.session.retrying import Retry
     from tasks.core.session.session import Session
 
 log = logging.getLogger("vellumforge.opening")
@@ -61,13 +64,14 @@ async def check_order(order: Order) -> None:
     """Refuse a resume that is not what the user wants, before anything is started for it.
 
     Raises:
-        UsageError: See `check_resumption`.
+        UsageError: See `check_resumption` and `plan_retry`.
         LedgerError: The ledger cannot be opened.
     """
     if order.resumption is not None:
         async with await open_ledger(ledger_url(order.config), Path(order.config.output.folder)) as ledger:
             accept = order.accept_changes
             await check_resumption(order.resumption, order.config, ledger, accept_changes=accept)
+            await _retry(order, ledger)
 
 
 @asynccontextmanager
@@ -84,11 +88,12 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
         SessionError: The folder cannot be made, or another process writes to it.
         UsageError: The session cannot be gone on with as it is.
     """
-    config, progress = order.config, console.progress
+    config, progress, retry = order.config, console.progress, None
     async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:
         resumption = order.resumption
         if resumption is not None:
             await check_resumption(resumption, config, ledger, accept_changes=order.accept_changes)
+            retry = await _retry(order, ledger)
         elif retried := await _begun_by(ledger, flow_run, Path(config.output.folder)):
             resumption, config = retried, with_seed_of(retried, config, always=True)
         with open_session(
@@ -102,7 +107,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
         ) as session:
             async with (
                 open_run(
-                    config,
+                    config if retry is None else _in_this_process(config),
                     order.keys,
                     session=session.record.id,
                     ledger=ledger,
@@ -112,11 +117,28 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
-                if config.generation.replaces and jobs is None:
+                if retry is not None:
+                    run.client.left_alone = retry.left_alone
+                    if retry.note:
+                        log.warning(retry.note)
+                elif config.generation.replaces and jobs is None:
                     # They were replaced: a resume must come to the same.
                     run.client.left_alone = await refused_for_good(ledger, session.record.id)
                 yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
+
+
+async def _retry(order: Order, ledger: Ledger) -> Retry | None:
+    """What is left alone where only some failures are asked again; None where all is that is missing."""
+    if order.only is None or order.resumption is None:
+        return None
+    return await plan_retry(order.only, order.resumption, order.config, ledger)
+
+
+def _in_this_process(config: Config) -> Config:
+    """The configuration without shards, which know nothing of what is left alone."""
+    execution = config.execution.model_copy(update={"shards": 0})
+    return config.model_copy(update={"execution": execution})
 
 
 async def _begun_by(ledger: Ledger, flow_run: str, output: Path) -> Resumption | None:

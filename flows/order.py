@@ -24,14 +24,16 @@ from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import read_record
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import find_resumption, with_seed_of
+from tasks.core.session.retrying import read_only
 from tasks.core.session.store import check_store
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from pydantic import SecretStr
 
     from tasks.core.session.resuming import Resumption
+    from tasks.core.session.retrying import Only
 
 DEFAULT_CONFIG = "config.toml"
 DEFAULT_ENV_FILE = ".env"
@@ -50,6 +52,7 @@ class Order:
         warnings: Accepted settings that have no effect.
         resumption: The session to go on with; None for a new one.
         accept_changes: Whether it is gone on with although settings differ.
+        only: Which failures of the session are asked again; None for all that is missing.
     """
 
     config: Config
@@ -59,6 +62,7 @@ class Order:
     warnings: tuple[str, ...]
     resumption: Resumption | None = None
     accept_changes: bool = False
+    only: Only | None = None
 
 
 async def take_order(
@@ -70,6 +74,7 @@ async def take_order(
     fresh: bool = False,
     resume: str = "",
     accept_changes: bool = False,
+    only: Iterable[str] = (),
     blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None = None,
 ) -> Order:
     """Read and check everything that a run is given.
@@ -84,17 +89,19 @@ async def take_order(
         fresh: Whether a new seed is drawn.
         resume: Name of the session to go on with; "" for `generation.resume_from_session`, if that is set.
         accept_changes: Whether it is gone on with although settings differ.
+        only: Which of its failures are asked again, each as `cause=…`, `phase=…` or `purpose=…`; all that is
+            missing when empty.
         blocks: Reads Prefect's Secret blocks by their names; None where Prefect cannot be asked yet, and the
             keys that they hold are left out.
 
     Raises:
         ConfigError: The configuration or the env file cannot be used.
         UsageError: A key, or a variable that a header needs, is missing; there is no such session, or it was
-            asked for together with a new seed.
+            asked for together with a new seed; `only` cannot be read, or there is no session to go on with.
         SessionError: The session cannot be read.
         LedgerError: The ledger, which knows a session without a record, cannot be opened.
     """
-    text, overridden = "", dict(overrides or {})
+    text, overridden, named = "", dict(overrides or {}), read_only(only)
     if settings is None and resume and not config_file and not _has_default():
         settings = await _recorded(resume, overridden)
     elif settings is None and not config_file and not _has_default():
@@ -113,6 +120,8 @@ async def take_order(
         output = Path(settings.output.folder)
         resumption = await _find(output, name, ledger_url(settings), settings.output.mirror)
         settings = with_seed_of(resumption, settings)
+    elif named:
+        raise UsageError("only what a session failed at can be named; say which session, with resume")
     if fresh:
         seed = 1 + secrets.randbelow(MOST)
         generation = settings.generation.model_copy(update={"seed": seed})
@@ -120,7 +129,14 @@ async def take_order(
         overridden["generation.seed"] = seed
     keys = await take_keys(settings, env_file, blocks)
     return Order(
-        settings, keys, text, overridden, rules.warnings(settings), resumption, accept_changes=accept_changes
+        settings,
+        keys,
+        text,
+        overridden,
+        rules.warnings(settings),
+        resumption,
+        accept_changes=accept_changes,
+        only=named,
     )
 
 

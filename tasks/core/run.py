@@ -115,15 +115,22 @@ class Run:
             try:
                 return read(answer)
             except UnusableAnswerError as error:
-                if sample > self.tries(request.purpose):
+                if sample > self.tries(request.purpose) or await self._ends_with(request, question(sample)):
                     error.attempts, error.request = sample, request.key.hex()
                     raise
                 log.debug("%s answer asked for again: %s", request.purpose, error)
 
+    async def _ends_with(self, request: ChatRequest, following: ChatRequest) -> bool:
+        """Whether an unusable answer is left at that, although more tries are allowed by now."""
+        left_alone = self.client.left_alone
+        if request.key not in left_alone or following.key in left_alone:
+            return False
+        # Listed by a run that allowed fewer tries than a later one, which has paid for the next.
+        return not any((await self.client.recall([following])).values())
+
     def tries(self, purpose: Purpose) -> int:
         """Further samples that may be asked for after an unusable answer."""
-        max_retries = model_for(self.config, purpose).max_retries
-        return ENDLESS_TRIES if max_retries < 0 else max_retries
+        return further_tries(self.config, purpose)
 
     async def reached(self, question: bytes) -> list[int]:
         """The counts that a list was grown to before, ascending."""
@@ -139,7 +146,7 @@ class Run:
         return self.replaces and failure.is_final
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
-        """Count failures and put them on the ledger's list."""
+        """Count failures and put them on the ledger's list, where what was left alone stands already."""
         found = list(failures)
         for failure in found:
             if not self.gives_up(failure):
@@ -147,10 +154,21 @@ class Run:
                 self.progress.causes[failure.cause] += 1
             elif failure.phase is Phase.PAIRS:
                 self.progress.lost[failure.cause] += 1
+        fresh = []
         for failure in found:
-            log.info("%s failed: %s", failure.item, failure.message)
+            if failure.request and bytes.fromhex(failure.request) in self.client.left_alone:
+                log.info("%s was left alone, which failed before: %s", failure.item, failure.message)
+            else:
+                log.info("%s failed: %s", failure.item, failure.message)
+                fresh.append(failure)
         if self.lists_failures:
-            await self.ledger.add_failures(self.session, found)
+            await self.ledger.add_failures(self.session, fresh)
+
+
+def further_tries(config: Config, purpose: Purpose) -> int:
+    """Samples that may be asked for after an unusable answer to the first."""
+    max_retries = model_for(config, purpose).max_retries
+    return ENDLESS_TRIES if max_retries < 0 else max_retries
 
 
 def failure_of(error: CallError, phase: Phase, item: str, purpose: Purpose) -> Failure:

@@ -64,6 +64,8 @@ class Survey:
         lost: Those of them that come to no pair, by cause.
         dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         observed: What the calls in the ledger used, by purpose.
+        failures: What does not come about: the causes are those of what is left alone, those of answers
+            that cannot be used, and UNPAID.
     """
 
     reused: Counter[str] = field(default_factory=Counter)
@@ -78,6 +80,7 @@ class Survey:
     lost: Counter[str] = field(default_factory=Counter)
     dropped: dict[str, int] = field(default_factory=dict)
     observed: dict[Purpose, Observed] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
     def note(self, request: ChatRequest, answer: Answer) -> None:
         """Take a call that is in the ledger into the counts, once."""
@@ -107,6 +110,7 @@ async def survey(
     jobs: Sequence[Job] | None = None,
     subtopics: Sequence[str] | None = None,
     refused: Mapping[bytes, Failure] = MappingProxyType({}),
+    strict: bool = False,
 ) -> Survey:
     """Walk a configuration over a ledger; nothing is asked, paid for or written.
 
@@ -116,13 +120,14 @@ async def survey(
         keep: Called with each finished job and its pair, None for one that comes to none; order is not set.
         jobs: The jobs, for a session that took them over; else they follow from the configuration.
         subtopics: The subtopics, for a session that took them over.
-        refused: Questions that the session was refused for good, by key; see `refused_for_good`.
+        refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.
+        strict: Whether no pair is looked for where a run would stop because too few subtopics have prompts.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     found = Survey()
-    run = SurveyRun(config, ledger, found)
+    run = SurveyRun(config, ledger, found, strict=strict)
     run.client.left_alone = refused
     walk = _Walk(run, found, keep)
     if jobs is not None:
@@ -166,8 +171,10 @@ class _Walk:
         if not known:
             return
         prompts = await write_prompts(run, numbered(run.config, known))
+        failures = [entry.failure for entry in prompts if entry.failure]
+        await run.list_failures(failures)
         try:
-            if any(entry.failure and not run.gives_up(entry.failure) for entry in prompts):
+            if any(failure.cause == UNPAID for failure in failures):
                 # Which prompts are double is known only when all are there.
                 found.jobs = jobs_of(run, prompts)
                 await self.make(found.jobs)
@@ -258,17 +265,19 @@ class _SurveyClient(LedgerClient):
 class SurveyRun(Run):
     """A run that leaves no trace: no failures are listed, nothing is remembered."""
 
-    def __init__(self, config: Config, ledger: Ledger, found: Survey) -> None:
+    def __init__(self, config: Config, ledger: Ledger, found: Survey, *, strict: bool = False) -> None:
         self.milestones: list[int] = []
         self.found = found
         progress = Progress()
         client = _SurveyClient(ledger, progress, found)
-        # Prompts that are not there yet must not hide the jobs of those that are.
-        config = _with(config, min_success_rate=0.0)
+        if not strict:
+            # Prompts that are not there yet must not hide the jobs of those that are.
+            config = _with(config, min_success_rate=0.0)
         super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
-        """What is not paid for is no failure."""
+        """Note them; no list has what was not asked."""
+        self.found.failures += failures
 
     async def reached(self, question: bytes) -> list[int]:
         """The milestones, noted as used."""

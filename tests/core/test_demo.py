@@ -145,10 +145,12 @@ async def test_a_share_of_attempts_is_cut_off_and_not_counted_as_answered() -> N
 
 
 async def test_models_and_texts_that_fail() -> None:
-    async with serving(Behaviour(fail_models=("gone",), fail_matching="forbidden")) as (_, client):
+    behaviour = Behaviour(fail_models=("gone",), fail_matching="forbidden", error_matching="broken")
+    async with serving(behaviour) as (_, client):
         response = await client.post(CHAT, json=body("Hi.", model="gone"))
         assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
         assert (await client.post(CHAT, json=body("A forbidden word."))).status_code == 400
+        assert (await client.post(CHAT, json=body("A broken word."))).status_code == 500
         assert (await client.post(CHAT, json=body("A word."))).status_code == 200
 
 

@@ -255,7 +255,16 @@ def test_serving_needs_a_server_and_says_so(lone_user: User) -> None:
 def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
     form = parameter_schema(generate).model_dump()
     names = sorted(form["properties"], key=lambda name: int(form["properties"][name]["position"]))
-    assert names == ["config", "settings", "resume", "accept_changes", "fresh", "overrides", "env_file"]
+    assert names == [
+        "config",
+        "settings",
+        "resume",
+        "accept_changes",
+        "only",
+        "fresh",
+        "overrides",
+        "env_file",
+    ]
     assert all(field["description"] for field in form["properties"].values())
     assert [kind.get("$ref") for kind in form["properties"]["settings"]["anyOf"]] == [
         "#/definitions/Config",

@@ -154,7 +154,9 @@ def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(use
         told = _failures(user, session.name)
         assert told.out.startswith(f"Failures of {session.name}, in all its runs: 1\n")
         assert f"job 7: {group['purpose']}, http_400, 1 attempt, request {failure['request']}\n" in told.out
-        assert told.out.endswith(f"vellumforge2 checkpoint resume {session.name}\n")
+        *_, resume, retry = told.out.splitlines()
+        assert resume.endswith(f"vellumforge2 checkpoint resume {session.name}")
+        assert retry.endswith(f"vellumforge2 retry {session.name} --only cause=http_400")
         assert all(line.isprintable() for line in told.out.splitlines())
 
         server.start()

@@ -171,7 +171,8 @@ class DemoServer:
             response = _failure(429, "Rate limit reached", delay, "rate_limit_exceeded")
             response.headers = f"Retry-After: {behaviour.retry_after:g}\r\n"
             return response
-        if happens(behaviour.error, seed, "error" + attempt):
+        matches = bool(behaviour.error_matching) and behaviour.error_matching in chat.text
+        if matches or happens(behaviour.error, seed, "error" + attempt):
             return _failure(500, "The demo server had an error", delay)
         truncate = happens(behaviour.truncate, seed, "truncate" + attempt)
         body = complete(chat, seed, behaviour)
@@ -213,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, type=float, default=option.default, metavar="NUMBER")
     parser.add_argument("--fail-models", nargs="+", default=(), metavar="MODEL")
     parser.add_argument("--fail-matching", default="", metavar="TEXT")
+    parser.add_argument("--error-matching", default="", metavar="TEXT")
     return parser
 
 

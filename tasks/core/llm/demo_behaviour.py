@@ -28,6 +28,7 @@ class Behaviour:
         unfinished: Share of streams that end in order, but before the answer does.
         fail_models: Models that are answered 404.
         fail_matching: Requests whose messages contain it are answered 400; "" for none.
+        error_matching: Requests whose messages contain it are answered 500; "" for none.
 
     Raises:
         UsageError: A number out of its range.
@@ -47,6 +48,7 @@ class Behaviour:
     unfinished: float = 0.0
     fail_models: tuple[str, ...] = ()
     fail_matching: str = ""
+    error_matching: str = ""
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if isinstance(field.default, float)):

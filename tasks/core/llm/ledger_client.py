@@ -30,6 +30,7 @@ class LedgerClient(ABC):
         used: Told the key of every call that was asked for, once its answer is there, however it came. A call
             that failed is among them, and one that nobody waits for any more: its answer may still be kept.
         left_alone: What is not asked again where the ledger has no answer to it, by key: it fails as listed.
+            Where the answer is there and of no use, no further sample is asked for either.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:

@@ -92,6 +92,20 @@ async def last_failures(ledger: Ledger, session: str, since: float, most: int) -
     return await _listed(ledger, session, failures.c.at >= since, most=most)
 
 
+async def failures_by_request(ledger: Ledger, session: str) -> dict[bytes, Failure]:
+    """What failed in the session with this id, by the ledger key of its request, as last listed.
+
+    Some of it may have been answered since: the ledger knows.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    known = (failures.c.session == session) & (failures.c.request != "")
+    last = select(func.max(failures.c.id)).where(known).group_by(failures.c.request)
+    listed = await _listed(ledger, session, failures.c.id.in_(last))
+    return {bytes.fromhex(failure.request): failure for failure in listed}
+
+
 async def refused_for_good(ledger: Ledger, session: str) -> dict[bytes, Failure]:
     """The questions that a server refused for what is in them, by their ledger key, as last listed.
 
@@ -104,8 +118,8 @@ async def refused_for_good(ledger: Ledger, session: str) -> dict[bytes, Failure]
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    listed = await _listed(ledger, session, failures.c.status.in_(REFUSING))
-    return {bytes.fromhex(failure.request): failure for failure in listed if failure.is_final}
+    listed = await failures_by_request(ledger, session)
+    return {key: failure for key, failure in listed.items() if failure.status in REFUSING}
 
 
 async def _listed(

@@ -22,12 +22,12 @@ from tasks.core.session.record import BACKUP, SessionRecord, read_record, settin
 from tasks.core.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
-    from tasks.core.models import Job, Pair
+    from tasks.core.models import Failure, Job, Pair
     from tasks.core.session.difference import Change
     from tasks.core.survey import Survey
 
@@ -178,18 +178,29 @@ async def survey_session(
     config: Config,
     ledger: Ledger,
     keep: Callable[[Job, Pair | None], None] | None = None,
+    *,
+    refused: Mapping[bytes, Failure] | None = None,
+    strict: bool = False,
 ) -> Survey:
     """What of a session is paid for under a configuration; one that took its jobs over has those.
 
-    Finished jobs and their pairs are given to `keep`, as `survey` does.
+    Args:
+        record: The session.
+        config: The configuration.
+        ledger: The ledger.
+        keep: See `survey`.
+        refused: What is left alone; left out, what a resume leaves alone.
+        strict: See `survey`.
 
     Raises:
         LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
     """
     row = await find_session_row(ledger, record.id) if record.adopted else None
     subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
-    refused = await refused_for_good(ledger, record.id) if config.generation.replaces else {}
-    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics, refused=refused)
+    if refused is None:
+        refused = await refused_for_good(ledger, record.id) if config.generation.replaces else {}
+    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics, refused=refused, strict=strict)
 
 
 async def survey_unfiltered(

@@ -11,7 +11,13 @@ import pytest
 from tasks.core.cost import Usage, tokens_for
 from tasks.core.errors import LedgerError
 from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_failures import FailureGroup, failure_groups, failures_of
+from tasks.core.llm.ledger_failures import (
+    FailureGroup,
+    failure_groups,
+    failures_by_request,
+    failures_of,
+    refused_for_good,
+)
 from tasks.core.llm.ledger_records import (
     KEYS_AT_ONCE,
     SessionRow,
@@ -175,6 +181,23 @@ async def test_failures_are_counted_by_cause(url: str) -> None:
         ]
         assert await failures_of(ledger, "id 2") == {"timeout": 1}
         assert await failures_of(ledger, "id 3") == {}
+
+
+async def test_of_a_request_the_failure_that_was_listed_last_counts(url: str) -> None:
+    def failed(request: str, status: int) -> Failure:
+        return Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, f"http_{status}", "no", status, 1, request)
+
+    mended, worse, unknown = failed("aa", 400), failed("bb", 500), failed("", 400)
+    async with await Ledger.open(url) as ledger:
+        await ledger.add_failures("id 1", [mended, worse, unknown])
+        await ledger.add_failures("id 1", [failed("aa", 500), failed("bb", 403)])
+        await ledger.add_failures("id 2", [failed("aa", 451)])
+        assert await failures_by_request(ledger, "id 1") == {
+            b"\xaa": failed("aa", 500),
+            b"\xbb": failed("bb", 403),
+        }
+        assert await refused_for_good(ledger, "id 1") == {b"\xbb": failed("bb", 403)}
+        assert await failures_by_request(ledger, "id 3") == {}
 
 
 async def test_failures_are_grouped_in_the_order_of_the_pipeline(url: str) -> None:

@@ -1,0 +1,51 @@
+"""The command `vellumforge2 retry`: a session goes on, and only some of what failed is asked again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.overrides import read_override
+from flows.terminal import show_json, show_summary
+
+
+def retry(
+    session: str,
+    /,
+    *,
+    only: tuple[str, ...] = (),
+    config: str | None = None,
+    env_file: str | None = None,
+    accept_changes: bool = False,
+    output: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    json: bool = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
+) -> int:
+    """Go on with a session, and ask again only for some of what failed.
+
+    What failed otherwise is not asked, and stays missing. The command failures says what there is.
+
+    Args:
+        session: The session's name, as the list shows it.
+        only: What is asked again, as cause=NAME, phase=NAME or purpose=NAME, e.g. cause=timeout; may be given
+            several times: of one key, any holds, and of several, all. Left out, all that is missing is
+            asked for, as checkpoint resume does.
+        config: The configuration file; config.toml when left out, else the settings it began with.
+        env_file: A file with API keys; without it, .env is read when there is one.
+        accept_changes: Go on although settings differ that change the outcome.
+        output: The output folder, in place of output.folder.
+        settings: A setting as KEY=VALUE, e.g. models.main.max_retries=5 for further tries of answers that
+            cannot be used; may be given several times.
+        json: Print the summary as one JSON object.
+        verbose: Show the log's records of level INFO.
+    """
+    # Imported here: it brings the whole pipeline with it.
+    from flows.local import Wish, run_here  # noqa: PLC0415
+
+    overrides = dict(read_override(item) for item in settings)
+    if output is not None:
+        overrides["output.folder"] = output
+    wish = Wish(config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only)
+    return run_here(wish, show=show_json if json else show_summary, verbose=verbose)

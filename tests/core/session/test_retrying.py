@@ -1,0 +1,156 @@
+"""Asking again for some of what failed: what is found to be missing, what is asked, what is left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.core.errors import UsageError
+from tasks.core.generation.asking import Subtopic
+from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.models import Failure, Phase, Purpose
+from tasks.core.session.record import SessionRecord
+from tasks.core.session.resuming import Resumption
+from tasks.core.session.retrying import plan_retry, read_only
+from tests.core.running import ChatServer, Reply, listed_failures, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.core.running import Answer, Chat, Script
+
+REFUSAL = "I'm sorry, but I can't help with that. As an AI, I keep away from the sea and all that is in it."
+FIRST, SECOND, LAST = "p0 of t0", "p1 of t0", "p1 of t1"
+TRIES = "models__main__max_retries"
+JUDGED: dict[str, Any] = {"generation__dataset_mode": "mo-dpo"}
+
+
+async def writing(chat: Chat) -> Answer:
+    """Models with which nothing is wrong."""
+    match chat.purpose:
+        case Purpose.SUBTOPICS:
+            return ["t0", "t1"]
+        case Purpose.PROMPTS:
+            return [f"p{number} of {chat.subject}" for number in range(2)]
+        case Purpose.JUDGE:
+            return json.dumps({"style": 4, "depth": 4})
+        case _:
+            return f"{chat.purpose} of {chat.subject}: the keeper lit the lamp, and all the ships came home."
+
+
+def failing(what: dict[tuple[Purpose, str], int]) -> Script:
+    """The same models, where calls of this purpose about this text are answered with this status."""
+
+    async def script(chat: Chat) -> Answer:
+        for (purpose, text), status in what.items():
+            if chat.purpose is purpose and text in chat.text:
+                return Reply(status=status)
+        return await writing(chat)
+
+    return script
+
+
+async def worked(
+    folder: Path, server: ChatServer, *only: str, pairs: int = 4, **settings: Any
+) -> tuple[list[tuple[Purpose, str]], list[tuple[str, str]]]:
+    """Run the pipeline for some pairs; returns the calls that were made and the failures at its end."""
+    asked = len(server.asked)
+    async with running(folder, server.base_url, **settings) as run:
+        if named := read_only(only):
+            session = Resumption(folder, SessionRecord("s", 0.0, {}), None, foreign=False)
+            run.client.left_alone = (await plan_retry(named, session, run.config, run.ledger)).left_alone
+        names = await find_subtopics(run)
+        found = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(names)])
+        jobs = jobs_of(run, (await complete_prompts(run, found)).found)
+        outcome = await make_pairs(run, jobs[:pairs], lambda _job, _pair: None)
+    calls = [(chat.purpose, chat.subject) for chat in server.asked[asked:]]
+    return calls, [(failure.item, failure.cause) for failure in outcome.failures]
+
+
+async def listed(folder: Path, server: ChatServer) -> list[tuple[str, str]]:
+    async with running(folder, server.base_url) as run:
+        return [(row["item"], row["cause"]) for row in await listed_failures(run)]
+
+
+async def test_a_job_that_is_left_alone_is_asked_nothing_at_all(tmp_path: Path) -> None:
+    """Four calls fail here that are on no list, because another of their jobs is."""
+    first, last = f"of {FIRST}:", f"of {LAST}:"
+    broken = {
+        (Purpose.CHOSEN, SECOND): 400,
+        (Purpose.REJECTED, SECOND): 400,
+        (Purpose.JUDGE, first): 400,
+        (Purpose.JUDGE, last): 413,
+    }
+    async with ChatServer(failing(broken)) as server:
+        _, failures = await worked(tmp_path, server, **JUDGED)
+        assert failures == [("job 0", "http_400"), ("job 1", "http_400"), ("job 3", "http_413")]
+        server.script = writing
+        calls, left = await worked(tmp_path, server, "cause=http_413", **JUDGED)
+        assert [purpose for purpose, _ in calls] == [Purpose.JUDGE] * 2
+        assert left == failures[:2]
+        calls, left = await worked(tmp_path, server, "purpose=chosen", **JUDGED)
+        assert sorted(purpose for purpose, _ in calls) == ["chosen", "judge", "judge", "rejected"]
+        assert left == failures[:1]
+        assert sorted(await listed(tmp_path, server)) == failures
+        calls, left = await worked(tmp_path, server, "purpose=judge", "cause=http_400", **JUDGED)
+        assert ([purpose for purpose, _ in calls], left) == ([Purpose.JUDGE] * 2, [])
+        with pytest.raises(UsageError, match="no failure that is still missing"):
+            await worked(tmp_path, server, "cause=http_400", **JUDGED)
+
+
+async def test_a_failure_that_more_tries_have_mended_is_none(tmp_path: Path) -> None:
+    """Both first answers were of no use; one of the second failed, and that is what there is."""
+
+    async def refusing(chat: Chat) -> Answer:
+        if chat.purpose is Purpose.CHOSEN and chat.subject in {FIRST, SECOND}:
+            if not chat.sample:
+                return REFUSAL
+            if chat.subject == SECOND:
+                return Reply(status=400)
+        return await writing(chat)
+
+    async with ChatServer(refusing) as server:
+        _, failures = await worked(tmp_path, server, **{TRIES: 0})
+        assert failures == [("job 0", "refused"), ("job 1", "refused")]
+        with pytest.raises(UsageError, match=r"2 of 2 .* --set models.main.max_retries=1$"):
+            await worked(tmp_path, server, "cause=refused", **{TRIES: 0})
+        _, failures = await worked(tmp_path, server, **{TRIES: 1})
+        assert failures == [("job 1", "http_400")]
+        with pytest.raises(
+            UsageError, match=r"no failure with cause=refused; there are: cause=http_400 \(1\)$"
+        ):
+            await worked(tmp_path, server, "cause=refused", **{TRIES: 1})
+        server.script = writing
+        calls, left = await worked(tmp_path, server, "cause=http_400", **{TRIES: 1})
+        assert (calls, left) == ([(Purpose.CHOSEN, SECOND)], [])
+
+
+async def test_what_was_never_asked_is_no_failure(tmp_path: Path) -> None:
+    async with ChatServer(failing({(Purpose.CHOSEN, FIRST): 400})) as server:
+        _, failures = await worked(tmp_path, server, pairs=2)
+        assert failures == [("job 0", "http_400")]
+        with pytest.raises(UsageError, match=r"never were asked for \(job 2 and 1 more\)"):
+            await worked(tmp_path, server, "cause=http_400")
+
+
+@pytest.mark.parametrize("word", ["timeout", "colour=red", "cause=", "=timeout", "CAUSE=timeout"])
+def test_words_that_name_nothing_are_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="--only takes"):
+        read_only(["cause=timeout", word])
+
+
+def test_of_one_key_any_name_holds_and_of_several_keys_all() -> None:
+    only = read_only(["cause=timeout", "phase=pairs", "cause=http_500"])
+    assert only is not None
+    named = [
+        (phase, cause)
+        for phase in (Phase.PROMPTS, Phase.PAIRS)
+        for cause in ("timeout", "http_500", "http_400")
+        if only.names(Failure(phase, "it", Purpose.CHOSEN, cause, "no"))
+    ]
+    assert named == [(Phase.PAIRS, "timeout"), (Phase.PAIRS, "http_500")]
+    assert read_only([]) is None
