@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -40,9 +41,19 @@ _DROPPED = ("PREFECT_", "VELLUMFORGE__", "HF_", "HUGGING")
 Row = dict[str, Any]
 
 
+_PROGRESS = re.compile(r"(?:subtopics|prompts|pairs) [\d,]+/[\d,]+ · .*\n")
+
+
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """How a process ended.
+
+    Attributes:
+        code: Its exit code.
+        out: What it said on standard output.
+        err: What it said on standard error, without the lines of progress: there are some when the machine
+            has other work.
+    """
 
     code: int
     out: str
@@ -166,7 +177,7 @@ class Process:
             self.kill()
             out, err = self._process.communicate()
             raise AssertionError(f"still running after {timeout:g} s:\n{out}\n{self._said}{err}") from None
-        return Ended(self._process.returncode, out, self._said + err)
+        return Ended(self._process.returncode, out, _PROGRESS.sub("", self._said + err))
 
     def children(self) -> list[int]:
         """The process ids of its children: its embedded server, when it has one."""
