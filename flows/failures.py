@@ -80,6 +80,8 @@ async def _read(place: Place, session: str, most: int) -> tuple[list[FailureGrou
 def _lines(
     session: str, groups: Sequence[FailureGroup], found: Sequence[Failure], *, complete: bool
 ) -> list[str]:
+    from tasks.core.models import UNUSABLE  # noqa: PLC0415 - help is there at once
+
     if not groups:
         return [f"No failures are listed for session {session}."]
     total = sum(group.count for group in groups)
@@ -95,10 +97,12 @@ def _lines(
     if total > len(found):
         lines.append(f"and {total - len(found):,} more; --json lists them all")
     if complete:
-        lines.append("The session is complete: later runs brought what was missing.")
+        lines.append("The session is complete: what is listed came about later, or was replaced.")
     else:
-        cause = max(groups, key=lambda group: group.count).cause
         lines.append(f"To ask for what is missing: vellumforge2 checkpoint resume {session}")
+        # What cannot be used is paid for, and as a rule replaced.
+        open_ones = [group for group in groups if group.cause not in UNUSABLE] or groups
+        cause = max(open_ones, key=lambda group: group.count).cause
         lines.append(f"To ask only for some of it: vellumforge2 retry {session} --only cause={cause}")
     return lines
 

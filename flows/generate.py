@@ -34,6 +34,7 @@ from flows.shards import Shards
 from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
 from tasks.core.config.inline import Inline  # noqa: TC001 - the same
 from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.generation.pairs import is_left_alone
 from tasks.core.generation.waves import Made
 from tasks.core.lint.linter import Linter
 from tasks.core.lint.rows import read_samples
@@ -144,7 +145,7 @@ async def _stages(work: Opened) -> Summary:
             state.jobs = jobs
             await session.enter(Phase.PAIRS)
             work.copy_soon()
-            await shards.work(jobs)
+            await shards.work([job for job in jobs if not is_left_alone(run, job)])
         if candidates is None:
             made = Made(jobs, await make_all_pairs(run, jobs, session.keep), {})
         else:

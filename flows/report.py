@@ -42,7 +42,9 @@ async def _write(place: Place, session: str) -> Path:
         LedgerError: The ledger cannot be read.
         SessionError: The report cannot be written.
     """
-    from tasks.core.errors import UsageError  # noqa: PLC0415 - help is there at once
+    from collections import Counter  # noqa: PLC0415 - help is there at once
+
+    from tasks.core.errors import UsageError  # noqa: PLC0415 - the same
     from tasks.core.report.facts import facts_of  # noqa: PLC0415 - the same
     from tasks.core.report.page import write_report  # noqa: PLC0415 - the same
     from tasks.core.session.find import find_session  # noqa: PLC0415 - the same
@@ -71,7 +73,7 @@ async def _write(place: Place, session: str) -> Path:
             subtopics=walked.subtopics,
             jobs=walked.jobs,
             dropped=walked.dropped,
-            lost=walked.lost,
+            lost=dict(Counter(walked.lost.values()).most_common()),
             failed=await _failed(ledger, found.record.id, walked.jobs, done),
         )
     return write_report(folder, facts)

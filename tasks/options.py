@@ -76,6 +76,8 @@ def block_task(name: str) -> Callable[[Any], Any]:
             name=name,
             task_run_name="{block}",
             persist_result=True,
+            # Whatever Prefect's own default is: what can be tried again was, and waves are made once.
+            retries=0,
             cache_key_fn=_block_key,
             cache_result_in_memory=False,
             result_serializer=_SERIALIZER,

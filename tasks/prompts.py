@@ -22,7 +22,7 @@ async def prompts(run: Run, block: Block[Subtopic]) -> dict[str, int]:
         BlockFailedError: Some subtopics have none.
     """
     found = run.results[block.key] = await write_prompts(run, block.items)
-    failed = sum(1 for entry in found if entry.failure)
+    failed = sum(1 for entry in found if entry.failure and not run.gives_up(entry.failure))
     if failed:
         raise BlockFailedError(f"{failed} of {len(found)} subtopics have no prompts")
     return {"prompts": sum(len(entry.prompts) for entry in found)}
@@ -37,7 +37,7 @@ async def completed_prompts(run: Run, block: Block[SubtopicPrompts]) -> dict[str
     """
     candidates = run.results[block.key] = await complete_prompts(run, block.items)
     found = candidates.found
-    failed = sum(1 for entry in found if entry.failure)
+    failed = sum(1 for entry in found if entry.failure and not run.gives_up(entry.failure))
     if failed:
         raise BlockFailedError(f"{failed} of {len(found)} subtopics are short of prompts")
     return {"prompts": sum(len(entry.prompts) for entry in found)} | candidates.dropped
@@ -53,8 +53,8 @@ async def replacements(run: Run, candidates: Candidates, block: Block[list[int]]
         BlockFailedError: A request failed.
     """
     _, *needs = block.items[0]
+    before = candidates.failed
     found = run.results[block.key] = await candidates.more(needs)
-    failed = sum(candidates.has_failed(place) for place in range(len(needs)))
-    if failed:
+    if failed := len(candidates.failed - before):
         raise BlockFailedError(f"{failed} of {len(needs)} subtopics could not be asked for further prompts")
     return {"prompts": len(found)}

@@ -36,7 +36,7 @@ class Job:
 
     Attributes:
         id: `subtopic_index * num_prompts_per_subtopic + position`, so that it does not move when a
-            neighbour fails or comes back.
+            neighbour fails or comes back; those that replace others are numbered behind all of these.
         main_topic: The topic of the run.
         sub_topic: The subtopic that the prompt belongs to.
         prompt: The prompt's text.

@@ -98,7 +98,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every pair that was asked for came about, or was kept out on purpose."""
+        """Whether as many pairs as are wanted came about or, where nothing is replaced, were kept out."""
         return not self.failures and not self.missing
 
     def shortfall(self) -> str:

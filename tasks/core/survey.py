@@ -61,7 +61,7 @@ class Survey:
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
         done: Jobs of which everything is there.
-        lost: Those of them that come to no pair, by cause.
+        lost: Those of them that come to no pair, by id, with the cause.
         dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         observed: What the calls in the ledger used, by purpose.
         failures: What does not come about: the causes are those of what is left alone, those of answers
@@ -77,7 +77,7 @@ class Survey:
     subtopics: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
     done: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
+    lost: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     observed: dict[Purpose, Observed] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
@@ -138,7 +138,7 @@ async def survey(
     await walk.find(subtopics)
     # Where the lists are all there and short, the models had no more: nothing will follow from them.
     if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
-        unknown = config.generation.wanted_pairs - (len(found.jobs) - found.lost.total())
+        unknown = max(0, config.generation.wanted_pairs - (len(found.jobs) - len(found.lost)))
         for purpose in purposes_of(config):
             if purpose in walk.answers:
                 found.to_pay[purpose] += unknown
@@ -162,29 +162,30 @@ class _Walk:
     async def find(self, subtopics: Sequence[str] | None) -> None:
         """Find the jobs as far as they are known, with their pairs, and count what is to be paid for."""
         run, found, generation = self._run, self._found, self._run.config.generation
+        complete = True
         try:
             known = found.subtopics = await find_subtopics(run) if subtopics is None else tuple(subtopics)
         except PhaseError:
+            complete = False
             known = await _shorter_list(run)
             asked = min(generation.num_subtopics, generation.wanted_pairs)
             found.to_pay[Purpose.PROMPTS] += asked - len(numbered(run.config, known))
         if not known:
             return
         prompts = await write_prompts(run, numbered(run.config, known))
-        failures = [entry.failure for entry in prompts if entry.failure]
-        await run.list_failures(failures)
+        await run.list_failures(entry.failure for entry in prompts if entry.failure)
         try:
-            if any(failure.cause == UNPAID for failure in failures):
-                # Which prompts are double is known only when all are there.
-                found.jobs = jobs_of(run, prompts)
-                await self.make(found.jobs)
-                return
             candidates = await complete_prompts(run, prompts)
             found.jobs = jobs_of(run, candidates.found)
         except PhaseError:
             return
-        made = await make_exactly(run, candidates, found.jobs, self.make, candidates.more)
-        found.dropped = made.dropped
+        if not complete:
+            # Others bring their share, too: what is to be replaced is not known.
+            await self.make(found.jobs)
+            return
+        with suppress(PhaseError):
+            await make_exactly(run, candidates, found.jobs, self.make, candidates.more)
+        found.dropped = candidates.dropped
 
     async def make(self, jobs: Sequence[Job]) -> list[PairsOutcome]:
         """Make the pairs of some jobs, as far as they are paid for."""
@@ -193,7 +194,7 @@ class _Walk:
             block = jobs[start : start + AT_A_TIME]
             outcome = await make_pairs(run, block, self._count)
             outcomes.append(outcome)
-            self._found.lost.update(outcome.lost.values())
+            self._found.lost.update(outcome.lost)
             if is_judged(run.config):
                 unpaid = {
                     failure.item

@@ -230,3 +230,45 @@ def test_what_a_server_refuses_for_what_is_in_it_is_replaced_for_good(user: User
         assert (resumed.code, resumed.summary["paid"]) == (0, 0), resumed.err
         assert (session / "dataset.jsonl").read_bytes() == dataset
         assert server.requests() == []
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_more(user: User) -> None:
+    refused = "Write a short story for this prompt:"
+    with model(fail_matching=refused) as server:
+        user.write("config.toml", settings(server))
+        ended = user.run()
+        assert (ended.code, ended.out) == (3, "")
+        line = ended.err.splitlines()[0]
+        assert line.startswith(
+            f"vellumforge2: all {PAIRS} prompts are refused, so none is replaced; the first"
+        )
+        assert "retry SESSION --only cause=http_400 asks them again" in line
+        (session,) = user.sessions()
+        asked = [request["model"] for request in server.requests() if request["kind"] == "prose"]
+        assert asked.count("strong-writer") == PAIRS
+
+        server.start()
+        retried = user.run("retry", session.name, "--json", "--only", "cause=http_400", program=PROGRAM)
+        check(retried, session)
+        # The chosen answers are paid for.
+        assert {request["model"] for request in server.requests()[:PAIRS]} == {"weak-writer"}
+
+
+def test_a_session_with_replacements_is_merged_and_loses_nothing_to_a_prune(user: User) -> None:
+    with model(refuse=0.1) as server:
+        user.write("config.toml", settings(server))
+        first = user.run("--json")
+        (session,) = user.sessions()
+        summary = check(first, session)
+        pruned = user.run("ledger", "prune", program=PROGRAM)
+        assert pruned.code == 0, pruned.err
+        again = user.run("--json")
+        assert (again.code, again.summary["paid"]) == (0, 0)
+        into, both = "session_2026-01-31T12-00-00", [folder.name for folder in user.sessions()]
+        merged = user.run("checkpoint", "merge", *both, "--into", into, program=PROGRAM)
+        assert merged.code == 0, merged.err
+        whole = session.with_name(into)
+        assert sorted(prompts_of(whole)) == sorted(prompts_of(session))
+        record = json.loads((whole / "session.json").read_text())
+        assert (record["complete"], summary["lost"]["refused"] > 0) == (True, True)
+        assert len(server.requests()) == summary["paid"]

@@ -162,7 +162,9 @@ def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(use
         server.start()
         assert user.run("checkpoint", "resume", session.name, program=PROGRAM).code == 0
         mended = _failures(user, session.name)
-        assert mended.out.endswith("The session is complete: later runs brought what was missing.\n")
+        assert mended.out.endswith(
+            "The session is complete: what is listed came about later, or was replaced.\n"
+        )
 
 
 def test_failures_of_a_session_that_is_not_there_are_refused(user: User, demo_model: Model) -> None:

@@ -54,7 +54,23 @@ class Wish:
 
 
 async def ask_all(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
-    """Ask subtopics for prompts, each in a slot of its own."""
+    """Ask subtopics for prompts, each in a slot of its own; those that failed are tried again.
+
+    That is done before any answer is looked at: which prompts are double must not depend on what failed.
+    """
+    found = await _ask_once(run, wishes)
+    for _ in range(run.config.generation.prompt_retry_attempts):
+        failed = [place for place, entry in enumerate(found) if entry.failure]
+        if not failed:
+            break
+        # The same requests: a re-run, in which the first of them is answered, must not ask anything else.
+        answers = await _ask_once(run, [wishes[place] for place in failed])
+        for place, answer in zip(failed, answers, strict=True):
+            found[place] = answer
+    return found
+
+
+async def _ask_once(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
     known = await run.client.recall(_request(run, wish, 0) for wish in wishes)
     return await all_of(_ask(run, wish, known) for wish in wishes)
 

@@ -45,6 +45,7 @@ class _Line:
         round: The number of the next request.
         barren: Requests in a row that brought nothing new.
         failure: Why its last request brought nothing, or None.
+        owed: Prompts that it was to bring when that failed.
     """
 
     entry: SubtopicPrompts
@@ -53,6 +54,7 @@ class _Line:
     round: int = 1
     barren: int = 0
     failure: Failure | None = None
+    owed: int = 0
 
 
 class Candidates:
@@ -65,6 +67,7 @@ class Candidates:
         self._lines = [_Line(entry, waiting=deque(entry.prompts), failure=entry.failure) for entry in found]
         generation = run.config.generation
         self._next_id = generation.num_subtopics * generation.num_prompts_per_subtopic
+        self._looked_at = 0
 
     @property
     def names(self) -> list[str]:
@@ -91,6 +94,15 @@ class Candidates:
         failure = self._lines[place].failure
         return failure is not None and not failure.is_final
 
+    @property
+    def failed(self) -> set[int]:
+        """The places of the subtopics whose request failed so."""
+        return {place for place in range(len(self._lines)) if self.has_failed(place)}
+
+    def owed(self, place: int) -> int:
+        """Prompts for which a subtopic is still to be asked, by a resume."""
+        return self._lines[place].owed if self.has_failed(place) else 0
+
     async def begin(self) -> None:
         """Give each subtopic its share of prompts, up to `num_prompts_per_subtopic`.
 
@@ -102,25 +114,25 @@ class Candidates:
         wanted = [most] * len(self._lines)
         if generation.target_pairs:
             wanted = [min(share, most) for share in shares(generation.target_pairs, len(self._lines))]
-        for number, (line, count) in enumerate(zip(self._lines, wanted, strict=True), 1):
-            self._take(line, count)
-            if not number % max(1, AT_ONCE // most):
-                await asyncio.sleep(0)
+        for line, count in zip(self._lines, wanted, strict=True):
+            await self._take(line, count)
         asked = [place for place, line in enumerate(self._lines) if line.failure is None]
         for _ in range(generation.prompt_retry_attempts):
-            short = [place for place in asked if len(self._lines[place].kept) < wanted[place]]
+            lines = {place: self._lines[place] for place in asked}
+            # One that failed waits for a resume: what it brings now would come in another order then.
+            short = [at for at, line in lines.items() if not line.failure and len(line.kept) < wanted[at]]
             if not short:
                 break
             log.info("%d subtopics are short of prompts and asked again", len(short))
             await self._ask(short, wanted)
-        await self._list_failures(asked)
+        await self._end(asked, wanted)
 
     async def more(self, needs: Sequence[int]) -> list[Job]:
         """As many further jobs of each subtopic as are needed, or fewer where it has no more that are new."""
         goals = [len(line.kept) + need for line, need in zip(self._lines, needs, strict=True)]
         before = [len(line.kept) for line in self._lines]
         for line, goal in zip(self._lines, goals, strict=True):
-            self._take(line, goal)
+            await self._take(line, goal)
         asked = set()
         while short := [
             place
@@ -130,7 +142,7 @@ class Candidates:
             log.info("%d subtopics are asked for further prompts", len(short))
             asked.update(short)
             await self._ask(short, goals)
-        await self._list_failures(sorted(asked))
+        await self._end(sorted(asked), goals)
         topic, jobs = self._run.config.generation.main_topic, []
         for line, start in zip(self._lines, before, strict=True):
             for prompt in line.kept[start:]:
@@ -138,10 +150,13 @@ class Candidates:
                 self._next_id += 1
         return jobs
 
-    def _take(self, line: _Line, count: int) -> None:
+    async def _take(self, line: _Line, count: int) -> None:
         """Let prompts count until they are enough; what is too many waits, for another may need it."""
         while line.waiting and len(line.kept) < count:
             line.kept.extend(self._sieve.fresh([line.waiting.popleft()]))
+            self._looked_at += 1
+            if not self._looked_at % AT_ONCE:
+                await asyncio.sleep(0)
 
     async def _ask(self, places: Sequence[int], goals: Sequence[int]) -> None:
         """Ask subtopics for prompts other than those that they have, and take what is needed."""
@@ -154,7 +169,7 @@ class Candidates:
                 continue  # The next time it is asked the same, as a re-run will.
             line.round += 1
             line.waiting.extend(answer.prompts)
-            self._take(line, goals[place])
+            await self._take(line, goals[place])
             line.barren = 0 if len(line.kept) > before else line.barren + 1
 
     def _exclusion(self, line: _Line) -> tuple[str, ...]:
@@ -162,6 +177,12 @@ class Candidates:
         limit = self._run.config.generation.max_exclusion_list_size
         return tuple([*line.kept, *line.entry.prompts][-limit:] if limit else ())
 
-    async def _list_failures(self, places: Sequence[int]) -> None:
-        failures = [self._lines[place].failure for place in places]
-        await self._run.list_failures(failure for failure in failures if failure)
+    async def _end(self, places: Sequence[int], goals: Sequence[int]) -> None:
+        """Note what of the subtopics that were asked failed."""
+        failures = []
+        for place in places:
+            line = self._lines[place]
+            if line.failure is not None:
+                line.owed = goals[place] - len(line.kept)
+                failures.append(line.failure)
+        await self._run.list_failures(failures)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
-from tasks.core.lint.drops import dropped_by
-from tasks.core.models import REFUSING, Pair, Phase, Purpose
+from tasks.core.lint.drops import PREFIX, dropped_by
+from tasks.core.models import REFUSING, UNUSABLE, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of, failure_of
 
@@ -93,6 +93,17 @@ def kept_out(config: Config, pair: Pair) -> str:
     return dropped_by(config, pair) or ("" if passes(config, pair) else FILTERED)
 
 
+def is_kept_out(cause: str) -> bool:
+    """Whether there are answers to a job that came to no pair, and thresholds or lint do not let them in."""
+    return cause == FILTERED or cause.startswith(PREFIX)
+
+
+def is_left_alone(run: Run, job: Job) -> bool:
+    """Whether a job is not worked on, because one of its questions was refused for good."""
+    alone, questions = run.client.left_alone, run.questions
+    return bool(alone) and (questions.chosen(job, 0).key in alone or questions.rejected(job, 0).key in alone)
+
+
 class _Block:
     """Some jobs that are worked on together, what of their answers was found, and what became of them."""
 
@@ -153,6 +164,7 @@ class _Block:
     async def _make(self, ask: _Ask) -> Pair | _Failed:
         run = self._run
         if failed := self._left_alone(ask):
+            await self._use_known(ask)
             return failed
         async with run.generating:
             chosen, rejected = await self._answers(ask)
@@ -173,6 +185,12 @@ class _Block:
             if self.known[request.key] is None and (error := self._run.client.error_of(request)):
                 return _Failed(request.purpose, error)
         return None
+
+    async def _use_known(self, ask: _Ask) -> None:
+        """Have what was paid for counted as used: there may be a pair when the other half is asked again."""
+        for request in ask.requests():
+            if self.known[request.key] is not None:
+                await self._run.client.ask(request, self.known)
 
     async def _answers(self, ask: _Ask) -> tuple[Text | _Failed, Text | _Failed | None]:
         """Both answers, asked for at the same time; what one of them failed with does not stop the other."""
@@ -215,6 +233,6 @@ class _Failed:
 
 
 def _decisive(chosen: Text | _Failed, rejected: Text | _Failed | None) -> _Failed:
-    """The half for which there is no pair: what a server refuses never comes about, the other half may."""
+    """The half for which there is no pair: where one never comes about, the other is of no use."""
     halves = [half for half in (chosen, rejected) if isinstance(half, _Failed)]
-    return min(halves, key=lambda half: half.error.status not in REFUSING)
+    return min(halves, key=lambda half: (half.error.status not in REFUSING, half.error.cause not in UNUSABLE))

@@ -33,16 +33,7 @@ async def write_prompts(run: Run, subtopics: Sequence[Subtopic]) -> list[Subtopi
         One entry a subtopic, in their order, each with at most `num_prompts_per_subtopic` prompts,
         without duplicates of its own.
     """
-    found = await ask_all(run, [Wish(subtopic) for subtopic in subtopics])
-    for _ in range(run.config.generation.prompt_retry_attempts):
-        failed = [place for place, entry in enumerate(found) if entry.failure]
-        if not failed:
-            break
-        # The same requests: a re-run, in which the first of them is answered, must not ask anything else.
-        answers = await ask_all(run, [Wish(found[place].subtopic) for place in failed])
-        for place, answer in zip(failed, answers, strict=True):
-            found[place] = answer
-    return found
+    return await ask_all(run, [Wish(subtopic) for subtopic in subtopics])
 
 
 async def complete_prompts(run: Run, found: Sequence[SubtopicPrompts]) -> Candidates:

@@ -51,10 +51,14 @@ class Quota:
         """How many new prompts each subtopic is to bring next.
 
         Each brings up to its share; what those that have no more leave over is divided among the others.
-        The share of a subtopic whose request failed is kept for it: a resume asks again.
+        What a subtopic was to bring whose request failed is kept for it: a resume asks again.
         """
         short = [max(0, share - held) for share, held in zip(self._shares, self._held, strict=True)]
-        waiting = sum(number for place, number in enumerate(short) if self._candidates.has_failed(place))
+        waiting = sum(
+            max(number, self._candidates.owed(place))
+            for place, number in enumerate(short)
+            if self._candidates.has_failed(place)
+        )
         left = min(self.missing() - waiting, self._most - self._asked)
         able = [place for place in range(len(short)) if self._candidates.has_more(place)]
         found = [0] * len(short)

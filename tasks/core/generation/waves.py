@@ -12,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import PhaseError
 from tasks.core.generation.quota import Quota
+from tasks.core.models import REFUSING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from tasks.core.run import Run
 
 log = logging.getLogger("vellumforge.waves")
+
+MANY = 5
+"""Questions of which all are refused by chance only where a model is of no use."""
 
 
 @dataclass(slots=True)
@@ -74,10 +79,14 @@ async def make_exactly(
             the jobs shows these too.
         make: Makes the pairs of some jobs.
         more: Finds new jobs, so many of each subtopic; fewer where it has no more.
+
+    Raises:
+        PhaseError: All of the first jobs are refused by a server.
     """
     made = Made(jobs, await make(jobs), candidates.dropped)
     if not run.replaces:
         return made
+    _check_refusals(made)
     quota = Quota(run.config, candidates)
     quota.note(jobs, made.outcomes)
     while any(needs := quota.needs()):
@@ -92,3 +101,19 @@ async def make_exactly(
     made.dropped = candidates.dropped
     made.spent = quota.missing() > 0 and quota.is_spent()
     return made
+
+
+def _check_refusals(made: Made) -> None:
+    """Stop where a server refuses every question: others would fare no better, and cost their other half.
+
+    Raises:
+        PhaseError: It does.
+    """
+    failures = [failure for outcome in made.outcomes for failure in outcome.failures]
+    refused = [failure for failure in failures if failure.status in REFUSING]
+    if len(refused) == len(made.jobs) >= MANY:
+        raise PhaseError(
+            f"all {len(refused):,} prompts are refused, so none is replaced; the first with: "
+            f"{refused[0].message}; once that is mended, vellumforge2 retry SESSION --only "
+            f"cause={refused[0].cause} asks them again"
+        )

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from unicodedata import east_asian_width
 
-from tasks.core.models import UNUSABLE, Purpose
+from tasks.core.generation.pairs import is_kept_out
+from tasks.core.models import Purpose
 from tasks.core.printable import printable_line
 from tasks.core.report import svg
 from tasks.core.report.svg import drawing, inline
@@ -100,7 +101,7 @@ def _labels(tally: Tally) -> list[str]:
 def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
     prompts = len(facts.jobs)
     written = prompts + sum(facts.dropped.values())
-    answerless = sum(count for cause, count in facts.lost.items() if cause in UNUSABLE)
+    answerless = sum(count for cause, count in facts.lost.items() if not is_kept_out(cause))
     counts = (facts.wanted, written, prompts - sum(facts.failed.values()) - answerless, tally.samples)
     most = max(*counts, 1)
     bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)

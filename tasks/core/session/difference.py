@@ -32,6 +32,21 @@ PHASES = {
 }
 
 
+def asks_only_for_more(before: Config, after: Config, changes: Sequence[Change]) -> bool:
+    """Whether changes ask for more of the same, so that every pair of before stays where it is.
+
+    A target divides its pairs among the subtopics: with one, other subtopics mean smaller shares, and only a
+    target of as many as all prompts that are asked for first is raised without changing theirs.
+    """
+    one, other = before.generation, after.generation
+    if not all(change.is_growth for change in changes):
+        return False
+    first = one.num_subtopics * one.num_prompts_per_subtopic
+    if one.num_subtopics != other.num_subtopics:
+        return not one.target_pairs and not other.target_pairs
+    return one.target_pairs == other.target_pairs or (other.wanted_pairs >= one.wanted_pairs >= first)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A setting that differs: its dotted key, both values, and what of the outcome it changes."""

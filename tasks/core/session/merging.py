@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.generation.pairs import kept_out
+from tasks.core.generation.pairs import is_kept_out, kept_out
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged
@@ -183,9 +183,12 @@ async def _read(folder: Path, ledger: Ledger) -> Part:
     found = await survey_unfiltered(session.record, session.before, ledger, keep)
     if not found.jobs:
         raise UsageError(f"session {name} has no prompts yet; resume it first, then merge it")
-    subtopics = (*found.subtopics, *(job.sub_topic for job in found.jobs))
+    # What can never come about was replaced; what was kept out may belong to the merged session.
+    lost = {job for job, cause in found.lost.items() if not is_kept_out(cause)}
+    jobs = [job for job in found.jobs if job.id not in lost]
+    subtopics = (*found.subtopics, *(job.sub_topic for job in jobs))
     whole = not found.to_pay["subtopics"] and not found.to_pay["prompts"]
-    return Part(folder, session.before, session.record.settings, subtopics, found.jobs, pairs, whole)
+    return Part(folder, session.before, session.record.settings, subtopics, jobs, pairs, whole)
 
 
 def _check_together(parts: Sequence[Part]) -> None:

@@ -16,7 +16,7 @@ from tasks.core.llm.ledger_failures import refused_for_good
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.cleaning import is_finished
-from tasks.core.session.difference import changes_between, cost_lines, lines_of_changes
+from tasks.core.session.difference import asks_only_for_more, changes_between, cost_lines, lines_of_changes
 from tasks.core.session.reading import read_checkpoint
 from tasks.core.session.record import BACKUP, SessionRecord, read_record, settings_of
 from tasks.core.survey import survey
@@ -137,9 +137,7 @@ async def check_resumption(
     if accept_changes:
         return changes
     taken_over = resumption.foreign or record.adopted
-    # A target where there was none may be fewer pairs than there are.
-    fewer = before is not None and config.generation.wanted_pairs < before.generation.wanted_pairs
-    only_more = all(change.is_growth for change in changes) and not taken_over and not fewer
+    only_more = before is None or (asks_only_for_more(before, config, changes) and not taken_over)
     reasons = []
     if changes and not only_more:
         reasons.append(

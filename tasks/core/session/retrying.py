@@ -106,7 +106,7 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
         if not only.names(failure) and (failure.cause not in UNUSABLE or failure.request in standing)
     }
     others = [failure for failure in failed if not only.names(failure)]
-    twins = dict.fromkeys(await _asked_beside(others, found, config, ledger), others[0]) if others else {}
+    twins = await _asked_beside(others, found, config, ledger)
     return Retry(twins | left, _spent_tries(named, config))
 
 
@@ -137,15 +137,19 @@ def _named(only: Only, failed: Sequence[Failure], name: str) -> list[Failure]:
 
 async def _asked_beside(
     others: Sequence[Failure], found: Survey, config: Config, ledger: Ledger
-) -> Iterable[bytes]:
-    """What else would be asked for the jobs that are left alone, for nothing: both calls of a side may fail.
+) -> dict[bytes, Failure]:
+    """What else would be asked for the jobs that are left alone, for nothing, by key: both calls may fail.
 
-    Of a job's two answers, and of the judge's two, the list has the first that failed.
+    Of a job's two answers, and of the judge's two, the list has one that failed: it stands for both.
     """
-    items = {failure.item for failure in others if failure.phase is Phase.PAIRS}
-    jobs = [job for job in found.jobs if f"job {job.id}" in items]
-    alone = {bytes.fromhex(failure.request): failure for failure in others if failure.request}
-    return (await survey(config, ledger, jobs=jobs, refused=alone)).unpaid
+    jobs = {f"job {job.id}": job for job in found.jobs}
+    beside: dict[bytes, Failure] = {}
+    for failure in others:
+        if failure.phase is Phase.PAIRS and failure.request and failure.item in jobs:
+            alone = {bytes.fromhex(failure.request): failure}
+            walked = await survey(config, ledger, jobs=[jobs[failure.item]], refused=alone)
+            beside |= dict.fromkeys(walked.unpaid, failure)
+    return beside
 
 
 def _spent_tries(named: Sequence[Failure], config: Config) -> str:

@@ -44,6 +44,7 @@ async def survey_rows(config: Config, source: Source, ledger: Ledger) -> Survey:
         blocks = in_blocks(source.read(), MOST_ROWS, lambda _: None)
         while rows := await asyncio.to_thread(next, blocks, None):
             await work.work(rows)
+            found.failures.clear()
     found.keys, found.unpaid = set(), set()
     return found
 

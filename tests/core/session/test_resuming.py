@@ -159,14 +159,33 @@ async def test_a_complete_session_goes_on_when_more_is_asked_for(place: Place) -
     ]
 
 
-@pytest.mark.parametrize("target", [3, 5], ids=["fewer", "more"])
-async def test_a_target_where_there_was_none_is_growth_when_it_is_more(place: Place, target: int) -> None:
-    found = place.session(complete=True)  # of two subtopics with two prompts each
-    if target > 4:
-        assert await place.check(found, generation__target_pairs=target) == ["generation.target_pairs"]
+@pytest.mark.parametrize(
+    ("before", "after", "goes_on"),
+    [
+        # Two subtopics with two prompts each.
+        ({}, {"generation__target_pairs": 5}, True),
+        ({}, {"generation__target_pairs": 3}, False),
+        ({"generation__target_pairs": 5}, {"generation__target_pairs": 7}, True),
+        # Their first prompts would be more of each subtopic, and stand between those that there are.
+        ({"generation__target_pairs": 2}, {"generation__target_pairs": 4}, False),
+        # Ten pairs are divided among more of them, so that each brings fewer.
+        (
+            {"generation__target_pairs": 10},
+            {"generation__target_pairs": 10, "generation__num_subtopics": 5},
+            False,
+        ),
+        ({}, {"generation__target_pairs": 20, "generation__num_subtopics": 5}, False),
+    ],
+)
+async def test_a_target_is_raised_where_the_pairs_that_there_are_keep_their_places(
+    place: Place, before: dict[str, Any], after: dict[str, Any], *, goes_on: bool
+) -> None:
+    found = place.session(complete=True, before=place.config(**before))
+    if goes_on:
+        assert await place.check(found, **after) == ["generation.target_pairs"]
     else:
-        lines = await place.refusal(found, generation__target_pairs=target)
-        assert lines[1].startswith("  generation.target_pairs: 0 -> 3")
+        lines = await place.refusal(found, **after)
+        assert lines[0].endswith("the configuration differs from the one it began with")
 
 
 async def test_another_ledger_is_refused(place: Place) -> None:
