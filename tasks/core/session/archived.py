@@ -212,7 +212,9 @@ def _check_entries(source: Path, archive: zipfile.ZipFile) -> None:
     # As they stand in the archive: the reader itself cuts a name off at a NUL.
     names = [entry.orig_filename for entry in entries]
     strange = [entry.orig_filename for entry in entries if not _is_ours(entry)]
-    if strange or len(set(names)) != len(names) or not {MANIFEST, CALLS, MILESTONES} <= set(names):
+    # One wrong byte makes of the entries that follow another one its comment, and they would be missing.
+    odd = len(set(names)) != len(names) or any(entry.comment for entry in entries)
+    if strange or odd or not {MANIFEST, CALLS, MILESTONES} <= set(names):
         named = f"it holds {strange[0][:SHOWN]!r}" if strange else "its contents are not those of an export"
         raise UsageError(f"{source} is no archive of a session: {named}; nothing was taken from it")
     size = sum(entry.file_size for entry in entries)

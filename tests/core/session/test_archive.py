@@ -538,6 +538,16 @@ async def test_flipped_bytes_are_refused_or_do_no_harm(tmp_path: Path, made: Mad
     assert not list(output.glob(".import-*"))
 
 
+async def test_entries_that_one_wrong_byte_hides_are_missed(tmp_path: Path, archive: Path) -> None:
+    content = bytearray(read(archive))
+    hidden = content.rindex(b"files/checkpoint.json") - 46
+    before = content.rindex(b"PK\x01\x02", 0, hidden)
+    # All behind that entry of the directory is now its comment.
+    struct.pack_into("<H", content, before + 32, len(content) - 22 - hidden)
+    write(archive, bytes(content))
+    await refused(archive, tmp_path, "not those of an export")
+
+
 async def test_encrypted_archives_are_refused(tmp_path: Path, archive: Path) -> None:
     content = bytearray(read(archive))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
