@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -272,3 +273,37 @@ def test_a_session_with_replacements_is_merged_and_loses_nothing_to_a_prune(user
         record = json.loads((whole / "session.json").read_text())
         assert (record["complete"], summary["lost"]["refused"] > 0) == (True, True)
         assert len(server.requests()) == summary["paid"]
+
+
+@pytest.mark.parametrize("how", ["archive", "mirror"])
+def test_what_was_refused_travels_with_the_session(user: User, tmp_path: Path, how: str) -> None:
+    text = "qu"
+    mirror = f'[output]\nmirror = "file://{tmp_path}/mirror"\n' if how == "mirror" else ""
+    there = user.made(tmp_path / "there", **user.variables)
+    with model(fail_matching=text) as server:
+        for someone in (user, there):
+            someone.write("config.toml", settings(server, more=mirror))
+        summary = check(user.run("--json"), user.sessions()[0])
+        (session,) = user.sessions()
+        assert any(request["status"] == 400 for request in server.requests())
+        assert summary["lost"]["http_400"] > 0
+        dataset = (session / "dataset.jsonl").read_bytes()
+
+        # From here on everything would be answered, if it were asked.
+        server.start()
+        if how == "archive":
+            carried = str(there.folder / "session.zip")
+            exported = user.run("checkpoint", "export", session.name, "--to", carried, program=PROGRAM)
+            assert exported.code == 0, exported.err
+            assert there.run("checkpoint", "import", carried, program=PROGRAM).code == 0
+            trl = there.run("export", session.name, "--format", "trl", program=PROGRAM)
+            assert (trl.code, trl.err) == (0, "")
+        shutil.rmtree(user.folder)
+        resumed = there.run(
+            "checkpoint", "resume", session.name, "--accept-changes", "--json", program=PROGRAM
+        )
+        assert (resumed.code, resumed.summary["paid"]) == (0, 0), resumed.err
+        assert resumed.summary["lost"] == summary["lost"]
+        (arrived,) = there.sessions()
+        assert (arrived / "dataset.jsonl").read_bytes() == dataset
+        assert server.requests() == []

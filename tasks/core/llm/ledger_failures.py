@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from tasks.core.llm.ledger_schema import failures
 from tasks.core.models import REFUSING, Failure, Phase, Purpose
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Select
 
     from tasks.core.llm.ledger import Ledger
 
@@ -100,9 +103,7 @@ async def failures_by_request(ledger: Ledger, session: str) -> dict[bytes, Failu
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    known = (failures.c.session == session) & (failures.c.request != "")
-    last = select(func.max(failures.c.id)).where(known).group_by(failures.c.request)
-    listed = await _listed(ledger, session, failures.c.id.in_(last))
+    listed = await _listed(ledger, session, failures.c.id.in_(_last(session)))
     return {bytes.fromhex(failure.request): failure for failure in listed}
 
 
@@ -120,6 +121,51 @@ async def refused_for_good(ledger: Ledger, session: str) -> dict[bytes, Failure]
     """
     listed = await failures_by_request(ledger, session)
     return {key: failure for key, failure in listed.items() if failure.status in REFUSING}
+
+
+async def refusal_rows(ledger: Ledger, session: str) -> list[dict[str, Any]]:
+    """What `refused_for_good` gives as the table holds it, less its ids and the session, by request.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    columns = [column for column in failures.c if column.name not in {"id", "session"}]
+    query = (
+        select(*columns)
+        .where(failures.c.id.in_(_last(session)), failures.c.status.in_(REFUSING))
+        .order_by(failures.c.request)
+    )
+    async with ledger.transaction("read") as connection:
+        found = (await connection.execute(query)).mappings()
+        return [{str(name): value for name, value in row.items()} for row in found]
+
+
+async def put_refusal_rows(ledger: Ledger, session: str, rows: Sequence[dict[str, Any]]) -> None:
+    """List the refusals of a session that came from elsewhere as `refusal_rows` gives them, each once.
+
+    Where the ledger lists something of the same request that is as late or later, that stays the last.
+
+    Raises:
+        LedgerError: The ledger cannot be written.
+    """
+    if not rows:
+        return
+    query = (
+        select(failures.c.request, func.max(failures.c.at))
+        .where(failures.c.session == session)
+        .group_by(failures.c.request)
+    )
+    async with ledger.transaction("written") as connection:
+        known = dict((await connection.execute(query)).tuples().all())
+        fresh = [row | {"session": session} for row in rows if known.get(row["request"], -inf) < row["at"]]
+        if fresh:
+            await connection.execute(insert(failures), fresh)
+
+
+def _last(session: str) -> Select[tuple[int]]:
+    """The ids of what was listed last of each request of a session."""
+    known = (failures.c.session == session) & (failures.c.request != "")
+    return select(func.max(failures.c.id)).where(known).group_by(failures.c.request)
 
 
 async def _listed(

@@ -1,8 +1,9 @@
 """A session with its calls in one file: exported here, imported and resumed elsewhere without paying again.
 
 The file is a compressed ZIP: `manifest.json`, the session folder's own files under `files/`, the calls as
-JSON lines, the milestones of its lists, and the jobs when they were taken over. Nothing else is accepted
-on import, and nothing is written outside of the new session's folder and the ledger.
+JSON lines, the milestones of its lists, the questions that a server refused, if any, and the jobs when they
+were taken over. Nothing else is accepted on import, and nothing is written outside of the new session's
+folder and the ledger.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tasks.core.errors import SessionError, UsageError
+from tasks.core.llm.ledger_failures import put_refusal_rows
 from tasks.core.llm.ledger_records import call_rows, find_session_row, put_call_rows
 from tasks.core.session import archived, files
 from tasks.core.session.archived import (
@@ -27,11 +29,13 @@ from tasks.core.session.archived import (
     JOBS,
     MANIFEST,
     MILESTONES,
+    REFUSED,
     ROWS_AT_ONCE,
     Manifest,
 )
 from tasks.core.session.find import check_name
 from tasks.core.session.record import record_session, write_record
+from tasks.core.session.refused import pack_refused, read_refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +86,9 @@ async def export_session(
                     lines.write(b"".join(line_of(row) for row in rows))
             reached = {question.hex(): await ledger.reached(question) for question in questions}
             archive.writestr(MILESTONES, orjson.dumps(reached))
+            refused = await pack_refused(ledger, record.id)
+            if refused is not None:
+                archive.writestr(REFUSED, refused)
             if jobs is not None:
                 archive.writestr(JOBS, jobs)
             for path in own_files(folder):
@@ -122,12 +129,14 @@ async def import_session(source: Path, output: Path, ledger: Ledger, name: str |
                 raise UsageError(f"there is a session {target.name} in {output} already; give another --name")
             jobs = archived.read_jobs(archive)
             milestones = archived.read_milestones(archive)
+            refused = read_refused(archive)
             archived.check_contents(archive, manifest)
         for rows in archived.read_calls(archive):
             await put_call_rows(ledger, rows)
         for question, reached in milestones.items():
             for count in reached:
                 await ledger.add_reached(question, count)
+        await put_refusal_rows(ledger, record.id, refused)
         # Of a Prefect elsewhere, which must not find this copy when it runs again.
         record = replace(record, ledger=ledger.id, flow_run="")
         if await find_session_row(ledger, record.id) is None:

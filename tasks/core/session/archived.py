@@ -40,6 +40,9 @@ MANIFEST = "manifest.json"
 CALLS = "calls.jsonl"
 MILESTONES = "milestones.json"
 JOBS = "jobs.json"
+REFUSED = "refused.json"
+"""Not there where nothing was refused, nor in archives of before."""
+
 FILES = "files/"
 ROWS_AT_ONCE = 500
 LARGEST_LINE = 256 * 1024 * 1024
@@ -49,7 +52,7 @@ MOST_INFLATION = 200
 """How many times larger than the archive its contents may be; text is compressed about four times."""
 
 SMALL = 64 * 1024 * 1024
-"""Bytes that any archive may hold, and a packed list of jobs unpacked."""
+"""Bytes that any archive may hold, a packed list of jobs unpacked, and a list of what was refused."""
 
 KEY_BYTES = 32
 SHOWN = 60
@@ -64,7 +67,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueErro
 _MILESTONES = TypeAdapter(
     dict[str, list[Annotated[int, Field(ge=1, lt=2**31)]]], config=ConfigDict(strict=True)
 )
-_Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that every database takes."""
 
 
@@ -75,8 +78,8 @@ class Call(BaseModel):
 
     key: str
     purpose: Purpose
-    model: _Word
-    session: _Word = Field(max_length=64)
+    model: Word
+    session: Word = Field(max_length=64)
     answer: str
     prompt_tokens: int | None = Field(ge=0, lt=2**63)
     completion_tokens: int | None = Field(ge=0, lt=2**63)
@@ -212,7 +215,9 @@ def _check_entries(source: Path, archive: zipfile.ZipFile) -> None:
     # As they stand in the archive: the reader itself cuts a name off at a NUL.
     names = [entry.orig_filename for entry in entries]
     strange = [entry.orig_filename for entry in entries if not _is_ours(entry)]
-    if strange or len(set(names)) != len(names) or not {MANIFEST, CALLS, MILESTONES} <= set(names):
+    # One wrong byte makes of the entries that follow another one its comment, and they would be missing.
+    odd = len(set(names)) != len(names) or any(entry.comment for entry in entries)
+    if strange or odd or not {MANIFEST, CALLS, MILESTONES} <= set(names):
         named = f"it holds {strange[0][:SHOWN]!r}" if strange else "its contents are not those of an export"
         raise UsageError(f"{source} is no archive of a session: {named}; nothing was taken from it")
     size = sum(entry.file_size for entry in entries)
@@ -223,7 +228,7 @@ def _check_entries(source: Path, archive: zipfile.ZipFile) -> None:
 def _is_ours(entry: zipfile.ZipInfo) -> bool:
     """Whether an export makes such an entry: a plain file under a known name."""
     name = entry.orig_filename
-    known = name in {MANIFEST, CALLS, MILESTONES, JOBS} or is_file(name)
+    known = name in {MANIFEST, CALLS, MILESTONES, JOBS, REFUSED} or is_file(name)
     linked = stat.S_ISLNK(entry.external_attr >> 16)
     return known and not linked and entry.compress_type in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 

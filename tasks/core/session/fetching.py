@@ -24,6 +24,7 @@ from tasks.core.session.archived import (
     MANIFEST,
     MILESTONES,
     MOST_INFLATION,
+    REFUSED,
     SMALL,
     Manifest,
     is_file_name,
@@ -114,7 +115,7 @@ async def _collect(store: Store, manifest: Manifest, target: Path) -> set[bytes]
                 part.unlink()
         if len(keys) < manifest.calls:
             raise _damaged(store, f"it holds {len(keys):,} calls of the {manifest.calls:,} that it names")
-        for name in (MILESTONES, JOBS):
+        for name in (MILESTONES, REFUSED, JOBS):
             content = await store.get(name, LARGEST_PAPER)
             if content is not None:
                 archive.writestr(name, content)

@@ -18,8 +18,18 @@ import orjson
 
 from tasks.core.llm.ledger_records import call_rows, find_session_row
 from tasks.core.session.archive import own_files
-from tasks.core.session.archived import FILES, FORMAT, JOBS, MANIFEST, MILESTONES, ROWS_AT_ONCE, Manifest
+from tasks.core.session.archived import (
+    FILES,
+    FORMAT,
+    JOBS,
+    MANIFEST,
+    MILESTONES,
+    REFUSED,
+    ROWS_AT_ONCE,
+    Manifest,
+)
 from tasks.core.session.mirrored import LARGEST_PAPER, Memory, address, pack_part
+from tasks.core.session.refused import pack_refused
 from tasks.core.session.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -194,11 +204,13 @@ class Mirror:
             self._waiting -= found
 
     async def _copy_papers(self) -> None:
-        """Copy the milestones of the session's lists, and its jobs when they were taken over."""
+        """Copy the milestones of the session's lists, what was refused, and its jobs if it took them over."""
         ledger = self._run.ledger
         lists = sorted(self._run.lists)
         reached = {question.hex(): await ledger.reached(question) for question in lists}
         await self._put(MILESTONES, orjson.dumps(reached))
+        # Also where there is nothing: what the mirror has from before may not hold any more.
+        await self._put(REFUSED, await pack_refused(ledger, self._session.record.id) or b"{}")
         row = await find_session_row(ledger, self._session.record.id)
         if row is not None and row.jobs is not None:
             await self._put(JOBS, row.jobs)

@@ -1,9 +1,9 @@
 """What a mirror of a session holds, and what of it is remembered here.
 
 A mirror is the folder `<output.mirror>/<session>`: the session's own files under `files/`, its calls under
-`calls/`, the milestones of its lists, its jobs when they were taken over, and the manifest, all as in an
-archive of the session. The calls stand in parts that are only ever added, each named by the hash of its
-content: one that was cut off, or is there twice, does no harm.
+`calls/`, the milestones of its lists, what a server refused, its jobs when they were taken over, and the
+manifest, all as in an archive of the session. The calls stand in parts that are only ever added, each named
+by the hash of its content: one that was cut off, or is there twice, does no harm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PARTS = "calls/"
 LARGEST_PAPER = 64 * 1024 * 1024
-"""Bytes that the manifest, the milestones or the jobs may have."""
+"""Bytes that the manifest, the milestones, the refusals or the jobs may have."""
 
 _PART_NAME = re.compile(r"([0-9a-f]{64})\.jsonl\.gz")
 _FASTEST = 1

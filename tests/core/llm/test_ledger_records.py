@@ -16,6 +16,8 @@ from tasks.core.llm.ledger_failures import (
     failure_groups,
     failures_by_request,
     failures_of,
+    put_refusal_rows,
+    refusal_rows,
     refused_for_good,
 )
 from tasks.core.llm.ledger_records import (
@@ -198,6 +200,27 @@ async def test_of_a_request_the_failure_that_was_listed_last_counts(url: str) ->
         }
         assert await refused_for_good(ledger, "id 1") == {b"\xbb": failed("bb", 403)}
         assert await failures_by_request(ledger, "id 3") == {}
+
+
+async def test_refusals_are_listed_once_for_a_session_and_what_is_later_stays(url: str) -> None:
+    def failed(request: str, status: int) -> Failure:
+        return Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, f"http_{status}", "no", status, 1, request)
+
+    async with await Ledger.open(url) as ledger:
+        await ledger.add_failures("id 1", [failed("bb", 403), failed("aa", 400), failed("cc", 500)])
+        rows = await refusal_rows(ledger, "id 1")
+        assert [(row["request"], row["status"]) for row in rows] == [("aa", 400), ("bb", 403)]
+        await ledger.add_failures("id 2", [failed("aa", 500)])
+        for session in ("id 1", "id 2", "id 3", "id 3"):
+            await put_refusal_rows(ledger, session, rows)
+            await put_refusal_rows(ledger, session, [])
+        assert await refusal_rows(ledger, "id 1") == await refusal_rows(ledger, "id 3") == rows
+        assert await failures_of(ledger, "id 3") == {"http_400": 1, "http_403": 1}
+        assert await failures_of(ledger, "id 1") == {"http_400": 1, "http_403": 1, "http_500": 1}
+        assert await refused_for_good(ledger, "id 2") == {b"\xbb": failed("bb", 403)}
+        later = [row | {"at": row["at"] + 1000} for row in rows]
+        await put_refusal_rows(ledger, "id 2", later)
+        assert await refusal_rows(ledger, "id 2") == later
 
 
 async def test_failures_are_grouped_in_the_order_of_the_pipeline(url: str) -> None:

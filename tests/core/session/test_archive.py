@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import select
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_failures import failures_by_request, failures_of, refused_for_good
 from tasks.core.llm.ledger_records import call_rows, count_calls, find_session_row
+from tasks.core.llm.ledger_schema import failures as failures_table
 from tasks.core.llm.ledger_schema import pack
+from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.session import archived
+from tasks.core.session import refused as refusals
 from tasks.core.session.adoption import pack_jobs
 from tasks.core.session.archive import export_session, import_session
 from tasks.core.session.record import read_record, record_session, settings_of
@@ -39,6 +44,15 @@ if TYPE_CHECKING:
 NAME = "session_of_somebody"
 
 
+def failed(byte: str, status: int | None, message: str = "no") -> Failure:
+    """A failure of the request whose key is this byte, in hex, over and over."""
+    cause = f"http_{status}" if status else "timeout"
+    return Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, cause, message, status, 2, byte * 32)
+
+
+REFUSED = failed("aa", 400, "the content\nis not “allowed”")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
     """A session and its archive, which no test changes."""
@@ -46,6 +60,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
 
     async def make() -> Made:
         made = await make_session(folder / "here")
+        await list_failures(made, REFUSED)
         assert await export(made, folder / "session.zip") == made.calls
         return made
 
@@ -63,6 +78,12 @@ def made(tmp_path: Path, shared: tuple[Made, Path]) -> Made:
 @pytest.fixture
 def archive(tmp_path: Path, shared: tuple[Made, Path]) -> Path:
     return Path(shutil.copy(shared[1], tmp_path / "session.zip"))
+
+
+async def list_failures(made: Made, *failures: Failure) -> None:
+    """List failures of the session, at one time."""
+    async with await Ledger.open(ledger_at(made.folder.parent)) as ledger:
+        await ledger.add_failures(made.record.id, failures)
 
 
 async def take(source: Path, output: Path, name: str | None = None) -> Path:
@@ -105,6 +126,8 @@ async def refused(source: Path, tmp_path: Path, *words: str) -> str:
         with pytest.raises(UsageError) as caught:
             await import_session(source, output, ledger)
         assert await count_calls(ledger) == 0
+        async with ledger.transaction("read") as connection:
+            assert (await connection.execute(select(failures_table))).all() == []
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -157,11 +180,13 @@ async def test_an_archive_of_the_format_before_is_imported(tmp_path: Path, made:
     for line in lines:
         del line["cached_tokens"], line["estimated_tokens"]
     held["calls.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    del held["refused.json"]
     write_entries(archive, held)
     await take(archive, tmp_path / "there")
     async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
         keys = [bytes.fromhex(line["key"]) for line in lines]
         assert len(await ledger.get_many(keys)) == made.calls
+        assert await failures_of(ledger, made.record.id) == {}
 
 
 async def test_a_second_import_needs_another_name_and_adds_no_calls(
@@ -220,7 +245,7 @@ async def test_a_retry_of_the_first_run_does_not_find_the_copy(tmp_path: Path, m
 
 
 async def test_links_and_hidden_files_do_not_go_along(tmp_path: Path, made: Made) -> None:
-    expected = {"manifest.json", "calls.jsonl", "milestones.json"}
+    expected = {"manifest.json", "calls.jsonl", "milestones.json", "refused.json"}
     expected |= {f"files/{name}" for name in contents(made.folder)}
     (tmp_path / "secret").write_text("mine")
     (made.folder / "link.txt").symlink_to(tmp_path / "secret")
@@ -228,6 +253,79 @@ async def test_links_and_hidden_files_do_not_go_along(tmp_path: Path, made: Made
     (made.folder / "below").mkdir()
     await export(made, tmp_path / "a.zip")
     assert set(entries(tmp_path / "a.zip")) == expected
+
+
+async def test_of_what_failed_only_what_is_refused_for_good_goes_along(tmp_path: Path, made: Made) -> None:
+    mended, worse = failed("bb", 400), failed("cc", 500)
+    await list_failures(made, mended, worse, failed("dd", None), replace(failed("ee", 400), request=""))
+    await list_failures(made, failed("bb", 500), failed("cc", 451))
+    async with await Ledger.open(ledger_at(tmp_path / "here")) as ledger:
+        await ledger.add_failures("another session", [failed("ff", 403)])
+    await export(made, tmp_path / "a.zip")
+    await take(tmp_path / "a.zip", tmp_path / "there")
+    expected = {b"\xaa" * 32: REFUSED, b"\xcc" * 32: failed("cc", 451)}
+    async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
+        assert await failures_by_request(ledger, made.record.id) == expected
+        assert await refused_for_good(ledger, made.record.id) == expected
+        assert await failures_of(ledger, "another session") == {}
+    # What was made of them there goes on to the next as it came.
+    again = replace(made, folder=tmp_path / "there" / made.folder.name)
+    await export(again, tmp_path / "b.zip")
+    assert entries(tmp_path / "b.zip")["refused.json"] == entries(tmp_path / "a.zip")["refused.json"]
+
+
+async def test_where_nothing_was_refused_the_archive_says_nothing_of_it(tmp_path: Path) -> None:
+    made = await make_session(tmp_path / "here", half=True)
+    await list_failures(made, failed("aa", 500))
+    await export(made, tmp_path / "a.zip")
+    assert "refused.json" not in entries(tmp_path / "a.zip")
+
+
+async def test_a_refusal_is_listed_once_however_often_it_is_brought_in(
+    tmp_path: Path, made: Made, archive: Path
+) -> None:
+    # Elsewhere twice, and where it is listed already.
+    for output, name in (("there", None), ("there", NAME), ("here", NAME)):
+        await take(archive, tmp_path / output, name)
+        async with await Ledger.open(ledger_at(tmp_path / output)) as ledger:
+            assert await failures_of(ledger, made.record.id) == {"http_400": 1}
+            assert await refused_for_good(ledger, made.record.id) == {b"\xaa" * 32: REFUSED}
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_was_listed_later_counts(
+    tmp_path: Path, made: Made, archive: Path, *, later: bool
+) -> None:
+    """A question that was asked again after the export is not refused any more, and the other way round."""
+    timeout = failed("aa", None)
+    if later:
+        await take(archive, tmp_path / "there")
+    async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
+        await ledger.add_failures(made.record.id, [timeout])
+    if not later:
+        await list_failures(made, REFUSED)
+        await export(made, archive)
+    await take(archive, tmp_path / "there", NAME)
+    async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
+        last = await failures_by_request(ledger, made.record.id)
+        assert last == {b"\xaa" * 32: timeout if later else REFUSED}
+        assert await failures_of(ledger, made.record.id) == {"http_400": 1, "timeout": 1}
+
+
+async def test_of_a_server_that_says_back_all_that_it_was_asked_the_beginning_goes_along(
+    tmp_path: Path, made: Made
+) -> None:
+    long = replace(REFUSED, item="é\0" * 5_000, message="é\0\ud800" * 100_000)
+    await list_failures(made, long)
+    await export(made, tmp_path / "a.zip")
+    await take(tmp_path / "a.zip", tmp_path / "there")
+    async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
+        (there,) = (await refused_for_good(ledger, made.record.id)).values()
+    async with await Ledger.open(ledger_at(tmp_path / "here")) as ledger:
+        (here,) = (await refused_for_good(ledger, made.record.id)).values()
+    assert there == replace(
+        here, item=here.item[: refusals.LONGEST], message=here.message[: refusals.LONGEST]
+    )
 
 
 @pytest.mark.parametrize("place", ["missing", "file", "locked"])
@@ -471,6 +569,81 @@ async def test_bad_jobs_are_refused(tmp_path: Path, archive: Path, jobs: bytes) 
     await refused(archive, tmp_path, "its jobs cannot be read")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"[]", b"null", b'{"KEY": null}', b'{"KEY": {}}', b'{"KEY": [1]}', b"[" * 100_000, b"{}{}"],
+)
+async def test_a_list_of_refusals_that_is_none_is_refused(
+    tmp_path: Path, archive: Path, content: bytes
+) -> None:
+    document = content.replace(b"KEY", b"aa" * 32)
+    write_entries(archive, entries(archive) | {"refused.json": document})
+    await refused(archive, tmp_path, "the archive is damaged: its refused questions cannot be read")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"phase": "no phase"},
+        {"purpose": "no purpose"},
+        {"item": None},
+        {"item": "a\0b"},
+        {"item": "a" * 501},
+        {"cause": "a\0b"},
+        {"cause": "a" * 65},
+        {"message": 1},
+        {"message": "a\0b"},
+        {"message": "a" * 501},
+        {"message": "\ud800"},
+        {"status": None},
+        {"status": "400"},
+        {"status": 400.5},
+        {"status": True},
+        {"status": 200},
+        {"status": 500},
+        {"status": 10**30},
+        {"attempts": 0},
+        {"attempts": 2**31},
+        {"attempts": "1"},
+        {"at": None},
+        {"at": "1"},
+        {"at": float("nan")},
+        {"at": float("inf")},
+        {"session": "another"},
+        {"id": 1},
+        {"request": "bb" * 32},
+    ],
+)
+async def test_bad_refusals_are_refused(tmp_path: Path, archive: Path, fields: dict[str, Any]) -> None:
+    document = json.loads(entries(archive)["refused.json"])
+    (refusal,) = document.values()
+    content = json.dumps(document | {"bb" * 32: refusal | fields}).encode()
+    write_entries(archive, entries(archive) | {"refused.json": content})
+    await refused(archive, tmp_path, "the archive is damaged: its refused questions cannot be read")
+
+
+@pytest.mark.parametrize(
+    "request_key", ["", "aa", "AA" * 32, "aa " * 32, "aa" * 33, "zz" * 32, "aa" * 32 + "\n", "\0" * 64]
+)
+async def test_refusals_of_what_is_no_request_are_refused(
+    tmp_path: Path, archive: Path, request_key: str
+) -> None:
+    (refusal,) = json.loads(entries(archive)["refused.json"]).values()
+    content = json.dumps({request_key: refusal}).encode()
+    write_entries(archive, entries(archive) | {"refused.json": content})
+    await refused(archive, tmp_path, "its refused questions cannot be read")
+
+
+async def test_more_refusals_than_anybody_has_are_not_read(
+    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(entries(archive)["refused.json"])
+    monkeypatch.setattr(refusals, "SMALL", size - 1)
+    await refused(archive, tmp_path, "its refused questions cannot be read")
+    monkeypatch.setattr(refusals, "SMALL", size)
+    await take(archive, tmp_path / "there")
+
+
 async def test_jobs_that_inflate_without_end_are_refused(
     tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -536,6 +709,16 @@ async def test_flipped_bytes_are_refused_or_do_no_harm(tmp_path: Path, made: Mad
         assert await count_calls(ledger) in {0, made.calls}
         assert 0 < taken < len(places) / 2
     assert not list(output.glob(".import-*"))
+
+
+async def test_entries_that_one_wrong_byte_hides_are_missed(tmp_path: Path, archive: Path) -> None:
+    content = bytearray(read(archive))
+    hidden = content.rindex(b"files/checkpoint.json") - 46
+    before = content.rindex(b"PK\x01\x02", 0, hidden)
+    # All behind that entry of the directory is now its comment.
+    struct.pack_into("<H", content, before + 32, len(content) - 22 - hidden)
+    write(archive, bytes(content))
+    await refused(archive, tmp_path, "not those of an export")
 
 
 async def test_encrypted_archives_are_refused(tmp_path: Path, archive: Path) -> None:

@@ -23,8 +23,9 @@ from tasks.core.generation.prompts import complete_prompts, jobs_of, write_promp
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
+from tasks.core.llm.ledger_failures import failures_by_request, failures_of
 from tasks.core.llm.stop import Stop
-from tasks.core.models import Phase
+from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.progress import Progress
 from tasks.core.run import open_run
 from tasks.core.secrets import Keys
@@ -196,6 +197,48 @@ async def test_calls_that_another_session_paid_for_go_along(tmp_path: Path) -> N
         folder = await work(config)
         assert len(server.asked) == WHOLE
     assert len(calls_in(parts_of(tmp_path / "mirror", folder))) == WHOLE
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["mirror of now", "mirror of before"])
+async def test_what_was_refused_is_mirrored_as_last_listed_and_fetched_once(
+    tmp_path: Path, *, before: bool
+) -> None:
+    mended, refusal = (
+        Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, "http_400", "no", 400, 1, byte * 32)
+        for byte in ("aa", "bb")
+    )
+    timeout = Failure(Phase.PAIRS, "job 1", Purpose.CHOSEN, "timeout", "late", None, 1, mended.request)
+
+    async def fail(session: Session, *failures: Failure) -> None:
+        async with await Ledger.open(ledger_url(config)) as ledger:
+            await ledger.add_failures(session.record.id, failures)
+
+    async def refused() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((there / "refused.json").read_bytes())
+        return found
+
+    async with ChatServer(writing) as server:
+        config = settings(server, tmp_path / "here", f"file://{tmp_path}/mirror")
+        folder = await work(config, jobs=1)
+        there = tmp_path / "mirror" / folder.name
+        assert await refused() == {}
+        await work(config, folder, jobs=2, meanwhile=lambda session: fail(session, mended))
+        assert set(await refused()) == {mended.request}
+        # Of one that is asked again, the mirror says nothing any more, also where it was the only one.
+        await work(config, folder, jobs=3, meanwhile=lambda session: fail(session, timeout))
+        assert await refused() == {}
+        await work(config, folder, meanwhile=lambda session: fail(session, refusal))
+        assert set(await refused()) == {refusal.request}
+    if before:
+        (there / "refused.json").unlink()
+    # Twice: the ledger outlives the folder the second time.
+    for lost in (tmp_path / "here", folder):
+        shutil.rmtree(lost)
+        assert await fetched(config, folder.name) == folder
+        async with await Ledger.open(ledger_url(config)) as ledger:
+            listed = {} if before else {b"\xbb" * 32: refusal}
+            assert await failures_by_request(ledger, id_of(folder)) == listed
+            assert await failures_of(ledger, id_of(folder)) == ({} if before else {"http_400": 1})
 
 
 @pytest.mark.parametrize("lost", ["nothing", "memory", "torn memory", "mirror"])
@@ -370,6 +413,9 @@ async def refused(mirror: Path, name: str, output: Path) -> str:
         ("manifest.json", b"[" * 100_000, "its manifest cannot be read"),
         ("milestones.json", None, "milestones.json is missing"),
         ("milestones.json", b"{}{}", "its milestones cannot be read"),
+        ("refused.json", b"", "its refused questions cannot be read"),
+        ("refused.json", b'{"' + b"aa" * 32 + b'": {"status": 500}}', "its refused questions cannot be read"),
+        ("refused.json", b"[" * 100_000, "its refused questions cannot be read"),
         ("jobs.json", b"nonsense", "its jobs cannot be read"),
         ("calls", None, f"it holds 0 calls of the {WHOLE} that it names"),
     ],
