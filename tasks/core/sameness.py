@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PERMUTATIONS: Final = 64
 """Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
 
-FEW: Final = 300
+FEW: Final = 200
 """Texts up to which every two are compared: that is done before the library for more is loaded."""
 
 _MISSED: Final = 0.98
@@ -151,10 +151,15 @@ class _Index:
     def _closest(self, text: str, features: frozenset[int], likely: Iterable[int]) -> Alike | None:
         """The earlier text that is most alike, of those that may be alike enough."""
         numbers = _NUMBERS.findall(text)
+        # Of texts that are much longer or shorter, none is alike enough; this is told in no time.
+        shortest, longest = self._threshold * len(features), len(features) / self._threshold
         # The lowest of equals: a re-run must come to the same.
         best = None
         for place in likely:
-            found = _likeness(features, self._features[place])
+            packed = self._features[place]
+            if not shortest <= len(packed) <= longest:
+                continue
+            found = _likeness(features, packed)
             if best is None or found > best.likeness:
                 other = self._texts[place]
                 if numbers == _NUMBERS.findall(other):

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tasks.core.report.tally import Tally
     from tasks.core.sameness import Alike
 
-OF_A_SUBTOPIC: Final = 30
+OF_A_SUBTOPIC: Final = 12
 """Prompts of a subtopic that are compared, each with each."""
-OF_ALL: Final = 10_000
+OF_ALL: Final = 3_000
 """Texts among which the most alike are looked for: bounds time and memory."""
 MOST_ALIKE: Final = 10
 
