@@ -22,6 +22,8 @@ SUBTOPICS, PROMPTS = 10, 12
 PAIRS = SUBTOPICS * PROMPTS
 ONCE = "max_retries = 0\nmax_backoff_seconds = 0.1"
 """What cannot be used is not asked for again, so that much is to be replaced."""
+UNNAMED = "max_exclusion_list_size = 0"
+"""A question for further prompts names none that there are: a server may refuse it for one of them."""
 ALIKE = 0.7
 FILTERED = """
 [judge_filtering]
@@ -214,7 +216,7 @@ def test_any_number_of_pairs_can_be_asked_for(user: User, target: int) -> None:
 def test_what_a_server_refuses_for_what_is_in_it_is_replaced_for_good(user: User) -> None:
     text = "qu"
     with model(latency_ms=20.0, fail_matching=text) as server:
-        user.write("config.toml", settings(server))
+        user.write("config.toml", settings(server, generation=UNNAMED))
         process = user.start("--json")
         assert server.until_requests(PAIRS, process)
         process.kill(group=True)
@@ -282,7 +284,7 @@ def test_what_was_refused_travels_with_the_session(user: User, tmp_path: Path, h
     there = user.made(tmp_path / "there", **user.variables)
     with model(fail_matching=text) as server:
         for someone in (user, there):
-            someone.write("config.toml", settings(server, more=mirror))
+            someone.write("config.toml", settings(server, generation=UNNAMED, more=mirror))
         summary = check(user.run("--json"), user.sessions()[0])
         (session,) = user.sessions()
         assert any(request["status"] == 400 for request in server.requests())
