@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from tasks.core.errors import PhaseError
 from tasks.core.generation.asking import Subtopic, SubtopicPrompts
+from tasks.core.generation.pairs import PairsOutcome
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.quota import Quota
 from tasks.core.models import Failure, Job, Phase, Purpose
 from tests.core.running import NOBODY, ChatServer, Reply, listed_failures, running
 
@@ -226,6 +228,40 @@ async def test_a_failed_request_for_what_is_short_is_asked_again_as_it_was_and_l
         (failure,) = await listed_failures(run)
         assert (failure["item"], failure["cause"], failure["status"]) == ("x", "http_422", 422)
         assert run.progress.failures == 1
+
+
+async def test_who_wins_a_common_prompt_does_not_depend_on_whose_request_failed_at_first(
+    tmp_path: Path,
+) -> None:
+    async def script(chat: Chat) -> Answer:
+        if chat.round == 0:
+            return [f"{chat.subject}1"]
+        failed = chat.subject == "x" and [item.subject for item in server.asked].count("x") == 2
+        return Reply(status=422) if failed else ["common"]
+
+    async with ChatServer(script) as server, running(tmp_path, server.base_url) as run:
+        assert (await completed(run, "xy"))["x"] == ("x1", "common")
+        assert [chat.subject for chat in server.asked].count("x") == 3
+
+
+async def test_what_a_failed_request_was_to_bring_is_not_asked_of_another(tmp_path: Path) -> None:
+    async def script(chat: Chat) -> Answer:
+        if chat.round and chat.subject == "x":
+            return Reply(status=500)
+        return [f"{chat.subject}{chat.round}{number}" for number in range(2)]
+
+    settings: dict[str, Any] = {"generation__max_candidates": 3.0, "models__main__max_retries": 0}
+    async with ChatServer(script) as server, running(tmp_path, server.base_url, **settings) as run:
+        candidates = await complete_prompts(run, await write_prompts(run, subtopics("xy")))
+        jobs = jobs_of(run, candidates.found)
+        quota = Quota(run.config, candidates)
+        # y came to nothing, and has no more to bring than x is asked for beside its own share.
+        quota.note(jobs, [PairsOutcome(2, {2: "refused", 3: "refused"}, ())])
+        assert quota.needs() == [0, 2]
+        assert await candidates.more([2, 0]) == []
+        assert (candidates.failed, candidates.owed(0)) == ({0}, 2)
+        # A resume asks x for them; y is not to bring them as well.
+        assert quota.needs() == [0, 0]
 
 
 async def test_another_number_of_retries_asks_nothing_anew(tmp_path: Path) -> None:
