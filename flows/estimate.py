@@ -20,7 +20,7 @@ from tasks.core.estimate import document_of, estimate
 from tasks.core.llm.database import FILE_NAME, ledger_url
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import observed_calls
-from tasks.core.session.resuming import survey_session
+from tasks.core.session.resuming import survey_resumption
 from tasks.core.survey import survey
 from tasks.core.transform.survey import survey_rows
 
@@ -99,7 +99,7 @@ async def estimated(order: Order, ledger: Ledger) -> Estimate:
     if order.resumption is None or order.resumption.foreign:
         found = await survey(config, ledger)
     else:
-        found = await survey_session(order.resumption.record, config, ledger)
+        found = await survey_resumption(order.resumption.record, config, ledger)
     return estimate(config, found, await observed_calls(ledger))
 
 

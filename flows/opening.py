@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger_failures import refused_for_good
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.questions import Questions
 from tasks.core.run import open_run
@@ -20,7 +19,7 @@ from tasks.core.session.ledger import open_ledger
 from tasks.core.session.mirror import mirrored
 from tasks.core.session.record import record_session
 from tasks.core.session.restoring import restore_record
-from tasks.core.session.resuming import check_resumption, find_resumption, with_seed_of
+from tasks.core.session.resuming import check_resumption, find_resumption, settled_refusals, with_seed_of
 from tasks.core.session.retrying import plan_retry
 from tasks.core.session.session import open_session
 from tasks.core.session.takeover import take_over
@@ -121,9 +120,9 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                     run.client.left_alone = retry.left_alone
                     if retry.note:
                         log.warning(retry.note)
-                elif config.generation.replaces and jobs is None:
+                elif jobs is None:
                     # They were replaced: a resume must come to the same.
-                    run.client.left_alone = await refused_for_good(ledger, session.record.id)
+                    run.client.left_alone = await settled_refusals(session.record, config, ledger)
                 yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 

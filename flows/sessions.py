@@ -24,7 +24,7 @@ from tasks.core.session.merging import merge_sessions
 from tasks.core.session.reading import read_checkpoint
 from tasks.core.session.record import read_record, settings_of
 from tasks.core.session.restoring import restore_record
-from tasks.core.session.resuming import find_resumption, survey_session
+from tasks.core.session.resuming import find_resumption, survey_resumption, survey_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ def diff(session: str, other: str | None, config: str | None, output: str | None
 
 async def _costs(place: Place, record: SessionRecord, config: Config) -> list[str]:
     async with place.ledger() as ledger:
-        return cost_lines(await survey_session(record, config, ledger))
+        return cost_lines(await survey_resumption(record, config, ledger))
 
 
 def _progress_lines(output: Path, *names: str) -> list[str]:

@@ -13,7 +13,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.core.blocks import Block, cut, pair_block_size, prompt_block_size
-from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
@@ -103,6 +103,8 @@ async def make_all_pairs(
 ) -> list[PairsOutcome]:
     """Stage 3: the pairs of some jobs, handed to `keep`; returns the outcomes of the blocks.
 
+    Those that a server refuses are asked once more when all others are done.
+
     Args:
         run: The run.
         jobs: The jobs.
@@ -114,17 +116,20 @@ async def make_all_pairs(
     else:
         run.progress.begin(Phase.PAIRS, len(jobs))
     phase_hash = _hash(run, Phase.PAIRS)
-    size = pair_block_size(len(jobs))
-    window = asyncio.Semaphore(_blocks_at_once(run, size))
 
-    async def make(some: Sequence[Job]) -> PairsOutcome:
+    async def make(some: Sequence[Job]) -> list[PairsOutcome]:
+        size = pair_block_size(len(some))
+        window = asyncio.Semaphore(_blocks_at_once(run, size))
+        return await all_of(make_block(block, window) for block in cut(some, size))
+
+    async def make_block(some: Sequence[Job], window: asyncio.Semaphore) -> PairsOutcome:
         async with window:
             run.stop.check()
             run.ledger.check()
             block = Block(Phase.PAIRS, phase_hash, some, _label("jobs", some[0].id, some[-1].id))
             return await through(run, block, pairs(run, keep, block), lambda: make_pairs(run, some, keep))
 
-    return await all_of(make(some) for some in cut(jobs, size))
+    return await settle(jobs, make)
 
 
 def _blocks_at_once(run: Run, size: int) -> int:

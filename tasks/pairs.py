@@ -23,6 +23,11 @@ async def pairs(run: Run, keep: Callable[[Job, Pair | None], None], block: Block
         BlockFailedError: Some jobs failed, and may come about when they are asked again.
     """
     outcome = run.results[block.key] = await make_pairs(run, block.items, keep)
+    if outcome.in_doubt:
+        raise BlockFailedError(
+            f"{len(outcome.in_doubt)} of {len(block.items)} jobs were refused by a server; they are asked "
+            "once more when all others are done"
+        )
     if outcome.open:
         raise BlockFailedError(
             f"{outcome.open} of {len(block.items)} jobs failed, the first with: {outcome.failures[0].message}"

@@ -9,6 +9,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 ├── SessionError            1: the session folder cannot be made, found or written
 ├── HubError                1: the Hugging Face Hub did not take a dataset, or not yet
 ├── CallError               a model call that ended without an answer; becomes a Failure (data)
+│   ├── RefusedError        the server refuses the request; whether for what is in it, is seen later
 │   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
 ├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
 ├── UnfinishedError         3: the run went through, and not every row came about
@@ -95,8 +96,8 @@ class CallError(VellumforgeError):
 
     Attributes:
         cause: A short stable word for lists and statistics: `timeout`, `connection`, `http_500`,
-            `rate_limited`, `malformed_response`, `refused`, `too_short`, `incomplete`, `empty`,
-            `token_exhaustion`, `no_list`, `bad_scores`.
+            `rate_limited`, `malformed_response`, `question_refused`, `refused`, `too_short`, `incomplete`,
+            `empty`, `token_exhaustion`, `no_list`, `bad_scores`.
         status: The HTTP status of the last attempt, or None when there was no response.
         attempts: Attempts made, counted from 1.
         request: The request's ledger key in hex, "" until it is known.
@@ -110,6 +111,16 @@ class CallError(VellumforgeError):
         self.attempts = attempts
         self.request = request
         super().__init__(message)
+
+
+class RefusedError(CallError):
+    """A server refuses a request, and a status does not tell whether it refuses this one or all of them.
+
+    Attributes:
+        about_content: Whether the server says that it is for what is in it: its content, or its length.
+    """
+
+    about_content = False
 
 
 class UnusableAnswerError(CallError):

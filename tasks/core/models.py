@@ -102,8 +102,8 @@ UNUSABLE = frozenset(
 )
 """Causes of failures where every allowed try was answered, and paid for: a re-run reads the same answers."""
 
-REFUSING = frozenset({400, 403, 413, 422, 451})
-"""Statuses by which a server refuses a question for what is in it."""
+QUESTION_REFUSED = "question_refused"
+"""Cause of a failure where the server refuses the question for what is in it, and answers others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,5 @@ class Failure:
 
     @property
     def is_final(self) -> bool:
-        """Whether asking once more would bring the same: the answers are known, or refused."""
-        return self.cause in UNUSABLE or self.status in REFUSING
+        """Whether asking once more would bring the same: the answers are known, or the question is refused."""
+        return self.cause in UNUSABLE or self.cause == QUESTION_REFUSED

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.generation.asking import Subtopic, SubtopicPrompts
-from tasks.core.generation.pairs import make_pairs
+from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.generation.prompts import jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import Phase
@@ -16,6 +16,7 @@ from tasks.core.sameness import Sieve
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.models import Failure, Job, Pair
     from tasks.core.run import Run
 
@@ -54,8 +55,12 @@ async def preview(run: Run, number: int) -> Preview:
     def keep(job: Job, pair: Pair | None) -> None:
         pairs[job.id] = pair
 
-    outcome = await make_pairs(run, jobs, keep)
-    return Preview(tuple(jobs), pairs, outcome.failures)
+    async def make(some: Sequence[Job]) -> list[PairsOutcome]:
+        return [await make_pairs(run, some, keep)]
+
+    outcomes = await settle(jobs, make)
+    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
+    return Preview(tuple(jobs), pairs, failures)
 
 
 def _without_duplicates(run: Run, found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:

@@ -141,6 +141,10 @@ class Run:
         """Note that a list was grown to `target` items, so that a longer one is grown along the same path."""
         await self.ledger.add_reached(question, target)
 
+    def is_in_doubt(self, failure: Failure) -> bool:
+        """Whether a server refused what failed, once, so that it is to be asked again before the phase ends."""
+        return bool(failure.request) and bytes.fromhex(failure.request) in self.client.in_doubt
+
     def gives_up(self, failure: Failure) -> bool:
         """Whether something that failed is replaced and not asked for again."""
         return self.replaces and failure.is_final
@@ -242,7 +246,7 @@ async def open_run(
             budget=budget,
             slots=dict.fromkeys(Purpose, generating) | {Purpose.JUDGE: judging},
         )
-        yield Run(
+        run = Run(
             config,
             session=session,
             ledger=ledger,
@@ -254,3 +258,5 @@ async def open_run(
             generating=generating,
             judging=judging,
         )
+        client.control = run.questions.small
+        yield run

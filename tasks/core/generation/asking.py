@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError, UnusableAnswerError
@@ -56,11 +57,17 @@ class Wish:
 async def ask_all(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
     """Ask subtopics for prompts, each in a slot of its own; those that failed are tried again.
 
-    That is done before any answer is looked at: which prompts are double must not depend on what failed.
+    That is done before any answer is looked at: which prompts are double must not depend on what failed. Those
+    that a server refused are asked until it is known whether it refuses them for good.
     """
     found = await _ask_once(run, wishes)
-    for _ in range(run.config.generation.prompt_retry_attempts):
-        failed = [place for place, entry in enumerate(found) if entry.failure]
+    for again in count():
+        spent = again >= run.config.generation.prompt_retry_attempts
+        failed = [
+            place
+            for place, entry in enumerate(found)
+            if entry.failure and (run.is_in_doubt(entry.failure) or not (spent or entry.failure.is_final))
+        ]
         if not failed:
             break
         # The same requests: a re-run, in which the first of them is answered, must not ask anything else.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks.core.answers import read_chosen, read_rejected
-from tasks.core.errors import CallError, SessionError, UnusableAnswerError
+from tasks.core.errors import CallError, RefusedError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
 from tasks.core.lint.drops import PREFIX, dropped_by
-from tasks.core.models import REFUSING, UNUSABLE, Pair, Phase, Purpose
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of, failure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from tasks.core.config.models import Config
     from tasks.core.llm.types import Answer, ChatRequest
@@ -36,12 +36,15 @@ class PairsOutcome:
             `kept_out` says, or that of their failure where failures are replaced.
         failures: What failed, in the order of jobs.
         open: How many of them are not lost: asked again, they may come about.
+        in_doubt: Ids of the jobs of which a server refused a question once: they are neither done nor failed,
+            and are to be worked on again once all others were; see `settle`.
     """
 
     kept: int
     lost: Mapping[int, str]
     failures: tuple[Failure, ...]
     open: int = 0
+    in_doubt: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,28 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     failures = tuple(block.failures[job.id] for job in jobs if job.id in block.failures)
     await run.list_failures(failures)
     still_open = sum(number not in block.lost for number in block.failures)
-    return PairsOutcome(block.kept, block.lost, failures, still_open)
+    return PairsOutcome(block.kept, block.lost, failures, still_open, frozenset(block.in_doubt))
+
+
+async def settle(
+    jobs: Sequence[Job], make: Callable[[Sequence[Job]], Awaitable[list[PairsOutcome]]]
+) -> list[PairsOutcome]:
+    """Make the pairs of some jobs, and work once more on those that are in doubt, once all others are done.
+
+    Args:
+        jobs: The jobs.
+        make: Makes the pairs of some of them.
+
+    Returns:
+        What became of them; none is in doubt any more.
+    """
+    outcomes = await make(jobs)
+    settled = [replace(outcome, in_doubt=frozenset()) for outcome in outcomes]
+    # Each time round another question of a job may be the one that is refused; it has but a few.
+    while doubtful := frozenset[int]().union(*(outcome.in_doubt for outcome in outcomes)):
+        outcomes = await make([job for job in jobs if job.id in doubtful])
+        settled += [replace(outcome, in_doubt=frozenset()) for outcome in outcomes]
+    return settled
 
 
 def kept_out(config: Config, pair: Pair) -> str:
@@ -112,6 +136,7 @@ class _Block:
         self.kept = 0
         self.lost: dict[int, str] = {}
         self.failures: dict[int, Failure] = {}
+        self.in_doubt: set[int] = set()
         self._run = run
         self._keep = keep
 
@@ -136,6 +161,9 @@ class _Block:
         """Make the job's pair and hand it on, or note why there is none."""
         run = self._run
         pair = await self._make(ask)
+        if isinstance(pair, _Failed) and isinstance(pair.error, RefusedError):
+            self.in_doubt.add(ask.job.id)
+            return
         run.progress.done += 1
         if isinstance(pair, _Failed):
             failure = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
@@ -235,4 +263,11 @@ class _Failed:
 def _decisive(chosen: Text | _Failed, rejected: Text | _Failed | None) -> _Failed:
     """The half for which there is no pair: where one never comes about, the other is of no use."""
     halves = [half for half in (chosen, rejected) if isinstance(half, _Failed)]
-    return min(halves, key=lambda half: (half.error.status not in REFUSING, half.error.cause not in UNUSABLE))
+    return min(
+        halves,
+        key=lambda half: (
+            half.error.cause != QUESTION_REFUSED,
+            half.error.cause not in UNUSABLE,
+            not isinstance(half.error, RefusedError),
+        ),
+    )

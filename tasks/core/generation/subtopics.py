@@ -120,6 +120,10 @@ class _Growth:
         outcomes = await all_of(
             self._ask(number, request, known) for number, request in enumerate(requests, first)
         )
+        for place, outcome in enumerate(outcomes):
+            # What a server refused may have been refused for a moment only.
+            if isinstance(outcome, Failure) and run.is_in_doubt(outcome):
+                outcomes[place] = await self._ask(first + place, requests[place], known)
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         if failures:
             await run.list_failures(failures)

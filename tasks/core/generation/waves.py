@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import PhaseError
 from tasks.core.generation.quota import Quota
-from tasks.core.models import REFUSING
+from tasks.core.models import QUESTION_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -110,10 +110,9 @@ def _check_refusals(made: Made) -> None:
         PhaseError: It does.
     """
     failures = [failure for outcome in made.outcomes for failure in outcome.failures]
-    refused = [failure for failure in failures if failure.status in REFUSING]
+    refused = [failure for failure in failures if failure.cause == QUESTION_REFUSED]
     if len(refused) == len(made.jobs) >= MANY:
         raise PhaseError(
             f"all {len(refused):,} prompts are refused, so none is replaced; the first with: "
-            f"{refused[0].message}; once that is mended, vellumforge2 retry SESSION --only "
-            f"cause={refused[0].cause} asks them again"
+            f"{refused[0].message}; a resume asks them again"
         )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import time
+from collections import defaultdict
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import CallError, EndpointError, LedgerError
+from tasks.core.errors import CallError, EndpointError, LedgerError, RefusedError
+from tasks.core.llm.doubt import Doubt
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, Verdict, retry_delay
 from tasks.core.llm.usage import usage_of
+from tasks.core.models import QUESTION_REFUSED, Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tasks.core.llm.access import Access
     from tasks.core.llm.budget import Budget
@@ -25,14 +29,21 @@ if TYPE_CHECKING:
     from tasks.core.llm.slots import Slots
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.models import Purpose
     from tasks.core.progress import Progress
 
 log = logging.getLogger("vellumforge.client")
 
+CONTROLS = 1 << 20
+"""Samples of small questions for control, of which one is drawn: each is really asked."""
+
 
 class ChatClient(LedgerClient):
-    """The client of a run: what is not in the ledger is asked of its model, and paid for."""
+    """The client of a run: what is not in the ledger is asked of its model, and paid for.
+
+    Attributes:
+        control: Makes a small question of a purpose's form, by which a server that refuses is told from one
+            that refuses a question; None where there is none, and who answered before is taken to be there.
+    """
 
     def __init__(
         self,
@@ -65,9 +76,91 @@ class ChatClient(LedgerClient):
         self._stop = stop
         self._budget = budget
         self._slots = slots
+        self.control: Callable[[Purpose, int], ChatRequest] | None = None
+        self._doubts: defaultdict[Purpose, Doubt] = defaultdict(Doubt)
 
     async def _buy(self, request: ChatRequest) -> Answer:
-        """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
+        """Attempt the call until it is answered or its policy gives up; the answer is durable on return.
+
+        One that is refused is in doubt; asked again, it is refused for good, or the endpoint is of no use.
+
+        Raises:
+            RefusedError: It is refused for the first time.
+            CallError: No answer came; `question_refused` where the server refuses it for good.
+            EndpointError: The server refuses whatever it is asked.
+        """
+        doubt = self._doubts[request.purpose]
+        if known := doubt.decided(request.key):
+            raise self._refused_for_good(request, known)
+        proofs = doubt.proofs
+        try:
+            answer = await self._pay(request)
+        except RefusedError as error:
+            again = doubt.refuse(request.key, error)
+            if doubt.deep or (again and doubt.proofs == proofs):
+                await self._check_endpoint(request, doubt, proofs, error)
+            # Without its subtopics there is nothing to go on with, and nothing to take in their place.
+            if again and request.purpose is not Purpose.SUBTOPICS:
+                raise self._refused_for_good(request, error) from error
+            self.in_doubt.add(request.key)
+            raise
+        doubt.answer()
+        self.in_doubt.discard(request.key)
+        return answer
+
+    def _refused_for_good(self, request: ChatRequest, error: RefusedError) -> CallError:
+        self.in_doubt.discard(request.key)
+        return CallError(
+            QUESTION_REFUSED,
+            str(error),
+            status=error.status,
+            attempts=error.attempts,
+            request=error.request,
+        )
+
+    async def _check_endpoint(
+        self, request: ChatRequest, doubt: Doubt, proofs: int, error: RefusedError
+    ) -> None:
+        """Nothing, when the server answers something else of the same form; it is asked a small question.
+
+        Args:
+            request: What was refused.
+            doubt: What is known of its kind.
+            proofs: How many of them there were before it was sent.
+            error: What it was refused with.
+
+        Raises:
+            EndpointError: It does not; the run is stopped.
+        """
+        async with doubt.turn:
+            self._stop.check()
+            if doubt.proofs > proofs:
+                return  # Somebody was answered meanwhile.
+            hopeless = doubt.hopeless and not self._progress.reused[request.purpose]
+            if not hopeless and await self._answers_control(request, doubt):
+                return
+            name = self._access[request.purpose].lane.name
+            fatal = EndpointError(
+                f"{name} refuses every request for {request.purpose}: {error}; "
+                "nothing is taken for refused for good: mend that, then resume"
+            )
+            self._stop.request(fatal)
+            raise fatal from error
+
+    async def _answers_control(self, request: ChatRequest, doubt: Doubt) -> bool:
+        """Whether the server answers a small question of the request's form."""
+        if self.control is None:
+            return doubt.answered > 0
+        try:
+            await self._pay(self.control(request.purpose, secrets.randbelow(CONTROLS)))
+        except CallError as error:
+            log.info("a small question for control is not answered either: %s", error)
+            return False
+        doubt.prove()
+        return True
+
+    async def _pay(self, request: ChatRequest) -> Answer:
+        """Attempt the call until it is answered or its policy gives up, and keep what came."""
         progress = self._progress
         answer = await self._attempted(request)
         progress.paid[request.purpose] += 1
@@ -151,6 +244,10 @@ class ChatClient(LedgerClient):
         if fatal is not None:
             self._stop.request(fatal)
             raise fatal from error
-        raise CallError(
+        kind = RefusedError if error.verdict is Verdict.GIVE_UP else CallError
+        failed = kind(
             error.cause, str(error), status=error.status, attempts=attempt, request=request.key.hex()
-        ) from error
+        )
+        if isinstance(failed, RefusedError):
+            failed.about_content = error.about_content
+        raise failed from error

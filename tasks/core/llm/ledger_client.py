@@ -31,11 +31,14 @@ class LedgerClient(ABC):
             that failed is among them, and one that nobody waits for any more: its answer may still be kept.
         left_alone: What is not asked again where the ledger has no answer to it, by key: it fails as listed.
             Where the answer is there and of no use, no further sample is asked for either.
+        in_doubt: Keys of the requests that a server refused once. Whether it does so for what is in them is
+            found out when they are asked again, once all others of their phase were asked.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
         self.used: Callable[[bytes], object] = _nobody
         self.left_alone: Mapping[bytes, Failure] = {}
+        self.in_doubt: set[bytes] = set()
         self._ledger = ledger
         self._progress = progress
         self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}

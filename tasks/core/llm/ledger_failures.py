@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, or_, select
 
 from tasks.core.llm.ledger_schema import failures
-from tasks.core.models import REFUSING, Failure, Phase, Purpose
+from tasks.core.models import QUESTION_REFUSED, Failure, Phase, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
 
     from tasks.core.llm.ledger import Ledger
+
+
+ONCE_FINAL = frozenset({400, 403, 413, 422, 451})
+"""Statuses by which older versions took a question for refused for good, and replaced it."""
+
+_IS_REFUSAL = or_(failures.c.cause == QUESTION_REFUSED, failures.c.status.in_(ONCE_FINAL))
 
 
 async def failures_of(ledger: Ledger, session: str) -> dict[str, int]:
@@ -107,10 +113,11 @@ async def failures_by_request(ledger: Ledger, session: str) -> dict[bytes, Failu
     return {bytes.fromhex(failure.request): failure for failure in listed}
 
 
-async def refused_for_good(ledger: Ledger, session: str) -> dict[bytes, Failure]:
-    """The questions that a server refused for what is in them, by their ledger key, as last listed.
+async def refused_questions(ledger: Ledger, session: str) -> dict[bytes, Failure]:
+    """The questions that a server refused, by their ledger key, as last listed; each with the same cause.
 
-    Nothing of them is in the ledger, and yet a re-run must come to the same: it leaves them alone.
+    Nothing of them is in the ledger, and yet a session that has other pairs in their place must leave them
+    alone; see `session.resuming.settled_refusals`.
 
     Args:
         ledger: The ledger.
@@ -119,12 +126,12 @@ async def refused_for_good(ledger: Ledger, session: str) -> dict[bytes, Failure]
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    listed = await failures_by_request(ledger, session)
-    return {key: failure for key, failure in listed.items() if failure.status in REFUSING}
+    listed = await _listed(ledger, session, failures.c.id.in_(_last(session)) & _IS_REFUSAL)
+    return {bytes.fromhex(item.request): replace(item, cause=QUESTION_REFUSED) for item in listed}
 
 
 async def refusal_rows(ledger: Ledger, session: str) -> list[dict[str, Any]]:
-    """What `refused_for_good` gives as the table holds it, less its ids and the session, by request.
+    """What `refused_questions` gives as the table holds it, less its ids and the session, by request.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -132,7 +139,7 @@ async def refusal_rows(ledger: Ledger, session: str) -> list[dict[str, Any]]:
     columns = [column for column in failures.c if column.name not in {"id", "session"}]
     query = (
         select(*columns)
-        .where(failures.c.id.in_(_last(session)), failures.c.status.in_(REFUSING))
+        .where(failures.c.id.in_(_last(session)), _IS_REFUSAL)
         .order_by(failures.c.request)
     )
     async with ledger.transaction("read") as connection:

@@ -13,6 +13,7 @@ from tasks.core.llm.verdicts import (
     Complaint,
     complaint_in,
     error_within,
+    is_about_content,
     verdict_of,
     what_to_do,
 )
@@ -75,6 +76,7 @@ def refusal(
         advice=advice,
         refused=refused,
         tried=tried,
+        about_content=verdict is Verdict.GIVE_UP and is_about_content(complaint),
     )
 
 

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     THROTTLED = "throttled"
     """Too many requests: the same one succeeds once the server allows it. Not counted as an attempt."""
     GIVE_UP = "give_up"
-    """This request will not succeed; others may."""
+    """This request is refused; others may not be."""
     FATAL = "fatal"
     """No request to this endpoint or model can succeed until somebody does something: the run stops."""
     RENEGOTIATE = "renegotiate"
@@ -46,6 +46,7 @@ class AttemptError(Exception):
         refused: With RENEGOTIATE, the part of the form that was refused: `response_format`, `max_tokens` or
             `stream_options` or `stream`; else "".
         tried: What that part was in the attempt, such as `json_schema`.
+        about_content: With GIVE_UP, whether the server says that it refuses what is in the request.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AttemptError(Exception):
         advice: Advice = NO_ADVICE,
         refused: str = "",
         tried: str = "",
+        about_content: bool = False,
     ) -> None:
         self.cause = cause
         self.verdict = verdict
@@ -65,6 +67,7 @@ class AttemptError(Exception):
         self.advice = advice
         self.refused = refused
         self.tried = tried
+        self.about_content = about_content
         super().__init__(message)
 
     @property

@@ -39,7 +39,26 @@ _CREDIT: Final = re.compile(
     r"insufficient[ _](?:quota|balance|credit|fund)|credit balance is too low|billing[ _](?:hard[ _]limit|"
     r"details|not[ _]active)|out of credits|requires more credits|account is not active|quota exhausted"
 )
-_MODERATED: Final = re.compile(r"moderation|content[ _](?:policy|filter)|flagged|guardrail|safety system")
+# What is wrong with the account or its key, in whatever status it comes: no other question fares better.
+_ACCOUNT: Final = re.compile(
+    r"\bbudget\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|spent|used up)|\b(?:exceed\w*|over|reached) [^\n]{0,40}?"
+    r"\b(?:budget|spend(?:ing)? (?:limit|cap))\b|exceededbudget|budget_exceeded|"
+    r"\bspend(?:ing)? (?:limit|cap)\b[^\n]{0,40}?\b(?:exceeded|reached|hit)|"
+    r"\b(?:key|token|subscription|trial|licen[cs]e|plan)\b[^\n]{0,40}?"
+    r"\b(?:expired|revoked|disabled|deactivated|suspended|inactive|been deleted|not valid|is invalid)\b|"
+    r"\b(?:expired|revoked|disabled|deactivated|invalid|incorrect) (?:api[ _-]?)?key\b|"
+    r"\b(?:account|organi[sz]ation|workspace|project|tenant|billing)\b[^\n]{0,40}?"
+    r"\b(?:suspended|disabled|deactivated|terminated|blocked|restricted|on hold|closed|locked|delinquent|"
+    r"past due|not active|inactive)\b|\bsuspended (?:account|organi[sz]ation|user)\b|"
+    r"\bpayment (?:required|method|overdue|failed)|\b(?:past|over)due (?:balance|invoice|payment)"
+)
+# Of 429s these pass in a minute.
+_QUOTA: Final = re.compile(r"\bquotas?\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|used up)|\bexceed\w* [^\n]{0,40}?\bquotas?\b")
+_MODERATED: Final = re.compile(
+    r"\bmoderat|\bcontent[ _-]?(?:policy|policies|filter|management|safety|violation)|\bflagged\b|guardrail|"
+    r"\bsafety\b|responsible ?ai|\busage policies\b|\bprohibited[ _]content|\bharmful\b|\binappropriate content|"
+    r"data ?inspection"
+)
 _MODEL: Final = re.compile(
     r"\bmodel\b[^\n]{0,160}?(?:\bnot found|\bnot exist|n't exist|"
     r"\bnot (?:currently )?(?:supported|available)\b(?! (?:with|for|when|in combination))|"
@@ -143,7 +162,7 @@ def verdict_of(status: int, complaint: Complaint, manner: Manner) -> tuple[Verdi
     Returns:
         The verdict; with RENEGOTIATE the part of the form that was refused and what it was, else "" twice.
     """
-    words = " ".join((complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *complaint.codes))
+    words = _words(complaint)
     if status in _REFUSED_FORM and not _TOO_LONG.search(words):
         refused, tried = _refused_form(words, complaint, manner)
         if refused and (status != SERVER_ERROR or refused == "response_format"):
@@ -151,18 +170,33 @@ def verdict_of(status: int, complaint: Complaint, manner: Manner) -> tuple[Verdi
     return _plain_verdict(status, complaint, words), "", ""
 
 
+def is_about_content(complaint: Complaint) -> bool:
+    """Whether a server says that it refuses a question for what is in it: its content, or its length."""
+    words = _words(complaint)
+    return complaint.moderated or bool(_MODERATED.search(words) or _TOO_LONG.search(words))
+
+
 def what_to_do(status: int, complaint: Complaint) -> str:
     """The advice at the end of the message of a fatal error."""
     if _is_out_of_credit(status, complaint.message.lower(), complaint):
         return "the account has no credit left; add some, then resume"
+    if _is_account(status, _words(complaint)):
+        return "it is the account or its key, and no question; mend that, then resume"
     if status in {UNAUTHORIZED, FORBIDDEN}:
         return "check its API key"
     return "check model_name and base_url"
 
 
+def _words(complaint: Complaint) -> str:
+    """All that an error says, in lower case."""
+    return " ".join((complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *sorted(complaint.codes)))
+
+
 def _plain_verdict(status: int, complaint: Complaint, words: str) -> Verdict:
     moderated = complaint.moderated or bool(_MODERATED.search(words))
     if status < SERVER_ERROR and _is_out_of_credit(status, words, complaint):
+        return Verdict.FATAL
+    if _is_account(status, words):
         return Verdict.FATAL
     if status in THROTTLED_STATUS:
         return Verdict.THROTTLED
@@ -182,6 +216,13 @@ def _is_out_of_credit(status: int, words: str, complaint: Complaint) -> bool:
         return True
     # Servers whose limits pass in a minute speak of quotas and plans as well.
     return not complaint.codes & _RATE_CODES and bool(_CREDIT.search(words))
+
+
+def _is_account(status: int, words: str) -> bool:
+    """Whether an error is about the account or its key; limits that pass by themselves are not."""
+    if _ACCOUNT.search(words):
+        return True
+    return status not in THROTTLED_STATUS and status < SERVER_ERROR and bool(_QUOTA.search(words))
 
 
 def _refused_form(words: str, complaint: Complaint, manner: Manner) -> tuple[str, str]:

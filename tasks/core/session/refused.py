@@ -1,6 +1,6 @@
-"""The questions that a server refused for what is in them, as they travel with a session.
+"""The questions that a server refused, as they travel with a session.
 
-Nothing of them is among its calls, and yet whoever goes on with it must leave them alone: they were replaced.
+Nothing of them is among its calls, and yet whoever has the session must know of them: they were replaced.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.core.errors import UsageError
 from tasks.core.llm.ledger_failures import refusal_rows
-from tasks.core.models import REFUSING, Phase, Purpose
+from tasks.core.models import Phase, Purpose
 from tasks.core.session.archived import REFUSED, SMALL, Word
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 LONGEST = 500
 """Characters of a server's words, and of what was asked for, that go along: a server may say back all."""
-
-
-def _refusing(status: int) -> int:
-    if status not in REFUSING:
-        raise ValueError("no status of a refusal")
-    return status
 
 
 class Refusal(BaseModel):
@@ -40,7 +34,7 @@ class Refusal(BaseModel):
     purpose: Purpose
     cause: Word = Field(max_length=64)
     message: Word = Field(max_length=LONGEST)
-    status: Annotated[int, AfterValidator(_refusing)]
+    status: int = Field(ge=400, lt=500)
     attempts: int = Field(ge=1, lt=2**31)
     at: float = Field(allow_inf_nan=False)
 

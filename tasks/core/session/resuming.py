@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.config.load import load_config
 from tasks.core.errors import ConfigError, SessionError, UsageError
-from tasks.core.llm.ledger_failures import refused_for_good
+from tasks.core.llm.ledger_failures import refused_questions
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.cleaning import is_finished
@@ -154,7 +154,7 @@ async def check_resumption(
         reasons += await _costs(resumption, config, ledger)
         reasons.append("to go on all the same: --accept-changes; to keep both: run without resuming")
         raise UsageError("\n".join(reasons))
-    if record.complete and not changes:
+    if record.complete and not changes and not await _can_heal(record, config, ledger):
         more = "" if taken_over else "raise num_subtopics, or "
         raise UsageError(
             f"session {name} is complete; to get more, {more}run without resuming for a new session; "
@@ -163,11 +163,39 @@ async def check_resumption(
     return changes
 
 
+async def _can_heal(record: SessionRecord, config: Config, ledger: Ledger) -> bool:
+    """Whether rows are missing for questions that were refused: older versions took such a session for done."""
+    return (
+        config.generation.replaces
+        and not record.adopted
+        and bool(await refused_questions(ledger, record.id))
+        and not await settled_refusals(record, config, ledger)
+    )
+
+
+async def settled_refusals(record: SessionRecord, config: Config, ledger: Ledger) -> dict[bytes, Failure]:
+    """What a server refused of a session that has all its pairs without them, by key: it is left alone.
+
+    Where pairs are missing, nothing is settled: a resume asks for all that is missing, and also once more what
+    was refused, for the server may have been mended.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if not config.generation.replaces or record.adopted:
+        return {}
+    refused = await refused_questions(ledger, record.id)
+    if not refused:
+        return {}
+    found = await survey(config, ledger, refused=refused)
+    return refused if found.done - len(found.lost) >= config.generation.wanted_pairs else {}
+
+
 async def _costs(resumption: Resumption, config: Config, ledger: Ledger) -> list[str]:
     """What going on would cost; of a session not taken over yet, the ledger knows nothing."""
     if resumption.foreign:
         return []
-    found = await survey_session(resumption.record, config, ledger)
+    found = await survey_resumption(resumption.record, config, ledger)
     return ["what going on would cost:", *(f"  {line}" for line in cost_lines(found))]
 
 
@@ -187,7 +215,8 @@ async def survey_session(
         config: The configuration.
         ledger: The ledger.
         keep: See `survey`.
-        refused: What is left alone; left out, what a resume leaves alone.
+        refused: What is left alone; left out, all that was refused: the session as it stands. What a resume
+            leaves alone is `settled_refusals`.
         strict: See `survey`.
 
     Raises:
@@ -197,8 +226,19 @@ async def survey_session(
     row = await find_session_row(ledger, record.id) if record.adopted else None
     subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
     if refused is None:
-        refused = await refused_for_good(ledger, record.id) if config.generation.replaces else {}
+        refused = await refused_questions(ledger, record.id) if config.generation.replaces else {}
     return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics, refused=refused, strict=strict)
+
+
+async def survey_resumption(record: SessionRecord, config: Config, ledger: Ledger) -> Survey:
+    """What of a session is paid for, and what a resume would pay for.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
+    """
+    settled = await settled_refusals(record, config, ledger)
+    return await survey_session(record, config, ledger, refused=settled)
 
 
 async def survey_unfiltered(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import UsageError
-from tasks.core.llm.ledger_failures import failures_by_request
+from tasks.core.llm.ledger_failures import failures_by_request, refused_questions
 from tasks.core.models import UNUSABLE, Phase, Purpose
 from tasks.core.printable import printable_line
 from tasks.core.run import further_tries
@@ -88,6 +88,9 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
     name, listed = resumption.folder.name, await failures_by_request(ledger, resumption.record.id)
     if resumption.foreign or not listed:
         raise UsageError(f"no failures are listed for session {name}; {_resume(name)}")
+    if config.generation.replaces:
+        # What older versions listed by its status was replaced as well.
+        listed |= await refused_questions(ledger, resumption.record.id)
     found = await survey_session(resumption.record, config, ledger, refused=listed, strict=True)
     missing = list(dict.fromkeys(found.failures))
     failed = [failure for failure in missing if failure.cause != UNPAID]
