@@ -39,7 +39,13 @@ from tasks.core.generation.waves import Made
 from tasks.core.lint.linter import Linter
 from tasks.core.lint.rows import read_samples
 from tasks.core.models import Phase
-from tasks.core.summary import Stopwatch, Summary, summarize  # noqa: TC001 - the same
+from tasks.core.summary import (
+    Stopwatch,
+    Summary,  # noqa: TC001 - the same
+    is_complete,
+    missing_from,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from flows.opening import Opened
@@ -161,10 +167,13 @@ async def _stages(work: Opened) -> Summary:
             log.info(error)
         raise
     _note_spending(work)
-    await session.finish(complete=not run.progress.failures and not made.spent)
+    taken_over = work.jobs is not None
+    missing = missing_from(run, made, taken_over=taken_over)
+    session.record = replace(session.record, missing=missing)
+    await session.finish(complete=is_complete(run, made, taken_over=taken_over))
     await _lint(work)
     await report_run(work, made)
-    return summarize(run, session, made, watch, taken_over=work.jobs is not None)
+    return summarize(run, session, made, watch, taken_over=taken_over)
 
 
 async def _lint(work: Opened) -> None:

@@ -132,5 +132,5 @@ class Failure:
 
     @property
     def is_final(self) -> bool:
-        """Whether asking once more would bring the same: the answers are known, or the question is refused."""
+        """Whether asking once more would bring the same: the answers are known, or it is refused."""
         return self.cause in UNUSABLE or self.cause == QUESTION_REFUSED

@@ -142,7 +142,7 @@ class Run:
         await self.ledger.add_reached(question, target)
 
     def is_in_doubt(self, failure: Failure) -> bool:
-        """Whether a server refused what failed, once, so that it is to be asked again before the phase ends."""
+        """Whether a server refused it once, so that it is asked again before its phase ends."""
         return bool(failure.request) and bytes.fromhex(failure.request) in self.client.in_doubt
 
     def gives_up(self, failure: Failure) -> bool:

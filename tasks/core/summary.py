@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tasks.core.run import Run
     from tasks.core.session.session import Session
 
+NO_MORE = "the model had no more that are new"
+
 FIRST_ROW_LENGTH = 600
 """Characters of the first row that are shown."""
 
@@ -39,6 +41,7 @@ class Summary:
         dropped: Prompts that were not answered because they were one too many, as `duplicate` or
             `near_duplicate`.
         missing: Pairs that are wanted and for which there is no prompt.
+        refused: Questions that a server refuses for good, where pairs are missing; a resume asks them again.
         spent: Whether that is because max_candidates is reached.
         failures: Things that failed in this run and may come about in the next, subtopics and jobs.
         causes: The same by cause, the most frequent first.
@@ -72,6 +75,7 @@ class Summary:
     lost: Mapping[str, int]
     dropped: Mapping[str, int]
     missing: int
+    refused: int
     spent: bool
     failures: int
     causes: Mapping[str, int]
@@ -110,7 +114,8 @@ class Summary:
                 "generation.max_candidates allows; raise it and resume"
             )
         elif self.missing:
-            missing.append(f"{_counted(self.missing, 'prompt')} of {self.wanted:,} missing")
+            why = "" if self.failures else f" ({self._why()})"
+            missing.append(f"{_counted(self.missing, 'prompt')} of {self.wanted:,} missing{why}")
         written = f"{_counted(self.rows, 'row')} {'is' if self.rows == 1 else 'are'} written"
         return f"finished with {' and '.join(missing)}; {written}"
 
@@ -139,8 +144,7 @@ class Summary:
         if self.failures:
             lines.append(f"{_counted(self.failures, 'failure')}, listed in {self.folder}/session.log")
         if self.missing and not self.spent:
-            there = f"{self.wanted - self.missing:,} prompts of {self.wanted:,}"
-            lines.append(f"{there}: the model had no more that are new")
+            lines.append(f"{self.wanted - self.missing:,} prompts of {self.wanted:,}: {self._why()}")
         if self.exported:
             lines.append(f"for trainers: {self.folder}/{TRL} ({in_words(self.exported)} rows)")
         if self.lint_line:
@@ -148,6 +152,12 @@ class Summary:
         if self.report:
             lines.append(f"to look at, in a browser: {self.report}")
         return lines
+
+    def _why(self) -> str:
+        """Why prompts are missing."""
+        if self.refused:
+            return f"{_counted(self.refused, 'question')} refused; a resume asks again"
+        return "requests for others failed" if self.failures else NO_MORE
 
     def _losses(self) -> list[str]:
         """What came to no pair, and why; what was one too many."""
@@ -188,6 +198,24 @@ class Stopwatch:
         return time.monotonic() - self._wall, time.process_time() - self._cpu
 
 
+def missing_from(run: Run, made: Made, *, taken_over: bool) -> int:
+    """Pairs that are wanted and for which there is no prompt."""
+    if taken_over:
+        return 0
+    lost = sum(made.lost.values()) if run.replaces else 0
+    return max(0, run.config.generation.wanted_pairs - len(made.jobs) + lost)
+
+
+def is_complete(run: Run, made: Made, *, taken_over: bool) -> bool:
+    """Whether a session has all its rows, or nothing more can come: the models had no more prompts.
+
+    What failed, or was refused, may come about when it is asked again.
+    """
+    if run.progress.failures or made.spent:
+        return False
+    return not (made.refusals and missing_from(run, made, taken_over=taken_over))
+
+
 def summarize(
     run: Run,
     session: Session,
@@ -209,7 +237,7 @@ def summarize(
     progress, budget = run.progress, run.budget
     cost = budget.run.cost(budget.prices)
     wanted = len(made.jobs) if taken_over else generation.wanted_pairs
-    missing = wanted - len(made.jobs) + (sum(made.lost.values()) if run.replaces else 0)
+    missing = missing_from(run, made, taken_over=taken_over)
     progress.begin(Phase.COMPLETE, 0)
     wall, cpu = watch.read()
     return Summary(
@@ -221,7 +249,8 @@ def summarize(
         kept=made.kept,
         lost=made.lost,
         dropped=made.dropped,
-        missing=max(0, missing),
+        missing=missing,
+        refused=made.refusals if missing else 0,
         spent=made.spent,
         failures=progress.failures,
         causes=dict(progress.causes.most_common()),

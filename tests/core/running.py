@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from tasks.core.config.models import Config
 from tasks.core.generation.asking import SAMPLES_A_ROUND
+from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.demo_http import RequestParser
 from tasks.core.llm.ledger import Ledger
@@ -25,14 +26,17 @@ from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
 from tasks.core.progress import Progress
+from tasks.core.questions import SMALL
 from tasks.core.run import open_run
 from tasks.core.secrets import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.models import Pair
     from tasks.core.run import Run
 
 PATIENCE = 60
@@ -111,6 +115,17 @@ async def listed_failures(run: Run) -> list[dict[str, Any]]:
         await engine.dispose()
 
 
+async def settled(
+    run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | None], None]
+) -> list[PairsOutcome]:
+    """What becomes of some jobs, worked on once, and those that a server refuses once more."""
+
+    async def make(some: Sequence[Job]) -> list[PairsOutcome]:
+        return [await make_pairs(run, some, keep)]
+
+    return await settle(jobs, make)
+
+
 def some_jobs(number: int) -> list[Job]:
     """Jobs 0, 1, …, whose prompts are `p0`, `p1` and so on."""
     return [Job(place, "The sea", "Tides", f"p{place}") for place in range(number)]
@@ -143,7 +158,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of the server; `status` other than 200 makes it an error."""
+    """An answer of the server; `status` other than 200 makes it an error, whose words are the content."""
 
     content: str = ""
     finish_reason: str | None = "stop"
@@ -159,7 +174,7 @@ class Reply:
             "usage": {"prompt_tokens": 7, "completion_tokens": 3},
         }
         if self.status != 200:
-            document = {"error": {"message": f"scripted {self.status}"}}
+            document = {"error": {"message": self.content or f"scripted {self.status}"}}
         content = json.dumps(document).encode()
         return f"HTTP/1.1 {self.status} -\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
@@ -176,6 +191,7 @@ class ChatServer:
         asked: The requests in the order of arrival.
         answered: How many were answered so far.
         most_prose: The most requests for chosen and rejected answers that were in flight at once.
+        controls: How many small questions for control were asked; they are no business of the script.
     """
 
     def __init__(self, script: Script) -> None:
@@ -183,6 +199,7 @@ class ChatServer:
         self.asked: list[Chat] = []
         self.answered = 0
         self.most_prose = 0
+        self.controls = 0
         self._in_flight: dict[Purpose, int] = dict.fromkeys(Purpose, 0)
         self._moved = asyncio.Condition()
         self._errors: list[Exception] = []
@@ -207,6 +224,10 @@ class ChatServer:
         await self._server.wait_closed()
         if self._errors:
             raise self._errors[0]
+
+    def control(self) -> Reply:
+        """The answer to a small question."""
+        return Reply('["red", "green", "blue"]')
 
     def count(self, *purposes: Purpose) -> int:
         """How many requests of these purposes have arrived."""
@@ -239,8 +260,12 @@ class ChatServer:
             writer.close()
 
     async def _answer(self, body: bytes, key: str) -> Reply:
+        document = json.loads(body)
+        if document["messages"][-1]["content"] in SMALL.values():
+            self.controls += 1
+            return self.control()
         try:
-            chat = self._read(json.loads(body), key)
+            chat = self._read(document, key)
             self.asked.append(chat)
             await self._move(chat.purpose, 1)
             try:

@@ -268,7 +268,13 @@ def test_each_model_that_is_asked_is_named_once() -> None:
 
 @pytest.mark.parametrize("purpose", list(Purpose))
 def test_a_small_question_has_the_form_of_its_purpose(purpose: Purpose) -> None:
-    sections = {"seed": 7, "top_k": 3, "stop": ["END"], "structure_temperature": 0.1, "max_output_tokens": 9}
+    sections: dict[str, Any] = {
+        "seed": 7,
+        "top_k": 3,
+        "stop": ["END"],
+        "structure_temperature": 0.1,
+        "max_output_tokens": 9,
+    }
     config = configured(**{f"models__main__{name}": value for name, value in sections.items()})
     questions = Questions(config)
     real = {

@@ -30,6 +30,7 @@ WHOLE = Summary(
     lost={},
     dropped={},
     missing=0,
+    refused=0,
     spent=False,
     failures=0,
     causes={},
@@ -116,7 +117,13 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
             {"failures": 3, "causes": {"http_500": 2, "refused": 1}},
             "finished with 3 failures (2 http_500, 1 refused); 1,200 rows are written",
         ),
-        ({"missing": 1}, "finished with 1 prompt of 1,200 missing; 1,200 rows are written"),
+        (
+            {"missing": 1},
+            (
+                "finished with 1 prompt of 1,200 missing (the model had no more that are new); "
+                "1,200 rows are written"
+            ),
+        ),
         (
             {"failures": 1000, "causes": {"timeout": 1000}, "missing": 1200, "rows": 0},
             (

@@ -57,8 +57,8 @@ class Wish:
 async def ask_all(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
     """Ask subtopics for prompts, each in a slot of its own; those that failed are tried again.
 
-    That is done before any answer is looked at: which prompts are double must not depend on what failed. Those
-    that a server refused are asked until it is known whether it refuses them for good.
+    That is done before any answer is looked at: which prompts are double must not depend on what failed.
+    Those that a server refused are asked until it is known whether it refuses them for good.
     """
     found = await _ask_once(run, wishes)
     for again in count():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.core.generation.asking import Wish, ask_all
-from tasks.core.models import Job
+from tasks.core.models import QUESTION_REFUSED, Job
 from tasks.core.sameness import Sieve
 from tasks.core.selection import shares
 
@@ -98,6 +98,12 @@ class Candidates:
     def failed(self) -> set[int]:
         """The places of the subtopics whose request failed so."""
         return {place for place in range(len(self._lines)) if self.has_failed(place)}
+
+    @property
+    def refused(self) -> int:
+        """Subtopics whose last request a server refuses for good."""
+        failures = (line.failure for line in self._lines)
+        return sum(failure is not None and failure.cause == QUESTION_REFUSED for failure in failures)
 
     def owed(self, place: int) -> int:
         """Prompts for which a subtopic is still to be asked, by a resume."""

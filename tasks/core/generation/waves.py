@@ -39,12 +39,14 @@ class Made:
         outcomes: What became of them, block by block.
         dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         spent: Whether pairs are missing because as many prompts were answered as may be.
+        refused: Subtopics whose request for prompts a server refuses for good.
     """
 
     jobs: list[Job]
     outcomes: list[PairsOutcome]
     dropped: dict[str, int]
     spent: bool = False
+    refused: int = 0
 
     @property
     def kept(self) -> int:
@@ -56,6 +58,11 @@ class Made:
         """Jobs that come to no pair, by cause, the most frequent first."""
         causes = Counter(cause for outcome in self.outcomes for cause in outcome.lost.values())
         return dict(causes.most_common())
+
+    @property
+    def refusals(self) -> int:
+        """Questions that a server refuses for good, of jobs and of subtopics."""
+        return self.refused + self.lost.get(QUESTION_REFUSED, 0)
 
     @property
     def open(self) -> int:
@@ -98,7 +105,7 @@ async def make_exactly(
         outcomes = await make(fresh)
         quota.note(fresh, outcomes)
         made.outcomes += outcomes
-    made.dropped = candidates.dropped
+    made.dropped, made.refused = candidates.dropped, candidates.refused
     made.spent = quota.missing() > 0 and quota.is_spent()
     return made
 

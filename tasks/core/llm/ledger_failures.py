@@ -138,9 +138,7 @@ async def refusal_rows(ledger: Ledger, session: str) -> list[dict[str, Any]]:
     """
     columns = [column for column in failures.c if column.name not in {"id", "session"}]
     query = (
-        select(*columns)
-        .where(failures.c.id.in_(_last(session)), _IS_REFUSAL)
-        .order_by(failures.c.request)
+        select(*columns).where(failures.c.id.in_(_last(session)), _IS_REFUSAL).order_by(failures.c.request)
     )
     async with ledger.transaction("read") as connection:
         found = (await connection.execute(query)).mappings()

@@ -41,23 +41,32 @@ _CREDIT: Final = re.compile(
 )
 # What is wrong with the account or its key, in whatever status it comes: no other question fares better.
 _ACCOUNT: Final = re.compile(
-    r"\bbudget\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|spent|used up)|\b(?:exceed\w*|over|reached) [^\n]{0,40}?"
-    r"\b(?:budget|spend(?:ing)? (?:limit|cap))\b|exceededbudget|budget_exceeded|"
-    r"\bspend(?:ing)? (?:limit|cap)\b[^\n]{0,40}?\b(?:exceeded|reached|hit)|"
-    r"\b(?:key|token|subscription|trial|licen[cs]e|plan)\b[^\n]{0,40}?"
-    r"\b(?:expired|revoked|disabled|deactivated|suspended|inactive|been deleted|not valid|is invalid)\b|"
-    r"\b(?:expired|revoked|disabled|deactivated|invalid|incorrect) (?:api[ _-]?)?key\b|"
-    r"\b(?:account|organi[sz]ation|workspace|project|tenant|billing)\b[^\n]{0,40}?"
-    r"\b(?:suspended|disabled|deactivated|terminated|blocked|restricted|on hold|closed|locked|delinquent|"
-    r"past due|not active|inactive)\b|\bsuspended (?:account|organi[sz]ation|user)\b|"
-    r"\bpayment (?:required|method|overdue|failed)|\b(?:past|over)due (?:balance|invoice|payment)"
+    r"""
+    \bbudget\b [^\n]{0,60}? \b(?: exceeded | exhausted | reached | spent | used[ ]up )
+    | exceededbudget | budget_exceeded
+    | \b(?: exceed\w* | over | reached )[ ] [^\n]{0,40}? \b(?: budget | spend(?:ing)?[ ](?:limit|cap) )\b
+    | \bspend(?:ing)?[ ](?:limit|cap)\b [^\n]{0,40}? \b(?: exceeded | reached | hit )
+    | \b(?: key | token | subscription | trial | licen[cs]e | plan )\b [^\n]{0,40}?
+      \b(?: expired | revoked | disabled | deactivated | suspended | inactive | been[ ]deleted )\b
+    | \bapi[ _-]?key\b [^\n]{0,40}? \b(?: invalid | not[ ]valid | incorrect | missing )\b
+    | \b(?: expired | revoked | disabled | deactivated | invalid | incorrect )[ ](?:api[ _-]?)?key\b
+    | \b(?: account | organi[sz]ation | workspace | project | tenant | billing )\b [^\n]{0,40}?
+      \b(?: suspended | disabled | deactivated | terminated | blocked | restricted | on[ ]hold | closed
+      | locked | delinquent | past[ ]due | not[ ]active | inactive )\b
+    | \bsuspended[ ](?: account | organi[sz]ation | user )\b
+    | \bpayment[ ](?: required | method | overdue | failed )
+    | \b(?: past | over )due[ ](?: balance | invoice | payment )
+    """,
+    re.VERBOSE,
 )
-# Of 429s these pass in a minute.
-_QUOTA: Final = re.compile(r"\bquotas?\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|used up)|\bexceed\w* [^\n]{0,40}?\bquotas?\b")
+# Those of 429s pass in a minute.
+_QUOTA: Final = re.compile(
+    r"\bquotas?\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|used up)|\bexceed\w* [^\n]{0,40}?\bquotas?\b"
+)
 _MODERATED: Final = re.compile(
-    r"\bmoderat|\bcontent[ _-]?(?:policy|policies|filter|management|safety|violation)|\bflagged\b|guardrail|"
-    r"\bsafety\b|responsible ?ai|\busage policies\b|\bprohibited[ _]content|\bharmful\b|\binappropriate content|"
-    r"data ?inspection"
+    r"\bmoderat|\bcontent[ _-]?(?:policy|policies|filter|management|safety|violation)|\bflagged\b|"
+    r"guardrail|\bsafety\b|responsible ?ai|\busage policies\b|\bprohibited[ _]content|\bharmful\b|"
+    r"\binappropriate content|data ?inspection"
 )
 _MODEL: Final = re.compile(
     r"\bmodel\b[^\n]{0,160}?(?:\bnot found|\bnot exist|n't exist|"
@@ -180,8 +189,8 @@ def what_to_do(status: int, complaint: Complaint) -> str:
     """The advice at the end of the message of a fatal error."""
     if _is_out_of_credit(status, complaint.message.lower(), complaint):
         return "the account has no credit left; add some, then resume"
-    if _is_account(status, _words(complaint)):
-        return "it is the account or its key, and no question; mend that, then resume"
+    if status != UNAUTHORIZED and _is_account(status, _words(complaint)):
+        return "it is the account or its key, and not the question; mend that, then resume"
     if status in {UNAUTHORIZED, FORBIDDEN}:
         return "check its API key"
     return "check model_name and base_url"
@@ -194,9 +203,8 @@ def _words(complaint: Complaint) -> str:
 
 def _plain_verdict(status: int, complaint: Complaint, words: str) -> Verdict:
     moderated = complaint.moderated or bool(_MODERATED.search(words))
-    if status < SERVER_ERROR and _is_out_of_credit(status, words, complaint):
-        return Verdict.FATAL
-    if _is_account(status, words):
+    credit = status < SERVER_ERROR and _is_out_of_credit(status, words, complaint)
+    if credit or _is_account(status, words):
         return Verdict.FATAL
     if status in THROTTLED_STATUS:
         return Verdict.THROTTLED

@@ -42,6 +42,7 @@ class SessionRecord:
         adopted: Whether its subtopics and jobs were taken over from elsewhere, and stand in the ledger.
         spent: What its runs paid for so far as `Bill.document` gives it; for people, the ledger knows better.
         transform: The command of a transform; "" for a session that was generated.
+        missing: Pairs that are wanted and for which there was no prompt when it last came to its end.
     """
 
     id: str
@@ -54,6 +55,7 @@ class SessionRecord:
     adopted: bool = False
     spent: dict[str, Any] = field(default_factory=dict)
     transform: str = ""
+    missing: int = 0
 
 
 SESSION_RECORD = TypeAdapter(SessionRecord)

@@ -156,15 +156,19 @@ async def check_resumption(
         raise UsageError("\n".join(reasons))
     if record.complete and not changes and not await _can_heal(record, config, ledger):
         more = "" if taken_over else "raise num_subtopics, or "
+        short = ""
+        if record.missing:
+            short = f" but for {record.missing:,} pairs, for which the model had no more prompts that are new"
         raise UsageError(
-            f"session {name} is complete; to get more, {more}run without resuming for a new session; "
+            f"session {name} is complete{short}; to get more, {more}run without resuming for a new "
+            "session; "
             "to have its files written anew from the ledger, for nothing: --accept-changes"
         )
     return changes
 
 
 async def _can_heal(record: SessionRecord, config: Config, ledger: Ledger) -> bool:
-    """Whether rows are missing for questions that were refused: older versions took such a session for done."""
+    """Whether pairs are missing for questions that were refused; older versions called that complete."""
     return (
         config.generation.replaces
         and not record.adopted
@@ -176,8 +180,8 @@ async def _can_heal(record: SessionRecord, config: Config, ledger: Ledger) -> bo
 async def settled_refusals(record: SessionRecord, config: Config, ledger: Ledger) -> dict[bytes, Failure]:
     """What a server refused of a session that has all its pairs without them, by key: it is left alone.
 
-    Where pairs are missing, nothing is settled: a resume asks for all that is missing, and also once more what
-    was refused, for the server may have been mended.
+    Where pairs are missing, nothing is settled: a resume asks for all that is missing, and once more what was
+    refused, for the server may have been mended.
 
     Raises:
         LedgerError: The ledger cannot be read.

@@ -11,10 +11,10 @@ import pytest
 
 from tasks.core.config.defaults import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import RunInterrupted
-from tasks.core.generation.pairs import PairsOutcome, make_pairs
+from tasks.core.generation.pairs import PairsOutcome
 from tasks.core.llm.stop import Stop
 from tasks.core.models import Failure, Pair, Phase, Purpose, Score, Scores, Text
-from tests.core.running import PATIENCE, ChatServer, Reply, listed_failures, running, some_jobs
+from tests.core.running import PATIENCE, ChatServer, Reply, listed_failures, running, settled, some_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,17 @@ async def made(
         assert job.id not in taken
         taken[job.id] = pair
 
-    return await make_pairs(run, jobs, keep), taken
+    outcomes = await settled(run, jobs, keep)
+    place = {job.id: at for at, job in enumerate(jobs)}
+    found = sorted(
+        (failure for outcome in outcomes for failure in outcome.failures),
+        key=lambda failure: place[int(failure.item.removeprefix("job "))],
+    )
+    lost = {number: cause for outcome in outcomes for number, cause in outcome.lost.items()}
+    kept_at_all, still_open = (
+        sum(getattr(outcome, name) for outcome in outcomes) for name in ("kept", "open")
+    )
+    return PairsOutcome(kept_at_all, lost, tuple(found), still_open), taken
 
 
 def text_of(purpose: Purpose, prompt: str, sample: int = 0) -> Text:
@@ -219,18 +229,19 @@ async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unh
             phase=Phase.PAIRS,
             item="job 3",
             purpose=Purpose.REJECTED,
-            cause="http_422",
+            cause="question_refused",
             message="HTTP 422: scripted 422",
             status=422,
             attempts=1,
             request=run.questions.rejected(jobs[3], 0).key.hex(),
         )
+        # What a server refuses is listed when it was asked once more, after all others.
         assert outcome == PairsOutcome(3, {}, (refused, forbidden), 2)
         assert sorted(kept) == [0, 2, 4]
         assert (run.progress.done, run.progress.failures) == (5, 2)
         assert [(row["item"], row["cause"]) for row in await listed_failures(run)] == [
             ("job 1", "refused"),
-            ("job 3", "http_422"),
+            ("job 3", "question_refused"),
         ]
 
 
@@ -329,7 +340,7 @@ async def test_no_more_texts_are_judged_at_once_than_the_concurrency(tmp_path: P
 
 @pytest.mark.parametrize(
     ("verdict", "cause", "attempts"),
-    [(Reply(status=422), "http_422", 1), (Reply("It is rather good."), "bad_scores", 3)],
+    [(Reply(status=422), "question_refused", 1), (Reply("It is rather good."), "bad_scores", 3)],
 )
 @pytest.mark.parametrize("options", [FILTERING, {"generation__dataset_mode": "mo-dpo"}])
 async def test_a_pair_that_the_judge_does_not_score_is_a_failure(

@@ -226,7 +226,7 @@ async def test_a_failed_request_for_what_is_short_is_asked_again_as_it_was_and_l
         assert await completed(run, "xy") == {"x": ("x1",), "y": ("y1", "y2")}
         assert [(chat.subject, chat.round) for chat in server.asked].count(("y", 1)) == 2
         (failure,) = await listed_failures(run)
-        assert (failure["item"], failure["cause"], failure["status"]) == ("x", "http_422", 422)
+        assert (failure["item"], failure["cause"], failure["status"]) == ("x", "question_refused", 422)
         assert run.progress.failures == 1
 
 

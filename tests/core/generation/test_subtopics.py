@@ -186,7 +186,10 @@ async def test_a_failing_chunk_ends_the_phase_and_is_all_that_a_re_run_pays_for(
 
 
 async def test_a_chunk_that_fails_in_a_later_round_is_named_by_its_own_number(tmp_path: Path) -> None:
-    async with scripted({0: ["a", "b"], 1: ["A"], 2: Reply(status=422)}) as server:
+    async def script(chat: Chat) -> Answer:
+        return {0: ["a", "b"], 1: ["A"]}.get(chat.sample, Reply(status=422))
+
+    async with ChatServer(script) as server:
         options: dict[str, Any] = {"generation__num_subtopics": 3, "generation__subtopic_chunk_size": 2}
         async with running(tmp_path, server.base_url, **options) as run:
             with pytest.raises(PhaseError, match="HTTP 422"):

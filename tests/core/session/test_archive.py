@@ -21,11 +21,11 @@ from sqlalchemy import select
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_failures import failures_by_request, failures_of, refused_for_good
+from tasks.core.llm.ledger_failures import failures_by_request, failures_of, refused_questions
 from tasks.core.llm.ledger_records import call_rows, count_calls, find_session_row
 from tasks.core.llm.ledger_schema import failures as failures_table
 from tasks.core.llm.ledger_schema import pack
-from tasks.core.models import Failure, Phase, Purpose
+from tasks.core.models import QUESTION_REFUSED, Failure, Phase, Purpose
 from tasks.core.session import archived
 from tasks.core.session import refused as refusals
 from tasks.core.session.adoption import pack_jobs
@@ -255,7 +255,7 @@ async def test_links_and_hidden_files_do_not_go_along(tmp_path: Path, made: Made
     assert set(entries(tmp_path / "a.zip")) == expected
 
 
-async def test_of_what_failed_only_what_is_refused_for_good_goes_along(tmp_path: Path, made: Made) -> None:
+async def test_of_what_failed_only_what_was_refused_goes_along(tmp_path: Path, made: Made) -> None:
     mended, worse = failed("bb", 400), failed("cc", 500)
     await list_failures(made, mended, worse, failed("dd", None), replace(failed("ee", 400), request=""))
     await list_failures(made, failed("bb", 500), failed("cc", 451))
@@ -266,7 +266,8 @@ async def test_of_what_failed_only_what_is_refused_for_good_goes_along(tmp_path:
     expected = {b"\xaa" * 32: REFUSED, b"\xcc" * 32: failed("cc", 451)}
     async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
         assert await failures_by_request(ledger, made.record.id) == expected
-        assert await refused_for_good(ledger, made.record.id) == expected
+        refused = await refused_questions(ledger, made.record.id)
+        assert refused == {key: replace(failure, cause=QUESTION_REFUSED) for key, failure in expected.items()}
         assert await failures_of(ledger, "another session") == {}
     # What was made of them there goes on to the next as it came.
     again = replace(made, folder=tmp_path / "there" / made.folder.name)
@@ -289,7 +290,8 @@ async def test_a_refusal_is_listed_once_however_often_it_is_brought_in(
         await take(archive, tmp_path / output, name)
         async with await Ledger.open(ledger_at(tmp_path / output)) as ledger:
             assert await failures_of(ledger, made.record.id) == {"http_400": 1}
-            assert await refused_for_good(ledger, made.record.id) == {b"\xaa" * 32: REFUSED}
+            refused = replace(REFUSED, cause=QUESTION_REFUSED)
+            assert await refused_questions(ledger, made.record.id) == {b"\xaa" * 32: refused}
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -320,9 +322,9 @@ async def test_of_a_server_that_says_back_all_that_it_was_asked_the_beginning_go
     await export(made, tmp_path / "a.zip")
     await take(tmp_path / "a.zip", tmp_path / "there")
     async with await Ledger.open(ledger_at(tmp_path / "there")) as ledger:
-        (there,) = (await refused_for_good(ledger, made.record.id)).values()
+        (there,) = (await refused_questions(ledger, made.record.id)).values()
     async with await Ledger.open(ledger_at(tmp_path / "here")) as ledger:
-        (here,) = (await refused_for_good(ledger, made.record.id)).values()
+        (here,) = (await refused_questions(ledger, made.record.id)).values()
     assert there == replace(
         here, item=here.item[: refusals.LONGEST], message=here.message[: refusals.LONGEST]
     )

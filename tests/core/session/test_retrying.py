@@ -9,14 +9,14 @@ import pytest
 
 from tasks.core.errors import UsageError
 from tasks.core.generation.asking import Subtopic
-from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.models import QUESTION_REFUSED as REFUSED
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.session.record import SessionRecord
 from tasks.core.session.resuming import Resumption
 from tasks.core.session.retrying import plan_retry, read_only
-from tests.core.running import ChatServer, Reply, listed_failures, running
+from tests.core.running import ChatServer, Reply, listed_failures, running, settled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +66,10 @@ async def worked(
         names = await find_subtopics(run)
         found = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(names)])
         jobs = jobs_of(run, (await complete_prompts(run, found)).found)
-        outcome = await make_pairs(run, jobs[:pairs], lambda _job, _pair: None)
+
+        outcomes = await settled(run, jobs[:pairs], lambda _job, _pair: None)
     calls = [(chat.purpose, chat.subject) for chat in server.asked[asked:]]
-    return calls, [(failure.item, failure.cause) for failure in outcome.failures]
+    return calls, sorted((item.item, item.cause) for outcome in outcomes for item in outcome.failures)
 
 
 async def listed(folder: Path, server: ChatServer) -> list[tuple[str, str]]:
@@ -83,23 +84,23 @@ async def test_a_job_that_is_left_alone_is_asked_nothing_at_all(tmp_path: Path) 
         (Purpose.CHOSEN, SECOND): 400,
         (Purpose.REJECTED, SECOND): 400,
         (Purpose.JUDGE, first): 400,
-        (Purpose.JUDGE, last): 413,
+        (Purpose.JUDGE, last): 500,
     }
     async with ChatServer(failing(broken)) as server:
         _, failures = await worked(tmp_path, server, **JUDGED)
-        assert failures == [("job 0", "http_400"), ("job 1", "http_400"), ("job 3", "http_413")]
+        assert failures == [("job 0", REFUSED), ("job 1", REFUSED), ("job 3", "http_500")]
         server.script = writing
-        calls, left = await worked(tmp_path, server, "cause=http_413", **JUDGED)
+        calls, left = await worked(tmp_path, server, "cause=http_500", **JUDGED)
         assert [purpose for purpose, _ in calls] == [Purpose.JUDGE] * 2
         assert left == failures[:2]
         calls, left = await worked(tmp_path, server, "purpose=chosen", **JUDGED)
         assert sorted(purpose for purpose, _ in calls) == ["chosen", "judge", "judge", "rejected"]
         assert left == failures[:1]
         assert sorted(await listed(tmp_path, server)) == failures
-        calls, left = await worked(tmp_path, server, "purpose=judge", "cause=http_400", **JUDGED)
+        calls, left = await worked(tmp_path, server, "purpose=judge", f"cause={REFUSED}", **JUDGED)
         assert ([purpose for purpose, _ in calls], left) == ([Purpose.JUDGE] * 2, [])
         with pytest.raises(UsageError, match="no failure that is still missing"):
-            await worked(tmp_path, server, "cause=http_400", **JUDGED)
+            await worked(tmp_path, server, f"cause={REFUSED}", **JUDGED)
 
 
 async def test_a_failure_that_more_tries_have_mended_is_none(tmp_path: Path) -> None:
@@ -119,22 +120,22 @@ async def test_a_failure_that_more_tries_have_mended_is_none(tmp_path: Path) -> 
         with pytest.raises(UsageError, match=r"2 of 2 .* --set models.main.max_retries=1$"):
             await worked(tmp_path, server, "cause=refused", **{TRIES: 0})
         _, failures = await worked(tmp_path, server, **{TRIES: 1})
-        assert failures == [("job 1", "http_400")]
+        assert failures == [("job 1", REFUSED)]
         with pytest.raises(
-            UsageError, match=r"no failure with cause=refused; there are: cause=http_400 \(1\)$"
+            UsageError, match=r"no failure with cause=refused; there are: cause=question_refused \(1\)$"
         ):
             await worked(tmp_path, server, "cause=refused", **{TRIES: 1})
         server.script = writing
-        calls, left = await worked(tmp_path, server, "cause=http_400", **{TRIES: 1})
+        calls, left = await worked(tmp_path, server, f"cause={REFUSED}", **{TRIES: 1})
         assert (calls, left) == ([(Purpose.CHOSEN, SECOND)], [])
 
 
 async def test_what_was_never_asked_is_no_failure(tmp_path: Path) -> None:
     async with ChatServer(failing({(Purpose.CHOSEN, FIRST): 400})) as server:
         _, failures = await worked(tmp_path, server, pairs=2)
-        assert failures == [("job 0", "http_400")]
+        assert failures == [("job 0", REFUSED)]
         with pytest.raises(UsageError, match=r"never were asked for \(job 2 and 1 more\)"):
-            await worked(tmp_path, server, "cause=http_400")
+            await worked(tmp_path, server, f"cause={REFUSED}")
 
 
 @pytest.mark.parametrize("word", ["timeout", "colour=red", "cause=", "=timeout", "CAUSE=timeout"])
@@ -149,7 +150,7 @@ def test_of_one_key_any_name_holds_and_of_several_keys_all() -> None:
     named = [
         (phase, cause)
         for phase in (Phase.PROMPTS, Phase.PAIRS)
-        for cause in ("timeout", "http_500", "http_400")
+        for cause in ("timeout", "http_500", REFUSED)
         if only.names(Failure(phase, "it", Purpose.CHOSEN, cause, "no"))
     ]
     assert named == [(Phase.PAIRS, "timeout"), (Phase.PAIRS, "http_500")]
