@@ -43,10 +43,12 @@ def test_a_run_is_started_watched_and_retried_in_the_browser(tmp_path: Path) -> 
         at.user.write("config.toml", text)
         at.model.start(fail_matching=rows[4]["prompt"])
         failed = _start_with_the_form(at, page)
-        assert failed["state"]["message"] == "finished with 1 failure (1 http_400); 5 rows are written"
+        assert (
+            failed["state"]["message"] == "finished with 1 failure (1 question_refused); 5 rows are written"
+        )
         assert failed["state_name"] == "Failed"
         (failure,) = _table(_artifacts(at, failed)["failures"])
-        assert (failure["item"], failure["cause"]) == ("job 4", "http_400")
+        assert (failure["item"], failure["cause"]) == ("job 4", "question_refused")
         assert asked_twice(at.model.requests()) == []
 
         at.model.start()

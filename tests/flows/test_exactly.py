@@ -242,19 +242,17 @@ def test_a_server_that_refuses_everything_is_not_asked_for_more(user: User) -> N
         ended = user.run()
         assert (ended.code, ended.out) == (3, "")
         line = ended.err.splitlines()[0]
-        assert line.startswith(
-            f"vellumforge2: all {PAIRS} prompts are refused, so none is replaced; the first"
-        )
-        assert "retry SESSION --only cause=http_400 asks them again" in line
+        assert line.startswith("vellumforge2: weak-writer at ")
+        assert "refuses every request for rejected: HTTP 400: The request was rejected" in line
         (session,) = user.sessions()
-        asked = [request["model"] for request in server.requests() if request["kind"] == "prose"]
-        assert asked.count("strong-writer") == PAIRS
+        paid = [request["key"] for request in server.requests() if request["status"] == 200]
+        assert len(paid) < PAIRS
 
         server.start()
-        retried = user.run("retry", session.name, "--json", "--only", "cause=http_400", program=PROGRAM)
-        check(retried, session)
-        # The chosen answers are paid for.
-        assert {request["model"] for request in server.requests()[:PAIRS]} == {"weak-writer"}
+        resumed = user.run("checkpoint", "resume", session.name, "--json", program=PROGRAM)
+        check(resumed, session)
+        # What is paid for is paid for.
+        assert not set(paid) & {request["key"] for request in server.requests()}
 
 
 def test_a_session_with_replacements_is_merged_and_loses_nothing_to_a_prune(user: User) -> None:
@@ -288,7 +286,7 @@ def test_what_was_refused_travels_with_the_session(user: User, tmp_path: Path, h
         summary = check(user.run("--json"), user.sessions()[0])
         (session,) = user.sessions()
         assert any(request["status"] == 400 for request in server.requests())
-        assert summary["lost"]["http_400"] > 0
+        assert summary["lost"]["question_refused"] > 0
         dataset = (session / "dataset.jsonl").read_bytes()
 
         # From here on everything would be answered, if it were asked.

@@ -28,7 +28,7 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
         assert broken.code == 3
         assert (broken.summary["rows"], broken.summary["failures"]) == (19, 1)
         first = broken.err.splitlines()[0]
-        assert first == "vellumforge2: finished with 1 failure (1 http_400); 19 rows are written"
+        assert first == "vellumforge2: finished with 1 failure (1 question_refused); 19 rows are written"
         (session,) = user.sessions()
         assert rows_of(session) == whole[:7] + whole[8:]
         checkpoint = _checkpoint(session)
@@ -143,7 +143,7 @@ def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(use
         (group,) = document["groups"]
         assert (group["phase"], group["cause"], group["attempts"], group["count"]) == (
             "pairs",
-            "http_400",
+            "question_refused",
             1,
             1,
         )
@@ -153,10 +153,13 @@ def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(use
 
         told = _failures(user, session.name)
         assert told.out.startswith(f"Failures of {session.name}, in all its runs: 1\n")
-        assert f"job 7: {group['purpose']}, http_400, 1 attempt, request {failure['request']}\n" in told.out
+        assert (
+            f"job 7: {group['purpose']}, question_refused, 1 attempt, request {failure['request']}\n"
+            in told.out
+        )
         *_, resume, retry = told.out.splitlines()
         assert resume.endswith(f"vellumforge2 checkpoint resume {session.name}")
-        assert retry.endswith(f"vellumforge2 retry {session.name} --only cause=http_400")
+        assert retry.endswith(f"vellumforge2 retry {session.name} --only cause=question_refused")
         assert all(line.isprintable() for line in told.out.splitlines())
 
         server.start()

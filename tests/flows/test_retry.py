@@ -84,15 +84,15 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     whole = rows_of(undisturbed)
     server.start(fail_matching=whole[1]["prompt"], error_matching=whole[4]["prompt"])
     first = user.run("--json")
-    assert (first.code, first.summary["causes"]) == (3, {"http_400": 1, "http_500": 1})
+    assert (first.code, first.summary["causes"]) == (3, {"question_refused": 1, "http_500": 1})
     (session,) = user.sessions()
     failures = listed(user)
-    assert sorted(failures) == [("job 1", "http_400"), ("job 4", "http_500")]
+    assert sorted(failures) == [("job 1", "question_refused"), ("job 4", "http_500")]
 
     server.start()
     some = retry(user, session, "--only", "cause=http_500", "--json")
-    assert (some.code, some.summary["paid"], some.summary["causes"]) == (3, 2, {"http_400": 1})
-    left = f"vellumforge2: finished with 1 failure (1 http_400); {JOBS - 1} rows are written"
+    assert (some.code, some.summary["paid"], some.summary["causes"]) == (3, 2, {"question_refused": 1})
+    left = f"vellumforge2: finished with 1 failure (1 question_refused); {JOBS - 1} rows are written"
     assert left in some.err.splitlines()
     assert [request["status"] for request in server.requests()] == [200, 200]
     assert rows_of(session) == whole[:1] + whole[2:]
@@ -102,7 +102,7 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     again = retry(user, session, "--only", "cause=http_500")
     assert (again.code, again.out) == (2, "")
     (line,) = again.err.splitlines()
-    assert line.endswith(" has no failure with cause=http_500; there are: cause=http_400 (1)")
+    assert line.endswith(" has no failure with cause=http_500; there are: cause=question_refused (1)")
 
     # Without a name, all that is missing.
     rest = retry(user, session, "--json")
@@ -111,7 +111,7 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     assert not asked_twice(server.requests())
     assert (session / "dataset.jsonl").read_bytes() == (undisturbed / "dataset.jsonl").read_bytes()
     assert user.sessions() == [session]
-    complete = retry(user, session, "--only", "cause=http_400")
+    complete = retry(user, session, "--only", "cause=question_refused")
     assert (complete.code, complete.out) == (2, "")
     assert "is complete" in complete.err
 
@@ -127,14 +127,14 @@ def test_a_pair_that_is_left_alone_is_asked_nothing_although_only_one_of_its_cal
     server.start(error_matching=f"PROMPT: {whole[1]['prompt']}", fail_matching=whole[4]["prompt"])
     assert user.run().code == 3
     (session,) = user.sessions()
-    assert sorted(listed(user)) == [("job 1", "http_500"), ("job 4", "http_400")]
+    assert sorted(listed(user)) == [("job 1", "http_500"), ("job 4", "question_refused")]
     shown = user.run("failures", session.name, program=PROGRAM).out.splitlines()[-1]
     assert shown.startswith(
         f"To ask only for some of it: vellumforge2 retry {session.name} --only cause=http_"
     )
 
     server.start()
-    answers = retry(user, session, "--only", "cause=http_400", "--json")
+    answers = retry(user, session, "--only", "cause=question_refused", "--json")
     assert (answers.code, answers.summary["causes"]) == (3, {"http_500": 1})
     assert [request["kind"] for request in server.requests()] == ["prose", "prose", "judge", "judge"]
 
@@ -191,7 +191,7 @@ def test_a_name_that_no_failure_has_is_refused_with_those_that_there_are(
     for names, said in [
         (
             ["cause=timeout"],
-            "no failure with cause=timeout; there are: cause=http_400 (1), cause=http_500 (1)",
+            "no failure with cause=timeout; there are: cause=http_500 (1), cause=question_refused (1)",
         ),
         (["cause=http_500", "phase=prompts"], "no failure with phase=prompts; there are: phase=pairs (2)"),
         (["timeout"], "--only takes cause=…, phase=… or purpose=…, and not 'timeout'"),
@@ -212,16 +212,16 @@ def test_a_session_with_things_that_were_never_asked_is_resumed_first(
 ) -> None:
     user.write("config.toml", settings(server))
     whole = rows_of(undisturbed)
-    server.start(fail_matching=whole[0]["prompt"], latency_ms=200.0)
+    server.start(error_matching=whole[0]["prompt"], latency_ms=200.0)
     process = user.start()
     assert server.until_requests(1 + SUBTOPICS + 5, process)
     process.send(signal.SIGINT)
     assert process.end().code == 130
     (session,) = user.sessions()
-    assert listed(user) == [("job 0", "http_400")]
+    assert listed(user) == [("job 0", "http_500")]
 
     server.start()
-    refused = retry(user, session, "--only", "cause=http_400")
+    refused = retry(user, session, "--only", "cause=http_500")
     assert (refused.code, refused.out) == (2, "")
     (line,) = refused.err.splitlines()
     assert "has things that never were asked for (job " in line
@@ -239,7 +239,7 @@ def test_answers_that_cannot_be_used_are_tried_again_where_more_tries_are_allowe
     # Every story is refused, which does for a rejected answer and not for a chosen one.
     server.start(fail_matching=whole[1]["prompt"], refuse=1.0)
     first = user.run("--json")
-    assert (first.code, first.summary["causes"]) == (3, {"refused": JOBS - 1, "http_400": 1})
+    assert (first.code, first.summary["causes"]) == (3, {"refused": JOBS - 1, "question_refused": 1})
     (session,) = user.sessions()
     failures = listed(user)
 
@@ -250,7 +250,7 @@ def test_answers_that_cannot_be_used_are_tried_again_where_more_tries_are_allowe
     assert f"{JOBS - 1} of {JOBS - 1} failures named are unusable answers (refused)" in line
     assert line.endswith("to allow more: --set models.main.max_retries=1")
     # More tries are allowed, and those that are not named make no use of it.
-    other = retry(user, session, "--only", "cause=http_400", *TWICE, "--json")
+    other = retry(user, session, "--only", "cause=question_refused", *TWICE, "--json")
     assert (other.code, other.summary["paid"], other.summary["causes"]) == (3, 2, {"refused": JOBS - 1})
     assert listed(user) == failures
     more = retry(user, session, "--only", "cause=refused", *TWICE, "--json")
@@ -268,14 +268,14 @@ def test_a_question_that_was_refused_and_replaced_is_asked_again_when_it_is_name
     server.start(fail_matching=whole[1]["prompt"], error_matching=whole[4]["prompt"])
     first = user.run("--json")
     assert (first.code, first.summary["causes"]) == (3, {"http_500": 1})
-    assert first.summary["lost"]["http_400"] == 1
+    assert first.summary["lost"]["question_refused"] == 1
     (session,) = user.sessions()
     failures = listed(user)
 
     server.start()
-    lifted = retry(user, session, "--only", "cause=http_400", "--json")
+    lifted = retry(user, session, "--only", "cause=question_refused", "--json")
     assert (lifted.code, lifted.summary["paid"], lifted.summary["causes"]) == (3, 2, {"http_500": 1})
-    assert "http_400" not in lifted.summary["lost"]
+    assert "question_refused" not in lifted.summary["lost"]
     assert rows_of(session) == whole[:4] + whole[5:]
     assert listed(user) == failures
     # What is answered now stays: a plain resume does not take it for refused.
