@@ -35,6 +35,20 @@ TEMPLATES = {
     Purpose.REASONING: ("reasoning_generation", "reasoning_system_prompt"),
 }
 
+_SHAPES = {Purpose.SUBTOPICS: ITEMS, Purpose.PROMPTS: ITEMS, Purpose.JUDGE: SCORES}
+_SMALL_SYSTEM = "You answer briefly."
+# None of them names a form of the answer: a server that ignores `response_format` shows it.
+_SMALL = {
+    ITEMS: "Name 3 colours.",
+    SCORES: "Rate this sentence from 1 to 5 for clarity and for style: The tide turns at dusk.",
+    "": "Describe the sea in one sentence.",
+}
+
+
+def shape_of(purpose: Purpose) -> str:
+    """The form of the answers that are asked for: `items`, `scores`, or "" for prose."""
+    return _SHAPES.get(purpose, "")
+
 
 def model_for(config: Config, purpose: Purpose) -> ModelConfig:
     """The model that answers calls of this purpose.
@@ -129,6 +143,31 @@ class Questions:
         """Ask the main model for the reasoning that leads from the job's prompt to `answer`."""
         values = _job_values(job) | {"Answer": answer}
         return self._request(Purpose.REASONING, values, job.first_sample + sample)
+
+    def small(self, purpose: Purpose, sample: int) -> ChatRequest:
+        """A small question in the form of this purpose: it shows whether the model can be used for it.
+
+        All that a server may refuse is as in the purpose's own requests: model, sampling parameters, token
+        limit, the schema, and a system message where there is a template for one. The words are ours and
+        harmless, the same for every configuration, and do not ask for JSON. It differs from every request
+        of the pipeline in its messages alone, hence in its key.
+
+        Args:
+            purpose: The purpose, which the request keeps.
+            sample: Another number asks the same again.
+        """
+        schema = shape_of(purpose)
+        model = model_for(self._config, purpose)
+        system = (("system", _SMALL_SYSTEM),) if TEMPLATES[purpose][1] in self._templates else ()
+        return ChatRequest(
+            purpose=purpose,
+            endpoint=model.base_url.rstrip("/"),
+            model=model.model_name,
+            messages=(*system, ("user", _SMALL[schema])),
+            parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
+            schema=schema,
+            sample=self._first_sample + sample,
+        )
 
     def _request(
         self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,3 +264,42 @@ def test_each_model_that_is_asked_is_named_once() -> None:
     assert models_of(config) == (config.models.main,)
     config = configured(generation__dataset_mode="mo-dpo")
     assert models_of(config) == (config.models.main, config.models.rejected, config.models.judge)
+
+
+@pytest.mark.parametrize("purpose", list(Purpose))
+def test_a_small_question_has_the_form_of_its_purpose(purpose: Purpose) -> None:
+    sections = {"seed": 7, "top_k": 3, "stop": ["END"], "structure_temperature": 0.1, "max_output_tokens": 9}
+    config = configured(**{f"models__main__{name}": value for name, value in sections.items()})
+    questions = Questions(config)
+    real = {
+        Purpose.SUBTOPICS: questions.subtopics(2, "", 4),
+        Purpose.PROMPTS: questions.prompts("fog", 2, (), 4),
+        Purpose.CHOSEN: questions.chosen(JOB, 4),
+        Purpose.REJECTED: questions.rejected(JOB, 4),
+        Purpose.JUDGE: questions.judge(JOB, "a", 4, explain=True),
+        Purpose.REASONING: questions.reasoning(JOB, "a", 4),
+    }[purpose]
+    small = questions.small(purpose, 4)
+    ((role, text),) = small.messages
+    assert role == "user"
+    assert "json" not in text.lower()
+    assert replace(small, messages=real.messages).key == real.key
+    assert small.body() | {"messages": []} == real.body() | {"messages": []}
+    assert small.key != real.key
+    assert small.key != questions.small(purpose, 5).key
+
+
+def test_a_small_question_has_a_system_message_where_there_is_a_template_for_it() -> None:
+    questions = Questions(configured(prompt_templates=TEMPLATES | {"judge_system_prompt": "{{.StoryText}}"}))
+    roles = {purpose: [role for role, _ in questions.small(purpose, 0).messages] for purpose in Purpose}
+    assert roles.pop(Purpose.JUDGE) == ["system", "user"]
+    assert set(map(tuple, roles.values())) == {("user",)}
+
+
+def test_small_questions_of_chosen_and_rejected_answers_are_bought_apart() -> None:
+    questions = Questions(
+        configured(models__rejected=configured().models.main.model_dump(exclude_unset=True))
+    )
+    chosen, rejected = questions.small(Purpose.CHOSEN, 0), questions.small(Purpose.REJECTED, 0)
+    assert chosen.body() == rejected.body()
+    assert chosen.key != rejected.key
