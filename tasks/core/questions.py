@@ -36,6 +36,7 @@ TEMPLATES = {
 }
 
 _SHAPES = {Purpose.SUBTOPICS: ITEMS, Purpose.PROMPTS: ITEMS, Purpose.JUDGE: SCORES}
+_SMALL_HINT = "Answer in JSON."
 _SMALL_SYSTEM = "You answer briefly."
 # None of them names a form of the answer: a server that ignores `response_format` shows it.
 _SMALL = {
@@ -164,6 +165,7 @@ class Questions:
             endpoint=model.base_url.rstrip("/"),
             model=model.model_name,
             messages=(*system, ("user", _SMALL[schema])),
+            json_hint=_SMALL_HINT if schema else "",
             parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
             schema=schema,
             sample=self._first_sample + sample,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import select
@@ -24,7 +24,9 @@ from tasks.core.llm.ledger_schema import failures
 from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
+from tasks.core.preflight import MOST_TRIES
 from tasks.core.progress import Progress
+from tasks.core.questions import Questions
 from tasks.core.run import open_run
 from tasks.core.secrets import Keys
 
@@ -126,6 +128,7 @@ class Chat:
         round: Of prompts: 0, or the number of the round that asks for what is short.
         sample: The try within the round; of subtopics: the number of the chunk.
         body: The whole JSON body.
+        small: Whether it is a small question, by which a model is checked; then it has no text.
     """
 
     purpose: Purpose
@@ -133,6 +136,7 @@ class Chat:
     round: int
     sample: int
     body: dict[str, Any] = field(hash=False)
+    small: bool = False
 
     @property
     def subject(self) -> str:
@@ -262,12 +266,28 @@ class ChatServer:
         async with self._moved:
             self._moved.notify_all()
 
+    def _small(
+        self, model: str, messages: tuple[tuple[str, str], ...], key: str
+    ) -> tuple[Purpose, str, int, int] | None:
+        """The purpose and sample of a small question, if it is one."""
+        questions = Questions(configured(self.base_url))
+        for purpose in Purpose:
+            if not messages[-1][1].startswith(questions.small(purpose, 0).messages[-1][1]):
+                continue
+            for sample in range(MOST_TRIES):
+                small = questions.small(purpose, sample)
+                if replace(small, model=model, messages=messages).key.hex() == key:
+                    return purpose, "", 0, sample
+        return None
+
     def _read(self, body: dict[str, Any], key: str) -> Chat:
         """Read a request, and find the sample whose key came with it.
 
         That there is one shows that the key is made of what is sent, of purpose and of sample alone.
         """
         messages = tuple((message["role"], message["content"]) for message in body["messages"])
+        if small := self._small(body["model"], messages, key):
+            return Chat(*small, body, small=True)
         word, _, text = messages[-1][1].partition(" ")
         purpose = Purpose(word.lower())
         negotiated = {"model", "messages", "response_format"}

@@ -68,6 +68,8 @@ class ChatClient(LedgerClient):
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
+        if request.key not in self._trials:
+            await self.gate.passed()
         progress = self._progress
         answer = await self._attempted(request)
         progress.paid[request.purpose] += 1
@@ -124,6 +126,7 @@ class ChatClient(LedgerClient):
 
         Raises:
             CallError: No further attempt is to be made.
+            AttemptError: The same, of a question by which a model is tried out.
             EndpointError: No further attempt at this model is to be made by anybody.
         """
         lane = access.lane
@@ -140,6 +143,9 @@ class ChatClient(LedgerClient):
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
+        if request.key in self._trials and not error.passing:
+            # What it says of the model is for whoever tries the model out.
+            raise error
         fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
         if error.verdict is Verdict.RENEGOTIATE:
             # A form that the user insists on: every further request would be refused as well.
