@@ -153,7 +153,9 @@ async def check_models(run: Run, trials: Iterable[Trial]) -> None:
         EndpointError: A model brought no answer, for a reason that may pass.
         VellumforgeError: The run was told to stop, its budget is spent, or the ledger failed.
     """
-    found = await all_of(_noted(run, trial) for trial in trials)
+    # Looked up before the first is asked: then all are asked at once, and one message names all that fail.
+    unknown = [trial for trial in trials if not await _is_known(run, trial)]
+    found = await all_of(_noted(run, trial) for trial in unknown)
     # What stopped the run is raised in many places.
     errors = list(dict.fromkeys(itertools.chain.from_iterable(found)))
     unusable = [error for error in errors if isinstance(error, ModelError)]
@@ -174,11 +176,6 @@ async def _noted(run: Run, trial: Trial) -> list[VellumforgeError]:
 
 
 async def _check(run: Run, trial: Trial) -> None:
-    small = run.questions.small(trial.purpose, 0)
-    # Looked for first: an answer of no use that was paid for before still shows what it showed.
-    known = (await run.client.recall([small]))[small.key]
-    if known is None and await _is_known(run, trial):
-        return
     tries = min(MOST_TRIES, 1 + run.tries(trial.purpose))
     for sample in range(tries):
         try:
@@ -202,6 +199,9 @@ async def _check(run: Run, trial: Trial) -> None:
 async def _is_known(run: Run, trial: Trial) -> bool:
     """Whether the ledger has an answer of the model in this form that shows that it can be used."""
     small = run.questions.small(trial.purpose, 0)
+    if (await run.client.recall([small]))[small.key] is not None:
+        # It was asked before; where the answer is of no use, it still shows what it showed.
+        return False
     roles = {
         str(purpose): _ROLES.get(purpose, "main") for purpose in Purpose if shape_of(purpose) == trial.shape
     }

@@ -8,9 +8,10 @@ the server.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import select
@@ -24,7 +25,6 @@ from tasks.core.llm.ledger_schema import failures
 from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
-from tasks.core.preflight import MOST_TRIES
 from tasks.core.progress import Progress
 from tasks.core.questions import Questions
 from tasks.core.run import open_run
@@ -87,6 +87,13 @@ def configured(url: str = NOBODY, **settings: Any) -> Config:
             table = table.setdefault(section, {})
         table[name] = value
     return Config.model_validate(document)
+
+
+_QUESTIONS = Questions(configured())
+_SMALL: dict[str, list[Purpose]] = {}
+"""The texts of small questions, and what they may be asked for."""
+for _purpose in Purpose:
+    _SMALL.setdefault(_QUESTIONS.small(_purpose, 0).messages[-1][1], []).append(_purpose)
 
 
 @asynccontextmanager
@@ -266,33 +273,21 @@ class ChatServer:
         async with self._moved:
             self._moved.notify_all()
 
-    def _small(
-        self, model: str, messages: tuple[tuple[str, str], ...], key: str
-    ) -> tuple[Purpose, str, int, int] | None:
-        """The purpose and sample of a small question, if it is one."""
-        questions = Questions(configured(self.base_url))
-        for purpose in Purpose:
-            if not messages[-1][1].startswith(questions.small(purpose, 0).messages[-1][1]):
-                continue
-            for sample in range(MOST_TRIES):
-                small = questions.small(purpose, sample)
-                if replace(small, model=model, messages=messages).key.hex() == key:
-                    return purpose, "", 0, sample
-        return None
-
     def _read(self, body: dict[str, Any], key: str) -> Chat:
         """Read a request, and find the sample whose key came with it.
 
         That there is one shows that the key is made of what is sent, of purpose and of sample alone.
         """
         messages = tuple((message["role"], message["content"]) for message in body["messages"])
-        if small := self._small(body["model"], messages, key):
-            return Chat(*small, body, small=True)
-        word, _, text = messages[-1][1].partition(" ")
-        purpose = Purpose(word.lower())
+        small = next((known for known in _SMALL if messages[-1][1].startswith(known)), "")
+        if small:  # Without the hint that it may have been sent with.
+            purposes, text, messages = _SMALL[small], "", (*messages[:-1], ("user", small))
+        else:
+            word, _, text = messages[-1][1].partition(" ")
+            purposes = [Purpose(word.lower())]
         negotiated = {"model", "messages", "response_format"}
         parameters = {name: body[name] for name in body if name not in negotiated}
-        for sample in _SAMPLES:
+        for purpose, sample in itertools.product(purposes, _SAMPLES):
             request = ChatRequest(
                 purpose=purpose,
                 endpoint=self.base_url,
@@ -303,5 +298,5 @@ class ChatServer:
                 sample=sample,
             )
             if request.key.hex() == key:
-                return Chat(purpose, text, *divmod(sample, SAMPLES_A_ROUND), body)
+                return Chat(purpose, text, *divmod(sample, SAMPLES_A_ROUND), body, bool(small))
         raise AssertionError(f"no sample of {body} has the key {key}")
