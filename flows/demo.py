@@ -35,6 +35,9 @@ rate_limit_per_minute = 0
 base_url = "{base_url}"
 model_name = "demo-weak"
 rate_limit_per_minute = 0
+
+[execution]
+preflight = false
 """
 
 

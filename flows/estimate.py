@@ -20,6 +20,8 @@ from tasks.core.estimate import document_of, estimate
 from tasks.core.llm.database import FILE_NAME, ledger_url
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_records import observed_calls
+from tasks.core.preflight import small_keys
+from tasks.core.questions import purposes_of
 from tasks.core.session.resuming import survey_resumption
 from tasks.core.survey import survey
 from tasks.core.transform.survey import survey_rows
@@ -78,7 +80,9 @@ async def _estimate_transform(wish: TransformWish) -> tuple[TransformOrder, Esti
     config, source = order.config, order.source
     async with _ledger_as_it_is(config) as ledger:
         found = await survey_rows(config, source, ledger)
-        return order, estimate(config, found, await observed_calls(ledger), [source.mode.purpose])
+        purposes = [source.mode.purpose]
+        seen = await observed_calls(ledger, small_keys(config, purposes))
+        return order, estimate(config, found, seen, purposes)
 
 
 async def _estimate(wish: Wish) -> Estimate:
@@ -100,7 +104,8 @@ async def estimated(order: Order, ledger: Ledger) -> Estimate:
         found = await survey(config, ledger)
     else:
         found = await survey_resumption(order.resumption.record, config, ledger)
-    return estimate(config, found, await observed_calls(ledger))
+    seen = await observed_calls(ledger, small_keys(config, purposes_of(config)))
+    return estimate(config, found, seen)
 
 
 @asynccontextmanager

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import SessionError, UsageError
+from tasks.core.errors import ModelError, SessionError, UsageError
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger_records import find_session_row
-from tasks.core.questions import Questions
+from tasks.core.preflight import checked_first
+from tasks.core.questions import Questions, purposes_of
 from tasks.core.run import open_run
 from tasks.core.session.adoption import pack_jobs, unpack_jobs
 from tasks.core.session.find import find_session
@@ -113,6 +114,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                     stop=console.stop,
                     progress=progress,
                 ) as run,
+                checked_first(run, purposes_of(config)),
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
@@ -123,7 +125,13 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                 elif jobs is None:
                     # They were replaced: a resume must come to the same.
                     run.client.left_alone = await settled_refusals(session.record, config, ledger)
-                yield Opened(run, session, subtopics, jobs, copy_soon)
+                try:
+                    yield Opened(run, session, subtopics, jobs, copy_soon)
+                except ModelError:
+                    if resumption is None:
+                        # Nothing came about in it, and there is nothing to go on with.
+                        session.discarded, console.session = True, ""
+                    raise
             await record_session(ledger, session.name, session.record)
 
 

@@ -28,8 +28,9 @@ from tasks.core.errors import (
 from tasks.core.estimate import document_of
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger import Ledger
+from tasks.core.preflight import checked_first
 from tasks.core.preview import preview
-from tasks.core.questions import models_of
+from tasks.core.questions import models_of, purposes_of
 from tasks.core.run import open_run
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ async def _preview(wish: Wish, number: int, *, json: bool) -> None:
                     stop=console.stop,
                     progress=console.progress,
                 ) as run,
+                checked_first(run, purposes_of(config)),
                 display.shown(console.progress),
             ):
                 made = await preview(run, number)

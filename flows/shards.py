@@ -103,6 +103,8 @@ class Shards:
         await self._end_inviting()
         if not self._is_much(await _left(run, jobs)):
             return
+        # Others buy for this run; where it has bought nothing yet itself, its models are not checked.
+        await run.client.gate.passed()
         await self._lead()
         try:
             await self._watch(jobs)

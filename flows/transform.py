@@ -34,6 +34,7 @@ from tasks.core.errors import SessionError, UnfinishedError, UsageError, Vellumf
 from tasks.core.keys import phase_key
 from tasks.core.llm.database import ledger_url
 from tasks.core.models import Phase, Purpose
+from tasks.core.preflight import checked_first
 from tasks.core.run import open_run
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session
@@ -133,6 +134,7 @@ async def _carry_out(
                     progress=console.progress,
                     purposes=[order.source.mode.purpose],
                 ) as run,
+                checked_first(run, [order.source.mode.purpose]),
                 display.shown(console.progress),
             ):
                 await _write_rows(run, order, session)

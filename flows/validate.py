@@ -17,7 +17,7 @@ from flows.embedded import EmbeddedServer
 from flows.local import HOME
 from flows.order import DEFAULT_CONFIG, take_order
 from tasks.core.llm.advice import NO_ADVICE
-from tasks.core.preflight import PING_TOKENS, ping_all, sample_requests, targets_of
+from tasks.core.ping import ping_all, sample_requests, targets_of
 from tasks.core.questions import models_of
 from tasks.core.secrets import variables_of
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
     from tasks.core.llm.types import ChatRequest
     from tasks.core.models import Purpose
-    from tasks.core.preflight import Ping, Target
+    from tasks.core.ping import Ping, Target
 
 SHOWN: Final = 160
 """Characters of a message that are shown."""
@@ -70,7 +70,7 @@ def validate_here(
         config: Path of the configuration file; None for `config.toml`.
         env_file: Path of the file with API keys, or None for `.env` where there is one.
         overrides: Settings by dotted key.
-        ping: Whether each model is asked a few tiny questions, which are paid for.
+        ping: Whether each model is asked a few small questions, which are paid for.
         json: Whether one JSON object is printed.
 
     Returns:
@@ -158,7 +158,7 @@ def _lines(found: Findings) -> list[str]:
         lines.append(f"  {purpose}: {_parameters(request)}")
         lines += [f"    {role}: {_short(content)}" for role, content in request.messages]
     if found.pings:
-        lines += ["", f"Ping (up to three answers of {PING_TOKENS} tokens each; none is kept in the ledger):"]
+        lines += ["", "Ping (a small question in each form; no answer is kept in the ledger):"]
         for target, ping in zip(found.targets, found.pings, strict=True):
             lines += _ping_lines(target, ping)
     return lines
@@ -187,6 +187,7 @@ def _ping_lines(target: Target, ping: Ping) -> list[str]:
     reported = f" as {_short(ping.reported)}" if ping.reported else ""
     lines = [
         f"  {name}: answers in {ping.seconds:.2f} s{reported}; {ping.tokens:,} tokens paid for",
+        f"    forms: {'; '.join(ping.forms)}",
         f"    streaming: {ping.streaming}",
         f"    JSON: {ping.structure}",
         f"    reasoning: {'comes beside the answers' if ping.reasoning else 'none came'}",

@@ -4,6 +4,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 ├── UsageError              2: what the user gave cannot be used; nothing was created
 │   └── ConfigError         2: the same, with one problem a line
 │       └── TemplateError   2: a prompt template that cannot be translated
+├── ModelError              2: a model that the run needs cannot be used; only small questions were paid for
 ├── LintError               1: a dataset has more of a defect than is allowed
 ├── LedgerError             1: the ledger cannot be opened, read or written
 ├── SessionError            1: the session folder cannot be made, found or written
@@ -73,6 +74,12 @@ class ConfigError(UsageError):
 
 class TemplateError(ConfigError):
     """A prompt template that cannot be translated or names an unknown variable."""
+
+
+class ModelError(VellumforgeError):
+    """A model cannot be used for what the run needs it for: found out before anything else is paid for."""
+
+    exit_code = 2
 
 
 class LintError(VellumforgeError):

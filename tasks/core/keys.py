@@ -147,6 +147,7 @@ EFFECTS: dict[str, Effect] = {
     "execution.patience_minutes": Effect.NONE,
     "execution.adaptive_concurrency": Effect.NONE,
     "execution.max_answer_megabytes": Effect.NONE,
+    "execution.preflight": Effect.NONE,
     "execution.shards": Effect.NONE,
     "execution.work_pool": Effect.NONE,
     "pricing": Effect.NONE,

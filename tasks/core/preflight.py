@@ -1,216 +1,233 @@
-"""What is known before a run: its requests with sample values, and whether the models answer."""
+"""Found out before it is paid for: whether each model can be used in each form that a run asks it in.
+
+A model is asked one small question in a form (a list, prose, scores) as the run asks it: with its sampling
+parameters, its token limit, its schema and its system role. Before a run buys anything, `checked_first` asks
+those of which the ledger knows no answer; `validate --ping` asks all of them (`ping.py`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
-from dataclasses import dataclass, replace
+import itertools
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tasks.core.llm.access import MEGABYTE
-from tasks.core.llm.advice import NO_ADVICE
-from tasks.core.llm.http import ChatHttp, Manner
-from tasks.core.llm.negotiation import Negotiation
-from tasks.core.llm.retry import AttemptError
-from tasks.core.models import Job, Purpose
-from tasks.core.parsing import ParseError, parse_items
-from tasks.core.questions import ITEMS, Questions, model_for, purposes_of
+import orjson
+
+from tasks.core.answers import read_rejected
+from tasks.core.errors import CallError, EndpointError, ModelError, UnusableAnswerError, VellumforgeError
+from tasks.core.json_regions import json_values
+from tasks.core.llm.ledger_records import earlier_answers
+from tasks.core.llm.retry import AttemptError, Verdict
+from tasks.core.models import Purpose
+from tasks.core.questions import ITEMS, SCORES, TEMPLATES, Questions, model_for, shape_of
+from tasks.core.run import all_of
 from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterable
 
     from tasks.core.config.models import Config, ModelConfig
-    from tasks.core.llm.advice import Advice
-    from tasks.core.llm.http import Arrival
-    from tasks.core.llm.negotiation import TokenLimit
-    from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.secrets import Keys
+    from tasks.core.llm.types import Answer
+    from tasks.core.run import Run
 
-PING_TOKENS: Final = 64
-"""Most tokens of an answer to a ping."""
+log = logging.getLogger("vellumforge.preflight")
 
-_SAMPLES: Final = 2**20
-_QUESTION: Final = "Reply with the single word: ready"
-_STRUCTURED_QUESTION: Final = 'Name two colours. Answer with JSON alone: {"items": ["...", "..."]}'
+FORMS: Final = {ITEMS: "a list", SCORES: "scores", "": "prose"}
+"""The forms of answers, in words."""
+
+MOST_TRIES: Final = 3
+"""Small questions that are asked of a model in one form, where answers come and are empty."""
+
+_MOST_CHARACTERS: Final = 1_000_000
+_ROLES: Final = {Purpose.REJECTED: "rejected", Purpose.JUDGE: "judge"}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A model that a configuration asks.
+class Trial:
+    """A form in which a model is asked.
 
     Attributes:
-        purposes: What it is asked for.
-        model: Its settings, those of the first purpose.
-        request: A request for the first purpose, with sample values.
+        purposes: The purposes that are asked so, in order.
+        purpose: The one whose small question stands for them: it has a system message if any of them has.
+        model: The model's settings.
+        shape: The form: `items`, `scores`, or "" for prose.
     """
 
     purposes: tuple[Purpose, ...]
+    purpose: Purpose
     model: ModelConfig
-    request: ChatRequest
+    shape: str
+
+    @property
+    def form(self) -> str:
+        """The form in words, with what it is for."""
+        return f"{FORMS[self.shape]} ({', '.join(self.purposes)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """What a model showed of itself.
-
-    Attributes:
-        error: Why it does not answer; "" when it does.
-        seconds: From the first request to its answer, with the connection's making.
-        reported: The model as the server reports it, "" when it does not.
-        streaming: `works`, or why it does not.
-        structure: The strictest form in which JSON can be asked for: `json_schema`, `json_object` or `off`;
-            or why there is none.
-        reasoning: Whether reasoning came, or tokens that were spent on it.
-        tokens: All that was paid for, as far as it was reported.
-        advice: What the server says about its limits.
-    """
-
-    error: str = ""
-    seconds: float = 0.0
-    reported: str = ""
-    streaming: str = ""
-    structure: str = ""
-    reasoning: bool = False
-    tokens: int = 0
-    advice: Advice = NO_ADVICE
-
-
-def sample_requests(config: Config) -> dict[Purpose, ChatRequest]:
-    """A request for each purpose of a configuration, its templates rendered with sample values."""
-    questions, generation = Questions(config), config.generation
-    job = Job(0, generation.main_topic, "(a subtopic)", "(a prompt)")
-    made = {
-        Purpose.SUBTOPICS: lambda: questions.subtopics(
-            min(generation.subtopic_chunk_size or generation.num_subtopics, generation.num_subtopics), "", 0
-        ),
-        Purpose.PROMPTS: lambda: questions.prompts(job.sub_topic, generation.num_prompts_per_subtopic, (), 0),
-        Purpose.CHOSEN: lambda: questions.chosen(job, 0),
-        Purpose.REJECTED: lambda: questions.rejected(job, 0),
-        Purpose.JUDGE: lambda: questions.judge(job, "(an answer)", 0, explain=True),
-    }
-    return {purpose: made[purpose]() for purpose in purposes_of(config)}
-
-
-def targets_of(config: Config) -> tuple[Target, ...]:
-    """The distinct models that a configuration asks, by address and name."""
-    found: dict[tuple[str, str], Target] = {}
-    for purpose, request in sample_requests(config).items():
-        place = (request.endpoint, request.model)
-        known = found.get(place)
-        found[place] = (
-            Target((purpose,), model_for(config, purpose), request)
-            if known is None
-            else replace(known, purposes=(*known.purposes, purpose))
+def trials_of(config: Config, purposes: Iterable[Purpose]) -> tuple[Trial, ...]:
+    """The distinct forms in which these purposes ask their models."""
+    questions = Questions(config)
+    alike: dict[bytes, list[Purpose]] = {}
+    for purpose in purposes:
+        alike.setdefault(_likeness(config, questions, purpose), []).append(purpose)
+    return tuple(
+        Trial(
+            purposes=tuple(group),
+            purpose=next((purpose for purpose in group if _has_system(config, purpose)), group[0]),
+            model=model_for(config, group[0]),
+            shape=shape_of(group[0]),
         )
-    return tuple(found.values())
+        for group in alike.values()
+    )
 
 
-async def ping_all(config: Config, targets: Sequence[Target], keys: Keys) -> list[Ping]:
-    """Ask each model up to three tiny questions: one plain, one as a stream, one for JSON. None is kept.
+def _likeness(config: Config, questions: Questions, purpose: Purpose) -> bytes:
+    """Alike for purposes of which one shows what a server thinks of the other."""
+    model, small = model_for(config, purpose), questions.small(purpose, 0)
+    conduct = (
+        model.api_key_env,
+        model.api_key_block,
+        model.headers,
+        model.structured_output,
+        model.max_tokens_parameter,
+        model.use_streaming,
+    )
+    likeness = (small.endpoint, small.model, small.schema, small.parameters, conduct)
+    return orjson.dumps(likeness, option=orjson.OPT_SORT_KEYS)
+
+
+def _has_system(config: Config, purpose: Purpose) -> bool:
+    return bool(getattr(config.prompt_templates, TEMPLATES[purpose][1]))
+
+
+def small_keys(config: Config, purposes: Iterable[Purpose]) -> list[bytes]:
+    """The ledger keys of the small questions that runs with this configuration may have asked."""
+    questions = Questions(config)
+    return [questions.small(purpose, sample).key for purpose in purposes for sample in range(MOST_TRIES)]
+
+
+def check_answer(answer: Answer, shape: str) -> None:
+    """Nothing, for an answer that shows that a model can be used in this form.
+
+    Any text does: the real templates say in words what they want, where a schema alone does not reach a
+    model. A list or scores may stand in the reasoning.
 
     Raises:
-        UsageError: A key or a header cannot be sent.
+        UnusableAnswerError: The model came to no answer.
     """
-    manners = [_manner(config, target, keys) for target in targets]
-    async with ChatHttp(max_connections=len(targets)) as http:
-        pings = (_ping(http, *pair) for pair in zip(targets, manners, strict=True))
-        return list(await asyncio.gather(*pings))
+    if not (shape and is_json(answer.reasoning)):
+        read_rejected(answer)
 
 
-def _manner(config: Config, target: Target, keys: Keys) -> Manner:
-    model = target.model
-    judges = target.purposes[0] is Purpose.JUDGE
-    return Manner(
-        keys.for_model(model),
-        model.judge_timeout_seconds if judges else model.http_timeout_seconds,
-        headers=keys.headers_for(model),
-        max_bytes=config.execution.max_answer_megabytes * MEGABYTE,
-    )
+def is_json(text: str) -> bool:
+    """Whether there is JSON in an answer: a list or an object, also one whose end was cut off."""
+    return any(True for _ in json_values(split_thinking(text[:_MOST_CHARACTERS]).answer))
 
 
-async def _ping(http: ChatHttp, target: Target, manner: Manner) -> Ping:
-    model = target.model
-    plain = Negotiation("off", model.max_tokens_parameter)
-    began = time.perf_counter()
+@asynccontextmanager
+async def checked_first(run: Run, purposes: Iterable[Purpose]) -> AsyncIterator[None]:
+    """Have the models checked before the run buys anything in the block; where it buys nothing, none is.
+
+    What is found out is raised where the run wants to buy, and stops it.
+
+    Args:
+        run: The run.
+        purposes: The kinds of call that it makes.
+    """
+    if run.config.execution.preflight:
+        trials = trials_of(run.config, purposes)
+        run.client.gate.guard(lambda: check_models(run, trials))
     try:
-        first = await _send(http, _question(target, _QUESTION), manner, plain)
-    except AttemptError as error:
-        return Ping(error=str(error), advice=error.advice)
-    seconds = time.perf_counter() - began
-    streaming, streamed = await _stream(http, target, manner, plain.token_limit)
-    structure, structured = await _structure(http, target, manner, plain.token_limit)
-    answers = [first.answer, *(arrival.answer for arrival in (streamed, structured) if arrival)]
-    return Ping(
-        seconds=round(seconds, 3),
-        reported=first.answer.model,
-        streaming=streaming,
-        structure=structure,
-        reasoning=any(map(_has_reasoning, answers)),
-        tokens=sum((answer.prompt_tokens or 0) + (answer.completion_tokens or 0) for answer in answers),
-        advice=first.advice,
-    )
+        yield
+    finally:
+        await run.client.gate.close()
 
 
-async def _stream(
-    http: ChatHttp, target: Target, manner: Manner, token_limit: TokenLimit
-) -> tuple[str, Arrival | None]:
-    negotiation = Negotiation("off", token_limit, use_streaming=True)
+async def check_models(run: Run, trials: Iterable[Trial]) -> None:
+    """Ask what the ledger does not know, all at once.
+
+    Raises:
+        ModelError: Models cannot be used; the message has a line for each of them.
+        EndpointError: A model brought no answer, for a reason that may pass.
+        VellumforgeError: The run was told to stop, its budget is spent, or the ledger failed.
+    """
+    # Looked up before the first is asked: then all are asked at once, and one message names all that fail.
+    unknown = [trial for trial in trials if not await _is_known(run, trial)]
+    found = await all_of(_noted(run, trial) for trial in unknown)
+    # What stopped the run is raised in many places.
+    errors = list(dict.fromkeys(itertools.chain.from_iterable(found)))
+    unusable = [error for error in errors if isinstance(error, ModelError)]
+    if len(unusable) > 1:
+        raise ModelError("\n".join(map(str, unusable)))
+    if errors:
+        raise (unusable or errors)[0]
+
+
+async def _noted(run: Run, trial: Trial) -> list[VellumforgeError]:
+    """What is wrong with a model; the run is stopped for it at once, so that no other question is begun."""
     try:
-        arrival = await _send(http, _question(target, _QUESTION), manner, negotiation)
-    except AttemptError as error:
-        return str(error), None
-    return "works" if negotiation.streaming else "the server does not take it", arrival
+        await _check(run, trial)
+    except VellumforgeError as error:
+        run.stop.request(error)
+        return [error]
+    return []
 
 
-async def _structure(
-    http: ChatHttp, target: Target, manner: Manner, token_limit: TokenLimit
-) -> tuple[str, Arrival | None]:
-    negotiation = Negotiation(target.model.structured_output, token_limit)
-    request = _question(target, _STRUCTURED_QUESTION, schema=ITEMS)
-    if negotiation.structure(request) == "off":
-        return "off", None
-    try:
-        arrival = await _send(http, request, manner, negotiation)
-    except AttemptError as error:
-        return str(error), None
-    form: str = negotiation.structure(request)
-    # One that is cut off says nothing about the form.
-    if not arrival.answer.truncated and not _is_list(arrival.answer.content):
-        form += ", but what came is no JSON"
-    return form, arrival
-
-
-def _is_list(text: str) -> bool:
-    try:
-        return bool(parse_items(text))
-    except ParseError:
-        return False
-
-
-async def _send(http: ChatHttp, request: ChatRequest, manner: Manner, negotiation: Negotiation) -> Arrival:
-    while True:
+async def _check(run: Run, trial: Trial) -> None:
+    tries = min(MOST_TRIES, 1 + run.tries(trial.purpose))
+    for sample in range(tries):
         try:
-            return await http.send(request, negotiation.manner(request, manner))
+            answer = await run.client.try_out(run.questions.small(trial.purpose, sample))
+            check_answer(answer, trial.shape)
+        except UnusableAnswerError as error:
+            if sample + 1 == tries:
+                raise _unusable(trial, str(error)) from error
         except AttemptError as error:
-            if not negotiation.learn(error):
-                raise
+            raise _unusable(trial, _in_words(error)) from error
+        except CallError as error:
+            # It does answer in another form, so this was no reason to stop.
+            raise EndpointError(
+                f"{_name(trial)} brought no answer in the form of {trial.form}: {error}"
+            ) from error
+        else:
+            log.debug("%s answers in the form of %s", _name(trial), trial.form)
+            return
 
 
-def _question(target: Target, text: str, *, schema: str = "") -> ChatRequest:
-    """A tiny request in the form of the model's own; it has another key each time, and is really answered."""
-    parameters = dict(target.request.parameters)
-    parameters["max_tokens"] = min(PING_TOKENS, parameters["max_tokens"])
-    return replace(
-        target.request,
-        messages=(("user", text),),
-        parameters=parameters,
-        schema=schema,
-        sample=secrets.randbelow(_SAMPLES),
+async def _is_known(run: Run, trial: Trial) -> bool:
+    """Whether the ledger has an answer of the model in this form that shows that it can be used."""
+    small = run.questions.small(trial.purpose, 0)
+    if (await run.client.recall([small]))[small.key] is not None:
+        # It was asked before; where the answer is of no use, it still shows what it showed.
+        return False
+    roles = {
+        str(purpose): _ROLES.get(purpose, "main") for purpose in Purpose if shape_of(purpose) == trial.shape
+    }
+    async for answer in earlier_answers(run.ledger, roles, small.endpoint, small.model):
+        try:
+            check_answer(answer, trial.shape)
+        except UnusableAnswerError:
+            continue
+        return True
+    return False
+
+
+def _name(trial: Trial) -> str:
+    return f"{trial.model.model_name} at {trial.model.base_url.rstrip('/')}"
+
+
+def _in_words(error: AttemptError) -> str:
+    if error.verdict is Verdict.RENEGOTIATE:
+        return f"it does not take {error.refused} as it is set: {error}"
+    return str(error)
+
+
+def _unusable(trial: Trial, reason: str) -> ModelError:
+    # A refusal may name the model already.
+    reason = reason.removeprefix(f"{_name(trial)}: ")
+    return ModelError(
+        f"{_name(trial)} cannot be used for {trial.form}: {reason}; nothing but small questions was paid for "
+        "(execution.preflight = false leaves these out)"
     )
-
-
-def _has_reasoning(answer: Answer) -> bool:
-    inside = split_thinking(answer.content).reasoning
-    return bool(answer.reasoning or answer.reasoning_tokens or inside)

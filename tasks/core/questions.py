@@ -36,9 +36,10 @@ TEMPLATES = {
 }
 
 _SHAPES = {Purpose.SUBTOPICS: ITEMS, Purpose.PROMPTS: ITEMS, Purpose.JUDGE: SCORES}
+_SMALL_HINT = "Answer in JSON."
 _SMALL_SYSTEM = "You answer briefly."
 # None of them names a form of the answer: a server that ignores `response_format` shows it.
-SMALL = {
+_SMALL = {
     ITEMS: "Name 3 colours.",
     SCORES: "Rate this sentence from 1 to 5 for clarity and for style: The tide turns at dusk.",
     "": "Describe the sea in one sentence.",
@@ -163,7 +164,8 @@ class Questions:
             purpose=purpose,
             endpoint=model.base_url.rstrip("/"),
             model=model.model_name,
-            messages=(*system, ("user", SMALL[schema])),
+            messages=(*system, ("user", _SMALL[schema])),
+            json_hint=_SMALL_HINT if schema else "",
             parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
             schema=schema,
             sample=self._first_sample + sample,

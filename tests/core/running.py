@@ -8,6 +8,7 @@ the server.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
 from tasks.core.progress import Progress
-from tasks.core.questions import SMALL
+from tasks.core.questions import Questions
 from tasks.core.run import open_run
 from tasks.core.secrets import Keys
 
@@ -91,6 +92,13 @@ def configured(url: str = NOBODY, **settings: Any) -> Config:
     return Config.model_validate(document)
 
 
+_QUESTIONS = Questions(configured())
+_SMALL: dict[str, list[Purpose]] = {}
+"""The texts of small questions, and what they may be asked for."""
+for _purpose in Purpose:
+    _SMALL.setdefault(_QUESTIONS.small(_purpose, 0).messages[-1][1], []).append(_purpose)
+
+
 @asynccontextmanager
 async def running(folder: Path, url: str, *, stop: Stop | None = None, **settings: Any) -> AsyncIterator[Run]:
     """A run over the ledger in `folder`, which the first one makes and the next ones find."""
@@ -141,6 +149,7 @@ class Chat:
         round: Of prompts: 0, or the number of the round that asks for what is short.
         sample: The try within the round; of subtopics: the number of the chunk.
         body: The whole JSON body.
+        small: Whether it is a small question, by which a model is checked; then it has no text.
     """
 
     purpose: Purpose
@@ -148,6 +157,7 @@ class Chat:
     round: int
     sample: int
     body: dict[str, Any] = field(hash=False)
+    small: bool = False
 
     @property
     def subject(self) -> str:
@@ -260,12 +270,11 @@ class ChatServer:
             writer.close()
 
     async def _answer(self, body: bytes, key: str) -> Reply:
-        document = json.loads(body)
-        if document["messages"][-1]["content"] in SMALL.values():
-            self.controls += 1
-            return self.control()
         try:
-            chat = self._read(document, key)
+            chat = self._read(json.loads(body), key)
+            if chat is None:
+                self.controls += 1
+                return self.control()
             self.asked.append(chat)
             await self._move(chat.purpose, 1)
             try:
@@ -287,17 +296,21 @@ class ChatServer:
         async with self._moved:
             self._moved.notify_all()
 
-    def _read(self, body: dict[str, Any], key: str) -> Chat:
-        """Read a request, and find the sample whose key came with it.
+    def _read(self, body: dict[str, Any], key: str) -> Chat | None:
+        """Read a request, and find the sample whose key came with it; None for a small one for control.
 
         That there is one shows that the key is made of what is sent, of purpose and of sample alone.
         """
         messages = tuple((message["role"], message["content"]) for message in body["messages"])
-        word, _, text = messages[-1][1].partition(" ")
-        purpose = Purpose(word.lower())
+        small = next((known for known in _SMALL if messages[-1][1].startswith(known)), "")
+        if small:  # Without the hint that it may have been sent with.
+            purposes, text, messages = _SMALL[small], "", (*messages[:-1], ("user", small))
+        else:
+            word, _, text = messages[-1][1].partition(" ")
+            purposes = [Purpose(word.lower())]
         negotiated = {"model", "messages", "response_format"}
         parameters = {name: body[name] for name in body if name not in negotiated}
-        for sample in _SAMPLES:
+        for purpose, sample in itertools.product(purposes, _SAMPLES):
             request = ChatRequest(
                 purpose=purpose,
                 endpoint=self.base_url,
@@ -308,5 +321,7 @@ class ChatServer:
                 sample=sample,
             )
             if request.key.hex() == key:
-                return Chat(purpose, text, *divmod(sample, SAMPLES_A_ROUND), body)
+                return Chat(purpose, text, *divmod(sample, SAMPLES_A_ROUND), body, bool(small))
+        if small:  # For control a sample is drawn among very many.
+            return None
         raise AssertionError(f"no sample of {body} has the key {key}")

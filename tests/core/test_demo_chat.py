@@ -57,6 +57,13 @@ async def test_negotiated_fields_do_not_change_the_answer() -> None:
         assert other == first
 
 
+@pytest.mark.parametrize(("name", "brought"), [("items", list), ("scores", dict)])
+async def test_a_schema_says_what_is_asked_for_where_the_messages_do_not(name: str, brought: type) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": name}}
+    async with serving() as (_, client):
+        assert isinstance(json.loads(await say(client, "Name 3 colours.", response_format=form)), brought)
+
+
 async def test_a_completion_has_the_usual_fields() -> None:
     async with serving() as (_, client):
         answer = await ask(client, "Tell me about tides.")

@@ -407,6 +407,7 @@ def config(
     more: str = "",
     templates: str = TEMPLATES,
     replaced: bool = False,
+    preflight: bool = False,
 ) -> str:
     """A configuration file for models at `url`.
 
@@ -422,6 +423,7 @@ def config(
         templates: The section of templates.
         replaced: Whether near-duplicates, and prompts that come to no pair, are replaced. Tests that count
             calls do without: what the demo's models write depends on its port.
+        preflight: Whether the models are checked first. Tests that count calls do without.
     """
     judge = "true" if mode == "mo-dpo" or "judge_filtering" in more else "false"
     lines = [
@@ -449,4 +451,7 @@ def config(
             extra,
             models,
         ]
+    if not preflight:
+        execution = "[execution]\npreflight = false\n"
+        more = more.replace("[execution]\n", execution) if "[execution]\n" in more else f"{more}\n{execution}"
     return "\n".join([*lines, more, templates])

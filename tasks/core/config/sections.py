@@ -261,6 +261,10 @@ class Execution(Section):
     max_answer_megabytes: Size = Field(
         64, description="Most that one answer may take up on arrival, unpacked; more is a failure."
     )
+    preflight: bool = Field(
+        default=True,
+        description="Ask each model a small question before anything else is paid for, unless it is known.",
+    )
     shards: int = Field(
         0,
         ge=0,

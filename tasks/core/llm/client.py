@@ -89,6 +89,9 @@ class ChatClient(LedgerClient):
             CallError: No answer came; `question_refused` where the server refuses it for good.
             EndpointError: The server refuses whatever it is asked.
         """
+        if request.key in self._trials:
+            return await self._pay(request)
+        await self.gate.passed()
         doubt = self._doubts[request.purpose]
         if known := doubt.decided(request.key):
             raise self._refused_for_good(request, known)
@@ -217,6 +220,7 @@ class ChatClient(LedgerClient):
 
         Raises:
             CallError: No further attempt is to be made.
+            AttemptError: The same, of a question by which a model is tried out.
             EndpointError: No further attempt at this model is to be made by anybody.
         """
         lane = access.lane
@@ -233,6 +237,9 @@ class ChatClient(LedgerClient):
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
+        if request.key in self._trials and not error.passing:
+            # What it says of the model is for whoever tries the model out.
+            raise error
         fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
         if error.verdict is Verdict.RENEGOTIATE:
             # A form that the user insists on: every further request would be refused as well.

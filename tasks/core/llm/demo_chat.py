@@ -112,7 +112,7 @@ def read_chat(body: bytes) -> Chat:
         model=model,
         text=text,
         asked=asked,
-        kind=recognise(text, asked),
+        kind=_formed(document, recognise(text, asked)),
         plain=warm or any(word in model.lower() for word in _PLAIN_MODELS),
         max_tokens=_max_tokens(document),
         stream=bool(document.get("stream")),
@@ -135,6 +135,15 @@ def _max_tokens(document: dict[str, Any]) -> int | None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise BadChatError("the token limit is not a positive whole number")
     return limit
+
+
+def _formed(document: dict[str, Any], kind: Kind) -> Kind:
+    """What is asked for: where the messages do not speak of JSON, what the schema says, if there is one."""
+    form = document.get("response_format")
+    schema = form.get("json_schema") if isinstance(form, dict) else None
+    if kind is not Kind.PROSE or not isinstance(schema, dict):
+        return kind
+    return Kind.PROMPTS if schema.get("name") == "items" else Kind.JUDGE
 
 
 def recognise(text: str, asked: str) -> Kind:

@@ -204,6 +204,8 @@ def _body(request: ChatRequest, manner: Manner) -> dict[str, Any]:
         body[manner.token_limit] = body.pop("max_tokens")
     if (form := response_format(manner.structure, request.schema)) is not None:
         body["response_format"] = form
+        if request.json_hint and form["type"] == "json_object":
+            body["messages"][-1]["content"] += f" {request.json_hint}"
     if manner.streaming:
         body["stream"] = True
         if manner.stream_usage:

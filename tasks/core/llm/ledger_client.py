@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.types import Answer, ChatRequest
@@ -19,6 +19,38 @@ if TYPE_CHECKING:
 
 def _nobody(_key: bytes) -> None:
     """Nobody keeps count of the calls that are used."""
+
+
+class Gate:
+    """What is to be done once before a run buys anything; all who want to buy wait for it together."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def guard(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have `work` done before the first call is bought; what it raises, all who wait are raised."""
+        self._work = work
+
+    async def passed(self) -> None:
+        """Wait until the work is done; whoever comes first has it begun.
+
+        Raises:
+            VellumforgeError: What the work raised, every time.
+        """
+        if self._work is None:
+            return
+        if self._task is None:
+            self._task = asyncio.create_task(self._work())
+        # Who waits may be cancelled; the others wait on.
+        await asyncio.shield(self._task)
+        self._work = None
+
+    async def close(self) -> None:
+        """End the work, if it is not done."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 class LedgerClient(ABC):
@@ -33,14 +65,17 @@ class LedgerClient(ABC):
             Where the answer is there and of no use, no further sample is asked for either.
         in_doubt: Keys of the requests that a server refused once. Whether it does so for what is in them is
             found out when they are asked again, once all others of their phase were asked.
+        gate: Passed before anything is bought; a client that buys nothing leaves it alone.
     """
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
         self.used: Callable[[bytes], object] = _nobody
         self.left_alone: Mapping[bytes, Failure] = {}
         self.in_doubt: set[bytes] = set()
+        self.gate = Gate()
         self._ledger = ledger
         self._progress = progress
+        self._trials: set[bytes] = set()
         self._flights: dict[bytes, asyncio.Future[Answer | None]] = {}
 
     @abstractmethod
@@ -73,6 +108,19 @@ class LedgerClient(ABC):
             self.used(key)
         self._progress.reused[request.purpose] += 1
         return answer
+
+    async def try_out(self, request: ChatRequest) -> Answer:
+        """The answer to a question that shows whether a model can be used: it does not wait at the gate.
+
+        Raises:
+            AttemptError: The model will not have it, nor anything like it; the run is not stopped.
+            VellumforgeError: As `ask` does.
+        """
+        self._trials.add(request.key)
+        try:
+            return await self.ask(request)
+        finally:
+            self._trials.discard(request.key)
 
     async def _join_or_fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
         key = request.key

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from sqlalchemy import Float, case, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.cost import Bill, Observed, Sample, Usage
-from tasks.core.llm.ledger_schema import calls, sessions
+from tasks.core.llm.ledger_schema import calls, sessions, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.types import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,12 @@ async def spent_by(ledger: Ledger, session: str) -> Bill:
     return bill
 
 
-async def observed_calls(ledger: Ledger) -> dict[tuple[str, str], Observed]:
+async def observed_calls(ledger: Ledger, but: Sequence[bytes] = ()) -> dict[tuple[str, str], Observed]:
     """The calls whose usage was reported, whoever paid for them, by model and purpose.
+
+    Args:
+        ledger: The ledger.
+        but: Keys of calls that are left out, few.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -149,6 +156,7 @@ async def observed_calls(ledger: Ledger) -> dict[tuple[str, str], Observed]:
             func.coalesce(func.sum(calls.c.cached_tokens), 0),
         )
         .where(calls.c.prompt_tokens.is_not(None), calls.c.completion_tokens.is_not(None))
+        .where(calls.c.key.not_in(but))
         .group_by(calls.c.model, calls.c.purpose)
     )
     async with ledger.transaction("read") as connection:
@@ -160,6 +168,58 @@ async def observed_calls(ledger: Ledger) -> dict[tuple[str, str], Observed]:
                 await connection.execute(query)
             )
         }
+
+
+async def earlier_answers(
+    ledger: Ledger, roles: Mapping[str, str], endpoint: str, model: str
+) -> AsyncIterator[Answer]:
+    """Some answers to calls of these purposes that a model gave at this address, the newest session's first.
+
+    The ledger's rows do not say where a model was asked: the settings of their sessions do.
+
+    Args:
+        ledger: The ledger.
+        roles: The section under `[models]` that answers calls of a purpose, by purpose.
+        endpoint: Base URL without a slash at the end.
+        model: The model's name.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    query = select(sessions.c.id, sessions.c.record).where(
+        sessions.c.record.contains(endpoint, autoescape=True)
+    )
+    async with ledger.transaction("read") as connection:
+        found = (await connection.execute(query)).tuples().all()
+    asked = []
+    for session, packed in found:
+        created, purposes = _asked(packed, roles, endpoint, model)
+        if purposes:
+            asked.append((created, session, purposes))
+    for _, session, purposes in sorted(asked, reverse=True)[:FEW_SESSIONS]:
+        of_them = calls.c.session == session, calls.c.model == model, calls.c.purpose.in_(purposes)
+        async with ledger.transaction("read") as connection:
+            some = select(calls.c.answer).where(*of_them).limit(FEW_ANSWERS)
+            rows = (await connection.execute(some)).scalars().all()
+        for row in rows:
+            with suppress(ValueError):
+                yield unpack(row)
+
+
+def _asked(packed: str, roles: Mapping[str, str], endpoint: str, model: str) -> tuple[float, list[str]]:
+    """When a session was made, and the purposes for which it asks the model at this address."""
+    try:
+        record = orjson.loads(packed)
+        models = record["settings"]["models"]
+        places = {
+            role: (given["base_url"].rstrip("/"), given["model_name"])
+            for role, given in models.items()
+            if given
+        }
+        created = float(record["created"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0.0, []  # Of another version, or from elsewhere and damaged: nothing is known of it.
+    return created, [purpose for purpose, role in roles.items() if places.get(role) == (endpoint, model)]
 
 
 async def count_calls(ledger: Ledger) -> int:
@@ -188,6 +248,8 @@ async def remove_calls_but(ledger: Ledger, used: set[bytes], *, dry_run: bool) -
 
 
 KEYS_AT_ONCE = 500
+FEW_SESSIONS = 20
+FEW_ANSWERS = 8
 
 
 def _insert(connection: AsyncConnection, table: Any) -> Any:

@@ -47,6 +47,8 @@ class ChatRequest:
         schema: The shape asked for, `items` or `scores`; "" for prose.
         sample: 0 for the first try, n for the nth after an unusable answer or for the nth chunk, moved as
             a whole by the seed.
+        json_hint: Added to the last message where JSON is asked for without a schema: servers demand that
+            the messages speak of it then. Not in the key, as all that is negotiated.
     """
 
     purpose: Purpose
@@ -56,6 +58,7 @@ class ChatRequest:
     parameters: Mapping[str, Any]
     schema: str = ""
     sample: int = 0
+    json_hint: str = ""
 
     @cached_property
     def key(self) -> bytes:

@@ -162,7 +162,9 @@ async def test_what_calls_usually_use_is_known_for_each_model_and_purpose(url: s
             fields = {"prompt_tokens": number, "completion_tokens": 2 * number}
             await ledger.put_all(entries(1, session, **fields))
         await ledger.put_all(entries(5, "id 4", prompt_tokens=1))
-        found = await observed_calls(ledger)
+        (left_out,) = entries(1, "id 5", prompt_tokens=9000, completion_tokens=1)
+        await ledger.put_all([left_out])
+        found = await observed_calls(ledger, [left_out.request.key])
     (seen,) = found.values()
     assert list(found) == [("demo-strong", "chosen")]
     assert (seen.calls, seen.prompt.count, seen.prompt.mean, seen.completion.mean) == (3, 3, 30, 60)
