@@ -27,6 +27,8 @@ class Progress:
         failures: What failed in this run and may come about when it is asked again.
         causes: The same by cause.
         lost: Jobs that come to no pair and are replaced, or were kept out on purpose, by cause.
+        kept: Jobs that have a pair.
+        wanted: Pairs that the run is to bring; 0 before it is known.
         truncated: Accepted answers that stopped at the token limit.
         rows: Rows written to the dataset.
         blocks: Blocks handed to Prefect, done or not.
@@ -46,6 +48,8 @@ class Progress:
     failures: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+    wanted: int = 0
     truncated: int = 0
     rows: int = 0
     blocks: int = 0

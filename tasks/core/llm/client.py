@@ -13,6 +13,7 @@ from tasks.core.errors import CallError, EndpointError, LedgerError
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, Verdict, retry_delay
+from tasks.core.llm.tab import note_call
 from tasks.core.llm.usage import usage_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ChatClient(LedgerClient):
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
         progress = self._progress
+        note_call()
         answer = await self._attempted(request)
         progress.paid[request.purpose] += 1
         progress.prompt_tokens += answer.prompt_tokens or 0
