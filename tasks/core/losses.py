@@ -96,7 +96,7 @@ class Losses:
     """What the jobs of a run came to, as far as this run asked for them; stops it when they bring nothing.
 
     Attributes:
-        examples: The first loss of each cause.
+        examples: The first loss of each cause, wherever its answer came from.
     """
 
     def __init__(self, config: Config, stop: Stop) -> None:
@@ -107,23 +107,26 @@ class Losses:
         self._causes: Counter[str] = Counter()
         self._sides: Counter[str] = Counter()
 
-    def keep(self) -> None:
-        """Note a job with a pair."""
-        self._finished += 1
+    def keep(self, *, asked: bool) -> None:
+        """Note a job with a pair; `asked`: whether this run asked a server for any of it."""
+        self._finished += asked
 
-    def lose(self, loss: Loss, *, failed: bool) -> None:
+    def lose(self, loss: Loss, *, asked: bool, failed: bool) -> None:
         """Note a job without a pair, and stop the run when too many of them have the same reason.
 
         Args:
             loss: The job.
+            asked: Whether this run asked a server for any of it; else it is only an example.
             failed: Whether one half of it, or its scores, failed; else the whole pair was kept out.
         """
+        first = self.examples.setdefault(loss.cause, loss) is loss
+        if not asked:
+            return
+        if first:
+            log.info("the first of the prompts that came to no pair by %s: %s", loss.cause, loss.example())
         self._finished += 1
         self._causes[loss.cause] += 1
         self._sides[loss.purpose] += failed
-        if loss.cause not in self.examples:
-            self.examples[loss.cause] = loss
-            log.info("the first of the prompts that came to no pair by %s: %s", loss.cause, loss.example())
         if self._finished < FIRST or self._share >= NEVER:
             return
         by_cause, by_side = self._causes[loss.cause], self._sides[loss.purpose]

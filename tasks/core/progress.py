@@ -6,10 +6,32 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tasks.core.models import Phase
+from tasks.core.printable import printable_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = logging.getLogger("vellumforge.progress")
+
+CAUSE = 60
+"""Characters of a cause that are shown."""
+
+
+def pairs_in_words(kept: int, wanted: int, tried: int, causes: Mapping[str, int]) -> str:
+    """What became of the prompts of a run or a session: `kept 0 of 300 · tried 22 · 22 bad_scores`.
+
+    Args:
+        kept: Pairs that there are.
+        wanted: Pairs that are to be.
+        tried: Prompts of which all was asked, whatever came of them.
+        causes: Prompts without a pair, by cause; the record of a session may come from elsewhere.
+    """
+    parts = [f"kept {kept:,} of {wanted:,}", f"tried {tried:,}"]
+    parts += [f"{count:,} {printable_line(cause, CAUSE)}" for cause, count in Counter(causes).most_common()]
+    return " · ".join(parts)
 
 
 @dataclass(slots=True)

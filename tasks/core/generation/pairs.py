@@ -151,13 +151,12 @@ class _Block:
         with open_tab() as tab:
             pair = await self._make(ask)
         run.progress.done += 1
-        # What came from the ledger alone cost nothing in this run, and is no reason to stop it.
-        watched = run.losses if tab.asked else None
+        asked = tab.asked > 0
         if isinstance(pair, _Failed):
             failure = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
             self.failures[ask.job.id] = failure
-            if watched and failure.is_final:
-                watched.lose(_loss_of(failure, pair.error), failed=True)
+            if failure.is_final:
+                run.losses.lose(_loss_of(failure, pair.error), asked=asked, failed=True)
             if run.gives_up(failure):
                 self.lost[ask.job.id] = failure.cause
                 self._hand_on(ask.job, None)
@@ -165,14 +164,12 @@ class _Block:
         if cause := kept_out(run.config, pair):
             self.lost[ask.job.id] = cause
             run.progress.lost[cause] += 1
-            if watched:
-                watched.lose(_kept_out(pair, cause), failed=False)
+            run.losses.lose(_kept_out(pair, cause), asked=asked, failed=False)
             self._hand_on(ask.job, None)
         else:
             self.kept += 1
             run.progress.kept += 1
-            if watched:
-                watched.keep()
+            run.losses.keep(asked=asked)
             run.progress.truncated += pair.chosen.truncated
             self._hand_on(ask.job, pair)
 
