@@ -129,7 +129,8 @@ def _lines(
         open_ones = [group for group in groups if group.cause not in UNUSABLE]
         if not open_ones:
             lines.append(
-                f"Where only answers are missing that cannot be used, for further ones: vellumforge2 retry {session}"
+                "Where only answers are missing that cannot be used, for further ones: "
+                f"vellumforge2 retry {session}"
             )
         open_ones = open_ones or groups
         cause = max(open_ones, key=lambda group: group.count).cause
@@ -150,15 +151,19 @@ def _answer_lines(answers: Sequence[Answered]) -> list[str]:
         kind = (item.phase, item.purpose, item.cause)
         if kind != last:
             helps = what_helps(item.cause)
-            lines.append(f"{item.cause}, answers to {item.purpose} calls{f'; what helps: {helps}' if helps else ''}")
+            words = f"; what helps: {helps}" if helps else ""
+            lines.append(f"{item.cause}, answers to {item.purpose} calls{words}")
             last = kind
-        lines += ["", f"  {printable_line(item.item, ITEM_SHOWN)}: {printable_line(item.message, MESSAGE_SHOWN)}"]
+        message = printable_line(item.message, MESSAGE_SHOWN)
+        lines += ["", f"  {printable_line(item.item, ITEM_SHOWN)}: {message}"]
         lines += [
             f"  {name}: {printable_line(value, VARIABLE_SHOWN)}"
             for name, value in item.variables.items()
             if value != item.item
         ]
-        name, text = ("answer", item.answer) if item.answer.strip() else ("reasoning, no answer", item.reasoning)
+        is_answer = bool(item.answer.strip())
+        text = item.answer if is_answer else item.reasoning
+        name = "answer" if is_answer else "reasoning, and no answer"
         shown = visible_text(text, ANSWER_SHOWN)
         cut = f" (cut: {len(text):,} characters)" if len(text) > ANSWER_SHOWN else ""
         ended = f", ended with {printable_line(item.finish_reason, ITEM_SHOWN)}" if item.finish_reason else ""

@@ -53,8 +53,8 @@ class Order:
         resumption: The session to go on with; None for a new one.
         accept_changes: Whether it is gone on with although settings differ.
         only: Which failures of the session are asked again; None for all that is missing.
-        further: Whether further samples are asked for in place of answers that cannot be used, where only those
-            are missing.
+        further: Whether further samples are asked for in place of answers that cannot be used, where only
+            those are missing.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""The command `vellumforge2 retry`: a session goes on, also where a resume would read the same answers again."""
+"""The command `vellumforge2 retry`: a session goes on, also where a resume would read the same again."""
 
 from __future__ import annotations
 
@@ -49,5 +49,7 @@ def retry(
     overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output
-    wish = Wish(config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only, further=True)
+    wish = Wish(
+        config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only, further=True
+    )
     return run_here(wish, show=show_json if json else show_summary, verbose=verbose)

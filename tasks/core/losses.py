@@ -40,7 +40,7 @@ EXCERPT = 300
 _ITEM, _MESSAGE = 60, 300
 
 HELP = {
-    "bad_scores": "a judge that keeps to a form, structured_output for it, or a rubric that asks for JSON alone",
+    "bad_scores": "another judge, structured_output for it, or a rubric that asks for JSON alone",
     "empty": "a higher max_output_tokens, or a model that answers and does not only think",
     "incomplete": "a higher max_output_tokens",
     "no_list": "a prompt template that asks for a JSON list alone, or structured_output",
@@ -148,11 +148,8 @@ class Losses:
         words = ", ".join(f"{count:,} {cause}" for cause, count in causes.most_common())
         lost = of_side or causes.total()
         where = f" by the {loss.purpose} call" if of_side else ""
-        lines = [
-            f"the run stops, for it brings nothing: {lost:,} of the first {self._finished:,} prompts came to "
-            f"no pair{where}: {words}",
-            f"for example {loss.example()}",
-        ]
+        first = f"{lost:,} of the first {self._finished:,} prompts came to no pair{where}: {words}"
+        lines = [f"the run stops, for it brings nothing: {first}", f"for example {loss.example()}"]
         if helps := what_helps(loss.cause):
             lines.append(f"what helps: {helps}")
         lines.append("to go on all the same: --set execution.stop_at_loss=1")

@@ -104,8 +104,8 @@ class Run:
     ) -> _Read:
         """Ask for sample 0, 1, … until an answer can be read.
 
-        Every answer is kept in the ledger, so a re-run walks the same path for free. Samples that are there are
-        read whatever `max_retries` is by now: another run may have been allowed more of them.
+        Every answer is kept in the ledger, so a re-run walks the same path for free. Samples that are there
+        are read whatever `max_retries` is by now: another run may have been allowed more of them.
 
         Args:
             question: From a sample number to the request.

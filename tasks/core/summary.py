@@ -62,8 +62,8 @@ class Summary:
         lint_line: All its findings on one line, or "".
         report: The page about the dataset, or "" where it was not written.
         exported: The rows of each configuration that was written for trainers; empty without that format.
-        example: A prompt that came to no pair because its answers cannot be used, with the last of them, on one
-            line; "" when there is none.
+        example: A prompt that came to no pair because its answers cannot be used, with the last of them, on
+            one line; "" when there is none.
     """
 
     folder: str
@@ -107,7 +107,7 @@ class Summary:
 
     @property
     def is_spent(self) -> bool:
-        """Whether all that is missing are answers that cannot be used, of which every allowed try is paid for.
+        """Whether all that is missing are answers that cannot be used, with every allowed try paid for.
 
         A resume would read the same ones; a retry asks for further ones.
         """

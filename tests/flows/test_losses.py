@@ -1,4 +1,4 @@
-"""A run that brings nothing: it stops, says why and what was answered, and is finished once that is mended."""
+"""A run that brings nothing stops, says why and what was answered, and is finished once that is mended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ WANTED = SUBTOPICS * PROMPTS
 
 def test_a_run_that_brings_nothing_stops_says_why_and_is_finished_by_what_it_advises(user: User) -> None:
     with model(refuse=1.0) as server:
-        text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=2, models="max_retries = 0")
+        text = config(
+            server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=2, models="max_retries = 0"
+        )
         user.write("config.toml", text)
         stopped = user.run("--json")
         assert (stopped.code, stopped.out) == (3, "")
@@ -24,7 +26,7 @@ def test_a_run_that_brings_nothing_stops_says_why_and_is_finished_by_what_it_adv
         (session,) = user.sessions()
         assert "the run stops, for it brings nothing: 20 of the first 20 prompts came to no pair: " in reason
         assert "20 refused; for example job " in reason
-        assert "the model answered: \"I" in reason
+        assert 'the model answered: "I' in reason
         assert show == f"vellumforge2: to see what was answered: vellumforge2 failures {session.name} --show"
         assert f"checkpoint resume {session.name}" in go_on
         assert sum(request["kind"] == "prose" for request in server.requests()) <= 2 * 22

@@ -257,7 +257,7 @@ class Execution(Section):
     )
     stop_at_loss: Likeness = Field(
         0.9,
-        description="Share of the first 20 prompts, or more, that may come to no pair for one cause before the "
+        description="Share of the first 20 prompts, or more, that may yield no pair for one cause before the "
         "run stops; 1 for never.",
     )
     adaptive_concurrency: bool = Field(

@@ -92,7 +92,8 @@ def render(facts: Facts, tally: Tally, lint: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"line": _line, "answer": _answer, "count": _count, "share": _share, "duration": _duration}
+    filters = {"line": _line, "answer": _answer, "count": _count, "share": _share, "duration": _duration}
+    environment.filters |= filters
     style = (HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     subtopics = cover(facts, tally)

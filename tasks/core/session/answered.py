@@ -1,7 +1,7 @@
 """What models answered where it could not be used: a few answers of each cause, with what was asked.
 
-The answers are in the ledger, under the requests of the failures that are listed. What was asked is not: it is
-found by walking the session, and left out where that leads nowhere.
+The answers are in the ledger, under the requests of the failures that are listed. What was asked is not: it
+is found by walking the session, and left out where that leads nowhere.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import UsageError
 from tasks.core.llm.ledger_failures import failures_by_request
-from tasks.core.models import UNUSABLE, Phase, Purpose
+from tasks.core.models import UNUSABLE, Phase
 from tasks.core.printable import printable_line
 from tasks.core.run import further_tries
 from tasks.core.session.resuming import survey_session
@@ -122,7 +122,7 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
 
 
 async def plan_further(resumption: Resumption, config: Config, ledger: Ledger) -> Retry:
-    """What is asked again when no failures are named: all that is missing, as by a resume; nothing is asked here.
+    """What is asked again when no failures are named: all that is missing, as by a resume. Asks nothing.
 
     Further samples are asked for where nothing else is missing: else what is replaced by new prompts would
     come twice.
@@ -196,9 +196,7 @@ def _further(failures: Sequence[Failure], config: Config) -> tuple[frozenset[byt
         return frozenset(), ""
     causes = Counter(failure.cause for failure in spent).most_common()
     words = ", ".join(f"{count:,} {cause}" for cause, count in causes)
-    note = (
-        f"{words}: every try that max_retries allows is paid for and cannot be used; further ones are asked for"
-    )
+    note = f"{words}: every allowed try is paid for, and none can be used; further ones are asked for"
     return frozenset(bytes.fromhex(failure.request) for failure in spent), note
 
 

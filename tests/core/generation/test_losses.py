@@ -49,7 +49,9 @@ async def worked(
     asked = len(server.asked)
     async with running(folder, server.base_url, **settings) as run:
         try:
-            outcome: PairsOutcome | LossError = await make_pairs(run, some_jobs(jobs), lambda _job, _pair: None)
+            outcome: PairsOutcome | LossError = await make_pairs(
+                run, some_jobs(jobs), lambda _job, _pair: None
+            )
         except LossError as error:
             outcome = error
     return outcome, server.asked[asked:]
@@ -64,7 +66,9 @@ async def test_a_judge_that_cannot_be_read_costs_few_pairs_and_is_shown(
     assert isinstance(error, LossError)
     assert error.exit_code == 3
     told = str(error)
-    assert told.startswith("the run stops, for it brings nothing: 20 of the first 20 prompts came to no pair: ")
+    assert told.startswith(
+        "the run stops, for it brings nothing: 20 of the first 20 prompts came to no pair: "
+    )
     assert "20 bad_scores; for example job " in told
     assert 'the model answered: "I find the first one [2J rather more moving than the other."; what' in told
     assert told.endswith("to go on all the same: --set execution.stop_at_loss=1")

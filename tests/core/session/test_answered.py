@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-async def script(chat: Chat) -> Answer:
+async def script(chat: Chat) -> Answer:  # noqa: PLR0911 - a table
     """Subtopic t1 has no list of prompts; of t0, one is refused, one fails, and no other can be judged."""
     match chat.purpose:
         case Purpose.SUBTOPICS:

@@ -155,7 +155,9 @@ async def test_further_samples_are_asked_for_where_every_allowed_try_is_spent(
         assert failures == spent
         assert await worked(tmp_path, server, **settings) == ([], spent)
         calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
-        assert sorted(calls) == sorted((Purpose.CHOSEN, text) for text in (FIRST, SECOND) for _ in range(more))
+        assert sorted(calls) == sorted(
+            (Purpose.CHOSEN, text) for text in (FIRST, SECOND) for _ in range(more)
+        )
         assert failures == spent
         calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
         # The first of these is refused too, and the second, if it is allowed, is not.
