@@ -142,7 +142,8 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
     numbers = {
         "rows": f"{progress.rows:,}",
         "prompts": f"{outcome.prompts:,}",
-        "failures": f"{progress.failures:,}",
+        "pairs kept": f"{progress.kept:,} of {progress.wanted:,}" if progress.wanted else "",
+        "failures": f"{progress.failures:,}" if progress.failures or not progress.lost else "",
         "prompts that came to no pair": f"{progress.lost.total():,}" if progress.lost else "",
         "cut at the token limit": f"{progress.truncated:,}" if progress.truncated else "",
         "calls paid for": f"{paid.calls:,}",

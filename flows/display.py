@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from flows.terminal import stderr
+from tasks.core.models import Phase
+from tasks.core.progress import pairs_in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -55,9 +57,11 @@ def describe(progress: Progress, rate: float) -> str:
         parts.append(f"waiting for {held_by(progress.held)}")
     if progress.attempts_failed:
         parts.append(f"{progress.attempts_failed:,} attempts failed")
-    if progress.lost:
-        parts.append(f"{progress.lost.total():,} came to no pair")
-    parts.append(f"{progress.failures:,} failures")
+    causes = progress.lost + progress.causes
+    if progress.phase is Phase.PAIRS and progress.wanted:
+        parts.append(pairs_in_words(progress.kept, progress.wanted, progress.done, causes))
+    elif causes:
+        parts.append(f"{causes.total():,} failures")
     return " · ".join(parts)
 
 

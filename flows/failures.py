@@ -10,21 +10,31 @@ if TYPE_CHECKING:
     from flows.place import Place
     from tasks.core.llm.ledger_failures import FailureGroup
     from tasks.core.models import Failure
+    from tasks.core.session.answered import Answered
 
 MOST_SHOWN = 50
 MOST_LISTED = 1_000_000
 """Failures that are shown, and that `--json` lists."""
 MESSAGE_SHOWN = 200
 ITEM_SHOWN = 60
+ANSWER_SHOWN = 600
+VARIABLE_SHOWN = 200
 
 
 def failures(
-    session: str, /, *, json: bool = False, config: str | None = None, output: str | None = None
+    session: str,
+    /,
+    *,
+    show: bool = False,
+    json: bool = False,
+    config: str | None = None,
+    output: str | None = None,
 ) -> int:
     """List what a session could not do, in all its runs, by phase, cause and attempts.
 
     Args:
         session: The session's name, as the list shows it.
+        show: Print a few answers of each cause as they came, with what was asked.
         json: Print one JSON object, with every failure and the id of its request.
         config: The configuration file that names the output folder and ledger; config.toml when left out.
         output: The output folder, in place of output.folder.
@@ -38,7 +48,8 @@ def failures(
     from flows.place import Place  # noqa: PLC0415
 
     place = Place(config, output)
-    groups, found, complete = asyncio.run(_read(place, session, MOST_LISTED if json else MOST_SHOWN))
+    most = MOST_LISTED if json else MOST_SHOWN
+    groups, found, complete, answers = asyncio.run(_read(place, session, most, show=show))
     if json:
         document: dict[str, Any] = {
             "session": session,
@@ -46,21 +57,28 @@ def failures(
             "groups": [asdict(group) for group in groups],
             "failures": [asdict(item) for item in found],
         }
+        if show:
+            document["answers"] = [asdict(item) for item in answers]
         print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
     else:
-        print("\n".join(_lines(session, groups, found, complete=complete)))  # noqa: T201 - the same
+        shown = _answer_lines(answers) if show else []
+        print("\n".join(_lines(session, groups, found, shown, complete=complete)))  # noqa: T201 - the same
     return 0
 
 
-async def _read(place: Place, session: str, most: int) -> tuple[list[FailureGroup], list[Failure], bool]:
-    """The session's failures in groups, so many of them one by one, and whether it is complete.
+async def _read(
+    place: Place, session: str, most: int, *, show: bool
+) -> tuple[list[FailureGroup], list[Failure], bool, list[Answered]]:
+    """The session's failures in groups, so many of them one by one, whether it is complete, and answers.
 
     Raises:
         UsageError: There is no such session, no ledger, or no record of the session.
         LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
     """
     from tasks.core.errors import UsageError  # noqa: PLC0415 - help is there at once
     from tasks.core.llm.ledger_failures import failure_groups, last_failures  # noqa: PLC0415 - the same
+    from tasks.core.session.answered import unusable_answers  # noqa: PLC0415 - the same
     from tasks.core.session.cleaning import is_finished  # noqa: PLC0415 - the same
     from tasks.core.session.find import find_session  # noqa: PLC0415 - the same
     from tasks.core.session.record import read_record  # noqa: PLC0415 - the same
@@ -74,11 +92,17 @@ async def _read(place: Place, session: str, most: int) -> tuple[list[FailureGrou
             raise UsageError(f"session {session} is not in this ledger, which is where failures are listed")
         groups = await failure_groups(ledger, record.id)
         found = await last_failures(ledger, record.id, 0.0, most)
-    return groups, found, is_finished(folder)
+        answers = await unusable_answers(ledger, record) if show else []
+    return groups, found, is_finished(folder), answers
 
 
 def _lines(
-    session: str, groups: Sequence[FailureGroup], found: Sequence[Failure], *, complete: bool
+    session: str,
+    groups: Sequence[FailureGroup],
+    found: Sequence[Failure],
+    answers: Sequence[str],
+    *,
+    complete: bool,
 ) -> list[str]:
     from tasks.core.models import UNUSABLE  # noqa: PLC0415 - help is there at once
 
@@ -96,15 +120,56 @@ def _lines(
         lines += _item_lines(item)
     if total > len(found):
         lines.append(f"and {total - len(found):,} more; --json lists them all")
+    lines += answers
     if complete:
         lines.append("The session is complete: what is listed came about later, or was replaced.")
     else:
         lines.append(f"To ask for what is missing: vellumforge2 checkpoint resume {session}")
         # What cannot be used is paid for, and as a rule replaced.
-        open_ones = [group for group in groups if group.cause not in UNUSABLE] or groups
+        open_ones: Sequence[FailureGroup] = [group for group in groups if group.cause not in UNUSABLE]
+        if not open_ones:
+            lines.append(
+                "Where only answers are missing that cannot be used, for further ones: "
+                f"vellumforge2 retry {session}"
+            )
+        open_ones = open_ones or groups
         cause = max(open_ones, key=lambda group: group.count).cause
         lines.append(f"To ask only for some of it: vellumforge2 retry {session} --only cause={cause}")
     return lines
+
+
+def _answer_lines(answers: Sequence[Answered]) -> list[str]:
+    """A few answers of each cause as they came; their texts are those of models."""
+    from tasks.core.losses import what_helps  # noqa: PLC0415 - help is there at once
+    from tasks.core.printable import printable_line, visible_text  # noqa: PLC0415 - the same
+
+    if not answers:
+        return ["", "None of what is listed brought an answer.", ""]
+    lines: list[str] = [""]
+    last: tuple[str, ...] = ()
+    for item in answers:
+        kind = (item.phase, item.purpose, item.cause)
+        if kind != last:
+            helps = what_helps(item.cause)
+            words = f"; what helps: {helps}" if helps else ""
+            lines.append(f"{item.cause}, answers to {item.purpose} calls{words}")
+            last = kind
+        message = printable_line(item.message, MESSAGE_SHOWN)
+        lines += ["", f"  {printable_line(item.item, ITEM_SHOWN)}: {message}"]
+        lines += [
+            f"  {name}: {printable_line(value, VARIABLE_SHOWN)}"
+            for name, value in item.variables.items()
+            if value != item.item
+        ]
+        is_answer = bool(item.answer.strip())
+        text = item.answer if is_answer else item.reasoning
+        name = "answer" if is_answer else "reasoning, and no answer"
+        shown = visible_text(text, ANSWER_SHOWN)
+        cut = f" (cut: {len(text):,} characters)" if len(text) > ANSWER_SHOWN else ""
+        ended = f", ended with {printable_line(item.finish_reason, ITEM_SHOWN)}" if item.finish_reason else ""
+        lines.append(f"  {name}{ended}{cut}:")
+        lines += [f"    | {line}" for line in shown.split("\n")]
+    return [*lines, ""]
 
 
 def _item_lines(item: Failure) -> list[str]:

@@ -39,6 +39,7 @@ from tasks.core.generation.waves import Made
 from tasks.core.lint.linter import Linter
 from tasks.core.lint.rows import read_samples
 from tasks.core.models import Phase
+from tasks.core.session.record import Counts
 from tasks.core.summary import (
     Stopwatch,
     Summary,  # noqa: TC001 - the same
@@ -64,6 +65,7 @@ async def generate(
     resume: str = "",
     accept_changes: bool = False,
     only: list[str] | None = None,
+    further: bool = False,
     fresh: bool = False,
     overrides: dict[str, Any] | None = None,
     env_file: str = "",
@@ -79,6 +81,8 @@ async def generate(
         accept_changes: Go on with that session although settings differ that change the outcome.
         only: Ask again only for those of its failures that are named, each as `cause=…`, `phase=…` or
             `purpose=…`; left out, for all that is missing.
+        further: Where all that the session is missing are answers that cannot be used, ask for further ones,
+            beyond those that max_retries allows.
         fresh: Draw a new seed: other answers to the same questions, all of them paid for.
         overrides: Single settings by dotted key, like `generation.num_subtopics`; they win over all others.
         env_file: Path of the file with API keys; left out, `.env` is read when there is one.
@@ -107,6 +111,7 @@ async def generate(
                 resume=resume,
                 accept_changes=accept_changes,
                 only=only or (),
+                further=further,
                 blocks=read_blocks,
             )
             await check_shards(order.config)
@@ -121,7 +126,7 @@ async def generate(
                     log.warning(warning)
                 summary = console.summary = await _stages(work)
             if not summary.complete:
-                raise UnfinishedError(summary.shortfall())
+                raise UnfinishedError(summary.shortfall(), spent=summary.is_spent)
     except VellumforgeError as error:
         return failed(error)
     finally:
@@ -159,14 +164,14 @@ async def _stages(work: Opened) -> Summary:
         state.failures = made.open
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
-        _note_spending(work)
+        _note_numbers(work)
         try:
             await session.finish(complete=False)
         except SessionError as error:
             # What ended the run is what people must read; on a full disk this is only what follows.
             log.info(error)
         raise
-    _note_spending(work)
+    _note_numbers(work)
     taken_over = work.jobs is not None
     missing = missing_from(run, made, taken_over=taken_over)
     session.record = replace(session.record, missing=missing)
@@ -193,7 +198,11 @@ async def _lint(work: Opened) -> None:
         log.info("%s", line)
 
 
-def _note_spending(work: Opened) -> None:
-    """Put into the record what the session has paid for so far."""
-    budget = work.run.budget
-    work.session.record = replace(work.session.record, spent=budget.session.document(budget.prices))
+def _note_numbers(work: Opened) -> None:
+    """Put into the record what the session has paid for so far, and what became of its prompts."""
+    budget, progress = work.run.budget, work.run.progress
+    record = replace(work.session.record, spent=budget.session.document(budget.prices))
+    if progress.phase is Phase.PAIRS and progress.wanted:
+        causes = dict(progress.lost.most_common()), dict(progress.causes.most_common())
+        record = replace(record, counts=Counts(progress.wanted, progress.kept, progress.done, *causes))
+    work.session.record = record

@@ -25,7 +25,7 @@ from flows.opening import check_order
 from flows.order import take_order
 from flows.overrides import write_override
 from flows.terminal import PROGRAM, say, show_records
-from tasks.core.errors import PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
+from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.llm.demo import Behaviour, DemoServer
 
 if TYPE_CHECKING:
@@ -67,8 +67,13 @@ class Errand(Protocol):
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
 
-    def again(self, session: str) -> str:
-        """The command that goes on; `session` is "" when there is none yet."""
+    def again(self, session: str, *, further: bool = False) -> str:
+        """The command that goes on; `session` is "" when there is none yet.
+
+        Args:
+            session: The session's name.
+            further: Whether it asks for further samples of answers that cannot be used.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Wish:
         accept_changes: Whether it is gone on with although settings differ.
         hub: Where the finished dataset is uploaded to; None for nowhere.
         only: Which failures of that session are asked again; empty for all that is missing.
+        further: Whether further samples are asked for where only answers are missing that cannot be used.
     """
 
     config: str | None = None
@@ -97,6 +103,7 @@ class Wish:
     accept_changes: bool = False
     hub: HubWish | None = None
     only: tuple[str, ...] = ()
+    further: bool = False
 
     async def order(self) -> Order:
         """The wish, read and checked: what the flow does too, before anything is created.
@@ -132,9 +139,11 @@ class Wish:
 
         return generate
 
-    def again(self, session: str) -> str:
+    def again(self, session: str, *, further: bool = False) -> str:
         """The command that goes on with the same session, or runs the same again when there is none yet."""
-        if self.demo or not session:
+        if further and session and not self.demo:
+            words = [PROGRAM, "retry", session]
+        elif self.demo or not session:
             words = [PROGRAM, "run", *(["--demo"] if self.demo else [])]
             words += ["--resume", session] if session else []
         else:
@@ -159,6 +168,7 @@ class Wish:
             "resume": self.resume,
             "accept_changes": self.accept_changes,
             "only": list(self.only),
+            "further": self.further,
         }
 
 
@@ -225,7 +235,7 @@ async def _run(
     recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
-        error.add_note(f"to go on, paying only for what is missing: {wish.again(console.session)}")
+        _add_notes(error, wish, console.session)
     if upload is not None:
         error = await asyncio.to_thread(upload, console.session, error)
     if not recorded:
@@ -234,6 +244,17 @@ async def _run(
         sys.stdout.flush()
         os._exit(code)
     return error
+
+
+def _add_notes(error: VellumforgeError, wish: Errand, session: str) -> None:
+    """Say below an error how it is gone on with."""
+    spent = isinstance(error, UnfinishedError) and error.spent and not wish.demo
+    if session and (spent or isinstance(error, LossError)):
+        error.add_note(f"to see what was answered: {PROGRAM} failures {shlex.quote(session)} --show")
+    if spent:
+        error.add_note(f"to ask for further answers in their place: {wish.again(session, further=True)}")
+    else:
+        error.add_note(f"to go on, paying only for what is missing: {wish.again(session)}")
 
 
 async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: float) -> bool:

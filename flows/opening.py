@@ -21,7 +21,7 @@ from tasks.core.session.mirror import mirrored
 from tasks.core.session.record import record_session
 from tasks.core.session.restoring import restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, settled_refusals, with_seed_of
-from tasks.core.session.retrying import plan_retry
+from tasks.core.session.retrying import plan_further, plan_retry
 from tasks.core.session.session import open_session
 from tasks.core.session.takeover import take_over
 
@@ -107,7 +107,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
         ) as session:
             async with (
                 open_run(
-                    config if retry is None else _in_this_process(config),
+                    config if retry is None or not retry.is_special else _in_this_process(config),
                     order.keys,
                     session=session.record.id,
                     ledger=ledger,
@@ -119,9 +119,11 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
                 if retry is not None:
-                    run.client.left_alone = retry.left_alone
+                    run.further = retry.further
                     if retry.note:
                         log.warning(retry.note)
+                if retry is not None and retry.left_alone is not None:
+                    run.client.left_alone = retry.left_alone
                 elif jobs is None:
                     # They were replaced: a resume must come to the same.
                     run.client.left_alone = await settled_refusals(session.record, config, ledger)
@@ -136,14 +138,16 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
 
 
 async def _retry(order: Order, ledger: Ledger) -> Retry | None:
-    """What is left alone where only some failures are asked again; None where all is that is missing."""
-    if order.only is None or order.resumption is None:
+    """What a retry does otherwise than a resume; None for a resume."""
+    if order.resumption is None or (order.only is None and not order.further):
         return None
+    if order.only is None:
+        return await plan_further(order.resumption, order.config, ledger)
     return await plan_retry(order.only, order.resumption, order.config, ledger)
 
 
 def _in_this_process(config: Config) -> Config:
-    """The configuration without shards, which know nothing of what is left alone."""
+    """The configuration without shards, which know nothing of what is left alone or asked further."""
     execution = config.execution.model_copy(update={"shards": 0})
     return config.model_copy(update={"execution": execution})
 

@@ -53,6 +53,8 @@ class Order:
         resumption: The session to go on with; None for a new one.
         accept_changes: Whether it is gone on with although settings differ.
         only: Which failures of the session are asked again; None for all that is missing.
+        further: Whether further samples are asked for in place of answers that cannot be used, where only
+            those are missing.
     """
 
     config: Config
@@ -63,6 +65,7 @@ class Order:
     resumption: Resumption | None = None
     accept_changes: bool = False
     only: Only | None = None
+    further: bool = False
 
 
 async def take_order(
@@ -75,6 +78,7 @@ async def take_order(
     resume: str = "",
     accept_changes: bool = False,
     only: Iterable[str] = (),
+    further: bool = False,
     blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None = None,
 ) -> Order:
     """Read and check everything that a run is given.
@@ -91,6 +95,7 @@ async def take_order(
         accept_changes: Whether it is gone on with although settings differ.
         only: Which of its failures are asked again, each as `cause=…`, `phase=…` or `purpose=…`; all that is
             missing when empty.
+        further: Whether further samples are asked for where only answers are missing that cannot be used.
         blocks: Reads Prefect's Secret blocks by their names; None where Prefect cannot be asked yet, and the
             keys that they hold are left out.
 
@@ -137,6 +142,7 @@ async def take_order(
         resumption,
         accept_changes=accept_changes,
         only=named,
+        further=further,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command `vellumforge2 retry`: a session goes on, and only some of what failed is asked again."""
+"""The command `vellumforge2 retry`: a session goes on, also where a resume would read the same again."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def retry(
     json: bool = False,
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
 ) -> int:
-    """Go on with a session, and ask again only for some of what failed.
+    """Go on with a session, and ask again for all of what failed or for some of it.
 
-    What failed otherwise is not asked, and stays missing. The command failures says what there is.
+    In place of answers that cannot be used, further ones are asked for, as many as max_retries allows and at
+    least one. The command failures says what there is; what --only does not name stays missing.
 
     Args:
         session: The session's name, as the list shows it.
         only: What is asked again, as cause=NAME, phase=NAME or purpose=NAME, e.g. cause=timeout; may be given
             several times: of one key, any holds, and of several, all. Left out, all that is missing is
-            asked for, as checkpoint resume does.
+            asked for, as checkpoint resume does; where those are only answers that cannot be used, further
+            ones.
         config: The configuration file; config.toml when left out, else the settings it began with.
         env_file: A file with API keys; without it, .env is read when there is one.
         accept_changes: Go on although settings differ that change the outcome.
@@ -47,5 +49,7 @@ def retry(
     overrides = dict(read_override(item) for item in settings)
     if output is not None:
         overrides["output.folder"] = output
-    wish = Wish(config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only)
+    wish = Wish(
+        config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only, further=True
+    )
     return run_here(wish, show=show_json if json else show_summary, verbose=verbose)

@@ -52,7 +52,8 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
     spent = asyncio.run(_spending(place, record)) if record else None
     complete = is_finished(folder)
     if json:
-        document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent}
+        counts = record.counts if record else None
+        document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent, "pairs": counts}
         document["checkpoint"] = checkpoint.model_dump(mode="json", by_alias=True) if checkpoint else None
         _print(orjson.dumps(document).decode())
         return 0
@@ -63,6 +64,8 @@ def inspect(session: str, config: str | None, output: str | None, *, json: bool)
         return 0
     else:
         _print(f"Session {session} has no checkpoint.")
+    if record is not None and record.counts is not None:
+        _print(f"  Pairs:             {record.counts.in_words()}")
     if spent:
         for line in spending_lines(spent):
             _print(line)

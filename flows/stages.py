@@ -84,6 +84,7 @@ async def make_wanted_pairs(
     """
     phase_hash = _hash(run, Phase.PROMPTS)
     run.progress.begin(Phase.PAIRS, 0)
+    run.progress.wanted = run.config.generation.wanted_pairs
     waves = itertools.count(1)
 
     async def make(some: Sequence[Job]) -> list[PairsOutcome]:
@@ -115,6 +116,7 @@ async def make_all_pairs(
         run.progress.total += len(jobs)
     else:
         run.progress.begin(Phase.PAIRS, len(jobs))
+        run.progress.wanted = len(jobs)
     phase_hash = _hash(run, Phase.PAIRS)
 
     async def make(some: Sequence[Job]) -> list[PairsOutcome]:

@@ -147,7 +147,7 @@ class TransformWish:
             words += ["--set", write_override(key, value)]
         return shlex.join(words)
 
-    def again(self, _session: str) -> str:
+    def again(self, _session: str, *, further: bool = False) -> str:  # noqa: ARG002 - it has no session
         """The same command: what was paid for is in the ledger."""
         return self.command()
 

@@ -13,6 +13,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 │   ├── RefusedError        the server refuses the request; whether for what is in it, is seen later
 │   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
 ├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
+│   └── LossError           3: almost every prompt comes to no pair, for one cause
 ├── UnfinishedError         3: the run went through, and not every row came about
 ├── EndpointError           3: a model that nothing can be had from until somebody does something about it
 ├── BudgetError             3: what the session may spend is spent; the ledger keeps what it brought
@@ -131,7 +132,13 @@ class RefusedError(CallError):
 
 
 class UnusableAnswerError(CallError):
-    """An answer that was paid for and cannot be used, after every allowed try."""
+    """An answer that was paid for and cannot be used, after every allowed try.
+
+    Attributes:
+        answer: What the model answered last, in place of an empty answer its reasoning; "" until it is known.
+    """
+
+    answer: str = ""
 
 
 class PhaseError(VellumforgeError):
@@ -140,10 +147,23 @@ class PhaseError(VellumforgeError):
     exit_code = 3
 
 
+class LossError(PhaseError):
+    """Almost every prompt comes to no pair, for one cause: to pay on would bring nothing."""
+
+
 class UnfinishedError(VellumforgeError):
-    """The run went through to its end, and not every row that was asked for came about."""
+    """The run went through to its end, and not every row that was asked for came about.
+
+    Attributes:
+        spent: Whether all that is missing are answers that cannot be used and whose tries are all paid for: a
+            resume would read the same ones, and a retry asks for others.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, spent: bool = False) -> None:
+        self.spent = spent
+        super().__init__(message)
 
 
 class EndpointError(VellumforgeError):

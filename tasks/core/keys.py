@@ -145,6 +145,7 @@ EFFECTS: dict[str, Effect] = {
     "output.split_seed": Effect.NONE,
     "execution.grace_seconds": Effect.NONE,
     "execution.patience_minutes": Effect.NONE,
+    "execution.stop_at_loss": Effect.NONE,
     "execution.adaptive_concurrency": Effect.NONE,
     "execution.max_answer_megabytes": Effect.NONE,
     "execution.preflight": Effect.NONE,

@@ -6,10 +6,32 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tasks.core.models import Phase
+from tasks.core.printable import printable_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 log = logging.getLogger("vellumforge.progress")
+
+CAUSE = 60
+"""Characters of a cause that are shown."""
+
+
+def pairs_in_words(kept: int, wanted: int, tried: int, causes: Mapping[str, int]) -> str:
+    """What became of the prompts of a run or a session: `kept 0 of 300 · tried 22 · 22 bad_scores`.
+
+    Args:
+        kept: Pairs that there are.
+        wanted: Pairs that are to be.
+        tried: Prompts of which all was asked, whatever came of them.
+        causes: Prompts without a pair, by cause; the record of a session may come from elsewhere.
+    """
+    parts = [f"kept {kept:,} of {wanted:,}", f"tried {tried:,}"]
+    parts += [f"{count:,} {printable_line(cause, CAUSE)}" for cause, count in Counter(causes).most_common()]
+    return " · ".join(parts)
 
 
 @dataclass(slots=True)
@@ -27,6 +49,8 @@ class Progress:
         failures: What failed in this run and may come about when it is asked again.
         causes: The same by cause.
         lost: Jobs that come to no pair and are replaced, or were kept out on purpose, by cause.
+        kept: Jobs that have a pair.
+        wanted: Pairs that the run is to bring; 0 before it is known.
         truncated: Accepted answers that stopped at the token limit.
         rows: Rows written to the dataset.
         blocks: Blocks handed to Prefect, done or not.
@@ -46,6 +70,8 @@ class Progress:
     failures: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+    wanted: int = 0
     truncated: int = 0
     rows: int = 0
     blocks: int = 0

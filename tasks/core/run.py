@@ -14,11 +14,12 @@ from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
 from tasks.core.llm.slots import Slots
+from tasks.core.losses import Losses, Trial
 from tasks.core.models import Failure, Phase, Purpose
-from tasks.core.questions import Questions, model_for, purposes_of
+from tasks.core.questions import Questions, is_judged, model_for, purposes_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from tasks.core.config.models import Config
     from tasks.core.errors import CallError
@@ -53,6 +54,10 @@ class Run:
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
         lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
             what failed there, and lists what fails then.
+        losses: What its jobs came to, as far as it asked for them; stops it when they bring nothing.
+        trial: Holds jobs back until the judge has given scores once.
+        further: Keys of unusable answers, the last of their tries, after which further samples are asked for
+            although every allowed try is spent: as many as are allowed again, and at least one.
         replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
@@ -82,6 +87,9 @@ class Run:
         self.gateway = gateway
         self.lists: set[bytes] = set()
         self.lists_failures = True
+        self.losses = Losses(config, stop)
+        self.trial = Trial(config, stop, judged=is_judged(config))
+        self.further: Collection[bytes] = ()
         self.replaces = False
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
@@ -96,7 +104,8 @@ class Run:
     ) -> _Read:
         """Ask for sample 0, 1, … until an answer can be read.
 
-        Every answer is kept in the ledger, so a re-run walks the same path for free.
+        Every answer is kept in the ledger, so a re-run walks the same path for free. Samples that are there
+        are read whatever `max_retries` is by now: another run may have been allowed more of them.
 
         Args:
             question: From a sample number to the request.
@@ -107,7 +116,7 @@ class Run:
             UnusableAnswerError: Every allowed try brought an unusable answer; `attempts` says how many.
             CallError: No answer came.
         """
-        sample = 0
+        sample, further = 0, 0
         while True:
             request = question(sample)
             answer = await self.client.ask(request, known)
@@ -115,18 +124,24 @@ class Run:
             try:
                 return read(answer)
             except UnusableAnswerError as error:
-                if sample > self.tries(request.purpose) or await self._ends_with(request, question(sample)):
+                allowed = self.tries(request.purpose)
+                if request.key in self.further:
+                    further = sample + max(1, allowed) - 1
+                ends = sample > max(allowed, further) or self._left_at(request, question(sample))
+                # Listed, or walked by a run that allowed fewer tries than one that has paid for the next.
+                if ends and not await self._is_paid(question(sample)):
                     error.attempts, error.request = sample, request.key.hex()
+                    error.answer = answer.content.strip() or answer.reasoning
                     raise
                 log.debug("%s answer asked for again: %s", request.purpose, error)
 
-    async def _ends_with(self, request: ChatRequest, following: ChatRequest) -> bool:
+    def _left_at(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
         left_alone = self.client.left_alone
-        if request.key not in left_alone or following.key in left_alone:
-            return False
-        # Listed by a run that allowed fewer tries than a later one, which has paid for the next.
-        return not any((await self.client.recall([following])).values())
+        return request.key in left_alone and following.key not in left_alone
+
+    async def _is_paid(self, request: ChatRequest) -> bool:
+        return any((await self.client.recall([request])).values())
 
     def tries(self, purpose: Purpose) -> int:
         """Further samples that may be asked for after an unusable answer."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import cost_document
 from tasks.core.export.written import TRL
-from tasks.core.models import Phase
+from tasks.core.losses import what_helps
+from tasks.core.models import UNUSABLE, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,8 @@ class Summary:
         lint_line: All its findings on one line, or "".
         report: The page about the dataset, or "" where it was not written.
         exported: The rows of each configuration that was written for trainers; empty without that format.
+        example: A prompt that came to no pair because its answers cannot be used, with the last of them, on
+            one line; "" when there is none.
     """
 
     folder: str
@@ -99,11 +102,22 @@ class Summary:
     lint_line: str
     report: str
     exported: Mapping[str, int]
+    example: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether as many pairs as are wanted came about or, where nothing is replaced, were kept out."""
         return not self.failures and not self.missing
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether all that is missing are answers that cannot be used, with every allowed try paid for.
+
+        A resume would read the same ones; a retry asks for further ones.
+        """
+        if self.failures:
+            return UNUSABLE.issuperset(self.causes)
+        return self.missing > 0 and not UNUSABLE.isdisjoint(self.lost)
 
     def shortfall(self) -> str:
         """Why the run is not complete, in one line."""
@@ -117,7 +131,17 @@ class Summary:
             why = "" if self.failures else f" ({self._why()})"
             missing.append(f"{_counted(self.missing, 'prompt')} of {self.wanted:,} missing{why}")
         written = f"{_counted(self.rows, 'row')} {'is' if self.rows == 1 else 'are'} written"
-        return f"finished with {' and '.join(missing)}; {written}"
+        parts = [f"finished with {' and '.join(missing)}", written, *self._advice()]
+        return "; ".join(parts)
+
+    def _advice(self) -> list[str]:
+        """What helps where every allowed try brought an answer that cannot be used, with one of them."""
+        if not self.is_spent:
+            return []
+        cause = next(cause for cause in (*self.causes, *self.lost) if cause in UNUSABLE)
+        parts = ["every try that max_retries allows is paid for, and cannot be used"]
+        parts += [f"for example {self.example}"] if self.example else []
+        return parts + [f"what helps: {words}" for words in [what_helps(cause)] if words]
 
     def lines(self) -> list[str]:
         """The summary as lines of text, the numbers first."""
@@ -174,6 +198,11 @@ class Summary:
         """The first row, cut to a readable length."""
         cut = len(self.first_row) > FIRST_ROW_LENGTH
         return self.first_row[:FIRST_ROW_LENGTH] + ("…" if cut else "")
+
+
+def _example(run: Run) -> str:
+    unusable = [loss for cause, loss in run.losses.examples.items() if cause in UNUSABLE]
+    return unusable[0].example() if unusable else ""
 
 
 def in_words(causes: Mapping[str, int]) -> str:
@@ -273,4 +302,5 @@ def summarize(
         lint_line=session.lint.brief() if session.lint else "",
         report=str(session.report) if session.report else "",
         exported=session.exported.rows if session.exported else {},
+        example=_example(run),
     )

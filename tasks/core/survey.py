@@ -275,6 +275,8 @@ class SurveyRun(Run):
             # Prompts that are not there yet must not hide the jobs of those that are.
             config = _with(config, min_success_rate=0.0)
         super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
+        # Nothing is paid for here.
+        self.trial.end()
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
         """Note them; no list has what was not asked."""

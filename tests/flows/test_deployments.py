@@ -261,6 +261,7 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
         "resume",
         "accept_changes",
         "only",
+        "further",
         "fresh",
         "overrides",
         "env_file",

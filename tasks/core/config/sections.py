@@ -255,6 +255,11 @@ class Execution(Section):
     patience_minutes: Seconds = Field(
         10.0, description="How long an endpoint may bring no success at all before the run stops."
     )
+    stop_at_loss: Likeness = Field(
+        0.9,
+        description="Share of the first 20 prompts, or more, that may yield no pair for one cause before the "
+        "run stops; 1 for never.",
+    )
     adaptive_concurrency: bool = Field(
         default=True, description="Find out how many calls at a time an endpoint works best with."
     )

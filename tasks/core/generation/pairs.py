@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks.core.answers import read_chosen, read_rejected
-from tasks.core.errors import CallError, RefusedError, SessionError, UnusableAnswerError
+from tasks.core.errors import (
+    CallError,
+    LedgerError,
+    RefusedError,
+    SessionError,
+    UnusableAnswerError,
+    VellumforgeError,
+)
 from tasks.core.judging import passes, score_pair
 from tasks.core.lint.drops import PREFIX, dropped_by
+from tasks.core.llm.tab import open_tab
+from tasks.core.losses import Loss
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 from tasks.core.run import all_of, failure_of
@@ -78,14 +88,20 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     asks = [block.ask(job) for job in jobs]
     block.known = await run.client.recall(request for ask in asks for request in ask.requests())
     waiting = []
-    for ask in asks:
-        if block.is_answered(ask) and not is_judged(run.config):
-            # Nothing to wait for, so no task and no slot: this is what makes a re-run fast.
-            await block.work(ask)
-        else:
-            waiting.append(ask)
-    await all_of(block.work(ask) for ask in waiting)
-    failures = tuple(block.failures[job.id] for job in jobs if job.id in block.failures)
+    try:
+        for ask in asks:
+            if block.is_answered(ask) and not is_judged(run.config):
+                # Nothing to wait for, so no task and no slot: this is what makes a re-run fast.
+                await block.work(ask)
+            else:
+                waiting.append(ask)
+        await all_of(block.work(ask) for ask in waiting)
+    except VellumforgeError:
+        # What failed before the run was told to stop may be why, and people look for it on the list.
+        with suppress(LedgerError):
+            await run.list_failures(block.failures_of(jobs))
+        raise
+    failures = block.failures_of(jobs)
     await run.list_failures(failures)
     still_open = sum(number not in block.lost for number in block.failures)
     return PairsOutcome(block.kept, block.lost, failures, still_open, frozenset(block.in_doubt))
@@ -140,6 +156,10 @@ class _Block:
         self._run = run
         self._keep = keep
 
+    def failures_of(self, jobs: Sequence[Job]) -> tuple[Failure, ...]:
+        """What failed, in the order of jobs."""
+        return tuple(self.failures[job.id] for job in jobs if job.id in self.failures)
+
     def ask(self, job: Job) -> _Ask:
         questions = self._run.questions
         with_rejected = self._run.config.generation.dataset_mode != "sft"
@@ -160,14 +180,18 @@ class _Block:
     async def work(self, ask: _Ask) -> None:
         """Make the job's pair and hand it on, or note why there is none."""
         run = self._run
-        pair = await self._make(ask)
+        with open_tab() as tab:
+            pair = await self._make(ask)
         if isinstance(pair, _Failed) and isinstance(pair.error, RefusedError):
             self.in_doubt.add(ask.job.id)
             return
         run.progress.done += 1
+        asked = tab.asked > 0
         if isinstance(pair, _Failed):
             failure = failure_of(pair.error, Phase.PAIRS, f"job {ask.job.id}", pair.purpose)
             self.failures[ask.job.id] = failure
+            if failure.is_final:
+                run.losses.lose(_loss_of(failure, pair.error), asked=asked, failed=True)
             if run.gives_up(failure):
                 self.lost[ask.job.id] = failure.cause
                 self._hand_on(ask.job, None)
@@ -175,9 +199,12 @@ class _Block:
         if cause := kept_out(run.config, pair):
             self.lost[ask.job.id] = cause
             run.progress.lost[cause] += 1
+            run.losses.lose(_kept_out(pair, cause), asked=asked, failed=False)
             self._hand_on(ask.job, None)
         else:
             self.kept += 1
+            run.progress.kept += 1
+            run.losses.keep(asked=asked)
             run.progress.truncated += pair.chosen.truncated
             self._hand_on(ask.job, pair)
 
@@ -190,6 +217,19 @@ class _Block:
             raise
 
     async def _make(self, ask: _Ask) -> Pair | _Failed:
+        trial = self._run.trial
+        if trial.over or self.is_answered(ask):
+            return await self._made(ask)
+        await trial.begin()
+        judged = False
+        try:
+            pair = await self._made(ask)
+            judged = isinstance(pair, Pair) and pair.chosen_scores is not None
+        finally:
+            trial.finish(judged=judged)
+        return pair
+
+    async def _made(self, ask: _Ask) -> Pair | _Failed:
         run = self._run
         if failed := self._left_alone(ask):
             await self._use_known(ask)
@@ -271,3 +311,18 @@ def _decisive(chosen: Text | _Failed, rejected: Text | _Failed | None) -> _Faile
             not isinstance(half.error, RefusedError),
         ),
     )
+
+
+def _loss_of(failure: Failure, error: CallError) -> Loss:
+    answer = error.answer if isinstance(error, UnusableAnswerError) else ""
+    return Loss(failure.item, failure.purpose, failure.cause, failure.message, answer)
+
+
+def _kept_out(pair: Pair, cause: str) -> Loss:
+    """A pair that thresholds or lint keep out, with its scores where those decide."""
+    item, answer = f"job {pair.job.id}", pair.chosen.content
+    if cause == FILTERED:
+        sides = {"chosen": pair.chosen_scores, "rejected": pair.rejected_scores}
+        scored = " and ".join(f"{side} {scores.total:.2f}" for side, scores in sides.items() if scores)
+        return Loss(item, Purpose.JUDGE, cause, f"judge_filtering keeps it out, with {scored}", answer)
+    return Loss(item, Purpose.CHOSEN, cause, "lint.drop keeps it out", answer)

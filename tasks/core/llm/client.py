@@ -16,6 +16,7 @@ from tasks.core.llm.doubt import Doubt
 from tasks.core.llm.ledger_client import LedgerClient
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, Verdict, retry_delay
+from tasks.core.llm.tab import note_call
 from tasks.core.llm.usage import usage_of
 from tasks.core.models import QUESTION_REFUSED, Purpose
 
@@ -165,6 +166,7 @@ class ChatClient(LedgerClient):
     async def _pay(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up, and keep what came."""
         progress = self._progress
+        note_call()
         answer = await self._attempted(request)
         progress.paid[request.purpose] += 1
         progress.prompt_tokens += answer.prompt_tokens or 0

@@ -14,6 +14,7 @@ from tasks.core.llm.ledger_records import spent_by
 from tasks.core.llm.ledger_schema import calls
 from tasks.core.questions import model_for, purposes_of
 from tasks.core.selection import shares
+from tasks.core.session.answered import unusable_answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
     from tasks.core.models import Job
+    from tasks.core.session.answered import Answered
     from tasks.core.session.record import SessionRecord
 
 BINS: Final = 80
@@ -66,6 +68,7 @@ class Facts:
         bill: What was paid for.
         prices: What that is charged at.
         rate: Answers over time; None when nothing was paid for.
+        answered: An answer of each cause that could not be used.
     """
 
     session: str
@@ -84,6 +87,7 @@ class Facts:
     bill: Bill = field(default_factory=Bill)
     prices: Prices = field(default_factory=lambda: Prices({}))
     rate: Rate | None = None
+    answered: Sequence[Answered] = ()
 
 
 async def facts_of(
@@ -138,6 +142,7 @@ async def facts_of(
         bill=await spent_by(ledger, record.id),
         prices=Prices(config.pricing),
         rate=await rate_of(ledger, record.id),
+        answered=await unusable_answers(ledger, record, of_each=1, jobs=jobs),
     )
 
 

@@ -20,7 +20,7 @@ from tasks.core.generation.pairs import FILTERED
 from tasks.core.lint.drops import PREFIX
 from tasks.core.lint.linter import lint_file
 from tasks.core.lint.report import in_words
-from tasks.core.printable import printable_line
+from tasks.core.printable import printable_line, visible_text
 from tasks.core.report.coverage import OF_A_SUBTOPIC, cover, find_alike
 from tasks.core.report.plots import draw_plots
 from tasks.core.report.tally import tally_session
@@ -41,6 +41,8 @@ MOST_SUBTOPICS: Final = 1_000
 """Subtopics that are there at all."""
 LINE: Final = 300
 """Characters of a name or a prompt on one line."""
+ANSWER: Final = 600
+"""Characters of an answer that could not be used."""
 _MINUTE, _HOUR = 60, 3600
 
 _DROPPED: Final = {
@@ -90,7 +92,8 @@ def render(facts: Facts, tally: Tally, lint: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"line": _line, "count": _count, "share": _share, "duration": _duration}
+    filters = {"line": _line, "answer": _answer, "count": _count, "share": _share, "duration": _duration}
+    environment.filters |= filters
     style = (HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     subtopics = cover(facts, tally)
@@ -154,6 +157,10 @@ def _bill(facts: Facts) -> list[Mapping[str, Any]]:
 def _line(text: str, longest: int = LINE) -> str:
     shown = printable_line(text, longest)
     return f"{shown}…" if len(text) > longest else shown
+
+
+def _answer(text: str) -> str:
+    return visible_text(text, ANSWER) + ("…" if len(text) > ANSWER else "")
 
 
 def _count(number: int) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.session.reading import Checkpoint
+    from tasks.core.session.record import Counts
 
 WIDTH = 80
 NAME_WIDTH = 35
@@ -29,13 +30,15 @@ class Listed:
         session: The folder's name.
         checkpoint: `Yes`, `No`, or `Damaged`.
         phase: The phase being worked on, `complete`, or `N/A` when nothing is known.
-        progress: Share of the jobs that are done, 0 to 1.
+        progress: Share of the jobs that are done, 0 to 1; of the pairs that are there, where that is known.
+        counts: What became of its prompts, where that is known.
     """
 
     session: str
     checkpoint: str
     phase: str
     progress: float
+    counts: Counts | None = None
 
 
 def list_sessions(output: Path) -> list[Listed]:
@@ -54,23 +57,32 @@ def render_list(sessions: Sequence[Listed]) -> str:
         "-" * WIDTH,
     ]
     lines += [
-        f"{item.session:<{NAME_WIDTH}} {item.checkpoint:<12} {item.phase:<12} {item.progress:.1%}"
+        f"{item.session:<{NAME_WIDTH}} {item.checkpoint:<12} {item.phase:<12} {_progress(item)}"
         for item in sessions
     ]
     return "\n".join(lines)
 
 
+def _progress(item: Listed) -> str:
+    # In the last column, so that the others stand where programs of before look for them.
+    return f"{item.progress:<8.1%} {item.counts.in_words()}" if item.counts else f"{item.progress:.1%}"
+
+
 def _listed(folder: Path) -> Listed:
+    record = read_record(folder)
+    counts = record.counts if record else None
+    phase, progress = ("N/A", 0.0) if counts is None else (str(Phase.PAIRS), counts.share)
+    if record is not None and record.complete:
+        phase, progress = str(Phase.COMPLETE), 1.0
     try:
         checkpoint = read_checkpoint(folder)
     except SessionError:
-        return Listed(folder.name, "Damaged", "N/A", 0.0)
-    if checkpoint is not None:
-        return Listed(folder.name, "Yes", str(checkpoint.current_phase), checkpoint.progress)
-    record = read_record(folder)
-    if record is not None and record.complete:
-        return Listed(folder.name, "No", str(Phase.COMPLETE), 1.0)
-    return Listed(folder.name, "No", "N/A", 0.0)
+        return Listed(folder.name, "Damaged", "N/A", 0.0, counts)
+    if checkpoint is None:
+        return Listed(folder.name, "No", phase, progress, counts)
+    if checkpoint.current_phase is Phase.COMPLETE or counts is None:
+        progress = checkpoint.progress
+    return Listed(folder.name, "Yes", str(checkpoint.current_phase), progress, counts)
 
 
 def render_checkpoint(session: str, checkpoint: Checkpoint) -> str:
@@ -99,6 +111,9 @@ def render_checkpoint(session: str, checkpoint: Checkpoint) -> str:
         f"  Total Duration:    {go_duration(stats.total_duration)}",
         f"  Average Duration:  {go_duration(stats.average_duration)}",
     ]
+    if stats.filtered:
+        # They are among those that are completed.
+        lines.insert(-2, f"  Without a Pair:    {stats.filtered}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ stands in, and below that the checkpoint and the backup of the configuration.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.core.config.models import Config
 from tasks.core.errors import SessionError
 from tasks.core.llm.ledger_records import SessionRow, put_session
+from tasks.core.progress import pairs_in_words
 from tasks.core.session import files
 
 if TYPE_CHECKING:
@@ -25,6 +27,35 @@ if TYPE_CHECKING:
 FILE_NAME = "session.json"
 BACKUP = "config.toml.bak"
 LARGEST_RECORD = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a session's prompts, as far as its runs came.
+
+    Attributes:
+        wanted: Pairs that the session is to have.
+        kept: Those that it has.
+        tried: Prompts of which all was asked, whatever came of them.
+        lost: Prompts that came to no pair and are replaced, or were kept out, by cause.
+        failed: What failed and may come about when it is asked again, by cause.
+    """
+
+    wanted: int
+    kept: int
+    tried: int
+    lost: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Share of the pairs that there are, 0 to 1."""
+        return min(1.0, self.kept / self.wanted) if self.wanted else 0.0
+
+    def in_words(self) -> str:
+        """The numbers on one line, as `pairs_in_words` gives them."""
+        causes = Counter(self.lost) + Counter(self.failed)
+        return pairs_in_words(self.kept, self.wanted, self.tried, causes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +74,7 @@ class SessionRecord:
         spent: What its runs paid for so far as `Bill.document` gives it; for people, the ledger knows better.
         transform: The command of a transform; "" for a session that was generated.
         missing: Pairs that are wanted and for which there was no prompt when it last came to its end.
+        counts: What became of its prompts; None before they are answered, and in records of older versions.
     """
 
     id: str
@@ -56,6 +88,7 @@ class SessionRecord:
     spent: dict[str, Any] = field(default_factory=dict)
     transform: str = ""
     missing: int = 0
+    counts: Counts | None = None
 
 
 SESSION_RECORD = TypeAdapter(SessionRecord)

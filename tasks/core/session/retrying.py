@@ -2,6 +2,9 @@
 
 The session is walked over the ledger with all that is on its list of failures left alone. What then does not
 come about either failed, or was never asked for.
+
+Of an answer that cannot be used, whose allowed tries are all paid for, asking again is asking for a further
+sample: as many as `max_retries` allows again, and at least one.
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import UsageError
 from tasks.core.llm.ledger_failures import failures_by_request, refused_questions
-from tasks.core.models import UNUSABLE, Phase, Purpose
+from tasks.core.models import UNUSABLE, Phase
 from tasks.core.printable import printable_line
 from tasks.core.run import further_tries
 from tasks.core.session.resuming import survey_session
 from tasks.core.survey import UNPAID, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
@@ -53,12 +56,20 @@ class Retry:
     """What a run does that asks only for some of what failed.
 
     Attributes:
-        left_alone: What it does not ask, by key; see `LedgerClient.left_alone`.
+        left_alone: What it does not ask, by key; see `LedgerClient.left_alone`. None for what a resume leaves
+            alone.
+        further: Answers of which further samples are asked for; see `Run.further`.
         note: What should be known of the failures that it was told to ask again, or "".
     """
 
-    left_alone: Mapping[bytes, Failure]
+    left_alone: Mapping[bytes, Failure] | None
+    further: Collection[bytes] = ()
     note: str = ""
+
+    @property
+    def is_special(self) -> bool:
+        """Whether anything is done otherwise than by a resume."""
+        return self.left_alone is not None or bool(self.further)
 
 
 def read_only(words: Iterable[str]) -> Only | None:
@@ -81,7 +92,7 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
 
     Raises:
         UsageError: A word is that of no failure which is still missing; or there are things that never were
-            asked for; or asking again would bring the same, because every allowed try is paid for.
+            asked for.
         LedgerError: The ledger cannot be read.
         SessionError: The jobs that the session took over are damaged.
     """
@@ -110,7 +121,29 @@ async def plan_retry(only: Only, resumption: Resumption, config: Config, ledger:
     }
     others = [failure for failure in failed if not only.names(failure)]
     twins = await _asked_beside(others, found, config, ledger)
-    return Retry(twins | left, _spent_tries(named, config))
+    return Retry(twins | left, *_further(named, config))
+
+
+async def plan_further(resumption: Resumption, config: Config, ledger: Ledger) -> Retry:
+    """What is asked again when no failures are named: all that is missing, as by a resume. Asks nothing.
+
+    Further samples are asked for where nothing else is missing: else what is replaced by new prompts would
+    come twice.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
+    """
+    if resumption.foreign:
+        return Retry(None)
+    found = await survey_session(resumption.record, config, ledger, strict=True)
+    replaces, wanted = config.generation.replaces, config.generation.wanted_pairs
+    else_missing = any(
+        failure.cause not in UNUSABLE and not (replaces and failure.is_final) for failure in found.failures
+    )
+    if else_missing or (replaces and found.done - len(found.lost) >= wanted):
+        return Retry(None)
+    return Retry(None, *_further(found.failures, config))
 
 
 def _named(only: Only, failed: Sequence[Failure], name: str) -> list[Failure]:
@@ -155,32 +188,19 @@ async def _asked_beside(
     return beside
 
 
-def _spent_tries(named: Sequence[Failure], config: Config) -> str:
-    """What is to be said of failures whose allowed tries are all answered, and paid for; "" without any.
-
-    Raises:
-        UsageError: All failures that are named are such.
-    """
+def _further(failures: Sequence[Failure], config: Config) -> tuple[frozenset[bytes], str]:
+    """The answers of which further samples are asked for, and what is to be said of them; "" without any."""
     spent = [
         failure
-        for failure in named
+        for failure in failures
         if failure.cause in UNUSABLE and failure.attempts > further_tries(config, failure.purpose)
     ]
     if not spent:
-        return ""
-    most: Counter[str] = Counter()
-    for failure in spent:
-        role = {Purpose.REJECTED: "rejected", Purpose.JUDGE: "judge"}.get(failure.purpose, "main")
-        most[role] = max(most[role], failure.attempts)
-    settings = " ".join(f"--set models.{role}.max_retries={number}" for role, number in most.items())
-    causes = ", ".join(sorted({failure.cause for failure in spent}))
-    note = (
-        f"{len(spent):,} of {len(named):,} failures named are unusable answers ({causes}), and every try "
-        f"that max_retries allows is paid for; to allow more: {settings}"
-    )
-    if len(spent) == len(named):
-        raise UsageError(note)
-    return note
+        return frozenset(), ""
+    causes = Counter(failure.cause for failure in spent).most_common()
+    words = ", ".join(f"{count:,} {cause}" for cause, count in causes)
+    note = f"{words}: every allowed try is paid for, and none can be used; further ones are asked for"
+    return frozenset(bytes.fromhex(failure.request) for failure in spent), note
 
 
 def _word(failure: Failure, key: str) -> str:

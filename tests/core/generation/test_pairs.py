@@ -197,10 +197,21 @@ async def test_an_unusable_chosen_answer_is_asked_for_again_and_a_re_run_walks_t
             async with running(tmp_path, server.base_url) as run:
                 assert await made(run, jobs) == (PairsOutcome(1, {}, ()), {0: pair})
                 assert (run.progress.paid.total(), run.progress.reused.total()) == counts
-        async with running(tmp_path, server.base_url, models__main__max_retries=1) as run:
-            outcome, _ = await made(run, jobs)
-            assert [(failure.cause, failure.attempts) for failure in outcome.failures] == [(cause, 2)]
+        # Samples that are there are read, whatever number of tries is allowed by now.
+        async with running(tmp_path, server.base_url, models__main__max_retries=0) as run:
+            assert await made(run, jobs) == (PairsOutcome(1, {}, ()), {0: pair})
             assert run.progress.paid.total() == 0
+        other = tmp_path / "other"
+        other.mkdir()
+        server.script = lambda chat: _with(unusable, chat)
+        for tries in (1, 0):
+            async with running(other, server.base_url, models__main__max_retries=tries) as run:
+                outcome, _ = await made(run, jobs)
+                assert [(failure.cause, failure.attempts) for failure in outcome.failures] == [(cause, 2)]
+
+
+async def _with(unusable: Reply, chat: Chat) -> Answer:
+    return unusable if chat.purpose is Purpose.CHOSEN else await writing(chat)
 
 
 async def test_a_job_without_a_usable_answer_is_a_failure_and_the_others_are_unharmed(

@@ -15,7 +15,7 @@ from tasks.core.models import QUESTION_REFUSED as REFUSED
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.session.record import SessionRecord
 from tasks.core.session.resuming import Resumption
-from tasks.core.session.retrying import plan_retry, read_only
+from tasks.core.session.retrying import plan_further, plan_retry, read_only
 from tests.core.running import ChatServer, Reply, listed_failures, running, settled
 
 if TYPE_CHECKING:
@@ -54,15 +54,25 @@ def failing(what: dict[tuple[Purpose, str], int]) -> Script:
     return script
 
 
+def allowing(number: int) -> dict[str, Any]:
+    """So many further tries are allowed."""
+    return {TRIES: number}
+
+
 async def worked(
-    folder: Path, server: ChatServer, *only: str, pairs: int = 4, **settings: Any
+    folder: Path, server: ChatServer, *only: str, pairs: int = 4, further: bool = False, **settings: Any
 ) -> tuple[list[tuple[Purpose, str]], list[tuple[str, str]]]:
     """Run the pipeline for some pairs; returns the calls that were made and the failures at its end."""
     asked = len(server.asked)
     async with running(folder, server.base_url, **settings) as run:
+        session = Resumption(folder, SessionRecord("s", 0.0, {}), None, foreign=False)
+        retry = None
         if named := read_only(only):
-            session = Resumption(folder, SessionRecord("s", 0.0, {}), None, foreign=False)
-            run.client.left_alone = (await plan_retry(named, session, run.config, run.ledger)).left_alone
+            retry = await plan_retry(named, session, run.config, run.ledger)
+        elif further:
+            retry = await plan_further(session, run.config, run.ledger)
+        if retry is not None:
+            run.further, run.client.left_alone = retry.further, retry.left_alone or {}
         names = await find_subtopics(run)
         found = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(names)])
         jobs = jobs_of(run, (await complete_prompts(run, found)).found)
@@ -115,19 +125,79 @@ async def test_a_failure_that_more_tries_have_mended_is_none(tmp_path: Path) -> 
         return await writing(chat)
 
     async with ChatServer(refusing) as server:
-        _, failures = await worked(tmp_path, server, **{TRIES: 0})
+        _, failures = await worked(tmp_path, server, **allowing(0))
         assert failures == [("job 0", "refused"), ("job 1", "refused")]
-        with pytest.raises(UsageError, match=r"2 of 2 .* --set models.main.max_retries=1$"):
-            await worked(tmp_path, server, "cause=refused", **{TRIES: 0})
-        _, failures = await worked(tmp_path, server, **{TRIES: 1})
+        _, failures = await worked(tmp_path, server, **allowing(1))
         assert failures == [("job 1", REFUSED)]
         with pytest.raises(
             UsageError, match=r"no failure with cause=refused; there are: cause=question_refused \(1\)$"
         ):
-            await worked(tmp_path, server, "cause=refused", **{TRIES: 1})
+            await worked(tmp_path, server, "cause=refused", **allowing(1))
         server.script = writing
-        calls, left = await worked(tmp_path, server, f"cause={REFUSED}", **{TRIES: 1})
+        calls, left = await worked(tmp_path, server, f"cause={REFUSED}", **allowing(1))
         assert (calls, left) == ([(Purpose.CHOSEN, SECOND)], [])
+
+
+def refusing(samples: int, *prompts: str) -> Script:
+    """Models that refuse so many samples of the chosen answers to these prompts."""
+
+    async def script(chat: Chat) -> Answer:
+        refused = chat.purpose is Purpose.CHOSEN and chat.subject in prompts and chat.sample < samples
+        return REFUSAL if refused else await writing(chat)
+
+    return script
+
+
+@pytest.mark.parametrize(("tries", "more"), [(0, 1), (2, 2)])
+@pytest.mark.parametrize("only", [(), ("cause=refused",)])
+async def test_further_samples_are_asked_for_where_every_allowed_try_is_spent(
+    tmp_path: Path, tries: int, more: int, only: tuple[str, ...]
+) -> None:
+    """A resume asks for nothing; each retry for as many as are allowed, and what it brought stays."""
+    settings: dict[str, Any] = {TRIES: tries}
+    spent = [("job 0", "refused"), ("job 1", "refused")]
+    async with ChatServer(refusing(tries + 1 + more + 1, FIRST, SECOND)) as server:
+        _, failures = await worked(tmp_path, server, **settings)
+        assert failures == spent
+        assert await worked(tmp_path, server, **settings) == ([], spent)
+        calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
+        assert sorted(calls) == sorted(
+            (Purpose.CHOSEN, text) for text in (FIRST, SECOND) for _ in range(more)
+        )
+        assert failures == spent
+        calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
+        # The first of these is refused too, and the second, if it is allowed, is not.
+        assert len(calls) == 2 * min(2, more)
+        assert failures == (spent if more == 1 else [])
+        calls, failures = await worked(tmp_path, server, further=True, **settings)
+        assert (len(calls), failures) == (2 if more == 1 else 0, [])
+        # What came is found by whoever walks the session, with any number of tries.
+        assert await worked(tmp_path, server, **allowing(0)) == ([], [])
+
+
+async def test_only_those_that_are_named_are_asked_further(tmp_path: Path) -> None:
+    async def script(chat: Chat) -> Answer:
+        if chat.purpose is Purpose.CHOSEN and not chat.sample and chat.subject in {FIRST, LAST}:
+            return REFUSAL if chat.subject == FIRST else "No."
+        return await writing(chat)
+
+    async with ChatServer(script) as server:
+        _, failures = await worked(tmp_path, server, **allowing(0))
+        assert failures == [("job 0", "refused"), ("job 3", "too_short")]
+        calls, failures = await worked(tmp_path, server, "cause=too_short", **allowing(0))
+        assert (calls, failures) == ([(Purpose.CHOSEN, LAST)], [("job 0", "refused")])
+
+
+async def test_where_something_else_is_missing_a_retry_is_a_resume(tmp_path: Path) -> None:
+    """Else what is replaced meanwhile would come twice."""
+    async with ChatServer(refusing(1, FIRST)) as server:
+        _, failures = await worked(tmp_path, server, pairs=2, **allowing(0))
+        assert failures == [("job 0", "refused")]
+        calls, failures = await worked(tmp_path, server, further=True, **allowing(0))
+        assert {text for _, text in calls}.isdisjoint({FIRST, SECOND})
+        assert failures == [("job 0", "refused")]
+        calls, failures = await worked(tmp_path, server, further=True, **allowing(0))
+        assert (calls, failures) == ([(Purpose.CHOSEN, FIRST)], [])
 
 
 async def test_what_was_never_asked_is_no_failure(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""What models answered where it could not be used: a few answers of each cause, with what was asked.
+
+The answers are in the ledger, under the requests of the failures that are listed. What was asked is not: it
+is found by walking the session, and left out where that leads nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.core.llm.ledger_failures import failures_by_request
+from tasks.core.models import Phase
+from tasks.core.session.record import settings_of
+from tasks.core.session.resuming import survey_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tasks.core.llm.ledger import Ledger
+    from tasks.core.models import Failure, Job, Purpose
+    from tasks.core.session.record import SessionRecord
+
+OF_EACH = 3
+"""Answers that are shown of each cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer that could not be used; its texts are those of models.
+
+    Attributes:
+        phase: Where it was asked for.
+        purpose: The call.
+        cause: Why it cannot be used.
+        item: What it was asked for.
+        message: What was wrong with it.
+        request: The ledger key of the request in hex.
+        answer: The whole answer, as it came.
+        reasoning: The reasoning that was reported beside it, or "".
+        finish_reason: As the server reported it, or "".
+        variables: What of the template's variables is known, by name.
+    """
+
+    phase: Phase
+    purpose: Purpose
+    cause: str
+    item: str
+    message: str
+    request: str
+    answer: str
+    reasoning: str
+    finish_reason: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+async def unusable_answers(
+    ledger: Ledger, record: SessionRecord, *, of_each: int = OF_EACH, jobs: Sequence[Job] | None = None
+) -> list[Answered]:
+    """A few of a session's answers that could not be used, the last ones listed of each call and cause.
+
+    Args:
+        ledger: The ledger.
+        record: The session.
+        of_each: So many at most of each call and cause.
+        jobs: The session's jobs; left out, it is walked for them.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
+    """
+    listed = await failures_by_request(ledger, record.id)
+    kinds: dict[tuple[str, str, str], list[bytes]] = {}
+    for key, failure in listed.items():
+        kinds.setdefault((failure.phase, failure.purpose, failure.cause), []).append(key)
+    found: list[Answered] = []
+    for keys in kinds.values():
+        # Of most causes no answer ever came.
+        answers = await ledger.get_many(keys[-of_each:])
+        if answers and jobs is None:
+            jobs = await _jobs(ledger, record)
+        by_item = {f"job {job.id}": job for job in jobs or ()} if answers else {}
+        for key in answers:
+            failure, answer = listed[key], answers[key]
+            found.append(
+                Answered(
+                    failure.phase,
+                    failure.purpose,
+                    failure.cause,
+                    failure.item,
+                    failure.message,
+                    failure.request,
+                    answer.content,
+                    answer.reasoning,
+                    answer.finish_reason,
+                    _variables(failure, record, by_item),
+                )
+            )
+    return found
+
+
+async def _jobs(ledger: Ledger, record: SessionRecord) -> Sequence[Job]:
+    """The session's jobs; none where its settings are not known."""
+    config = settings_of(record)
+    if config is None or record.transform:
+        return ()
+    return (await survey_session(record, config, ledger)).jobs
+
+
+def _variables(failure: Failure, record: SessionRecord, jobs: Mapping[str, Job]) -> dict[str, str]:
+    """The template's variables, under the names that templates use."""
+    if job := jobs.get(failure.item):
+        return {"MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
+    config = settings_of(record)
+    topic = {} if config is None else {"MainTopic": config.generation.main_topic}
+    return topic | {"SubTopic": failure.item} if failure.phase is Phase.PROMPTS else topic
