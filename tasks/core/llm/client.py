@@ -94,6 +94,7 @@ class ChatClient(LedgerClient):
                 # Asked again after the wait, which may have been long.
                 self._may_pay()
                 started = time.monotonic()
+                asked = False
                 try:
                     arrival = await self._http.send(request, access.manner(request))
                 except AttemptError as error:
@@ -101,6 +102,7 @@ class ChatClient(LedgerClient):
                     delay = self._delay_after(error, attempt, request, access)
                     # A refusal for being too fast is not the request's fault.
                     attempt += error.verdict is Verdict.RETRY
+                    asked = error.retry_after is not None and error.retry_after <= delay
                     log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
                 else:
                     usage = usage_of(request, arrival.answer)
@@ -110,7 +112,7 @@ class ChatClient(LedgerClient):
                     return arrival.answer
             if delay:
                 slots = self._slots.get(purpose)
-                with slots.lent() if slots else nullcontext():
+                with slots.lent() if slots else nullcontext(), self._progress.waiting(delay, asked=asked):
                     await self._stop.sleep(delay)
 
     def _may_pay(self) -> None:
@@ -127,8 +129,12 @@ class ChatClient(LedgerClient):
             EndpointError: No further attempt at this model is to be made by anybody.
         """
         lane = access.lane
-        lane.heed(error.advice)
+        lane.note(error)
+        if not error.crowded:
+            lane.heed(error.advice)
         match error.verdict:
+            case Verdict.THROTTLED if error.crowded and (soon := lane.crowded()) is not None:
+                return soon
             case Verdict.THROTTLED:
                 lane.refused(error.retry_after)
             case Verdict.RETRY:

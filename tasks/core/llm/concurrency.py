@@ -3,7 +3,8 @@
 The limit climbs while more requests at once bring more answers a second. When they do not, the rest only
 waited in the server's queue: by Little's law as many were worked on as answers a second times the seconds
 that one takes while nobody waits. From then on a little more and a little less are tried now and then. It
-is halved when the server keeps refusing (429), and when answers take longer without becoming more.
+is halved when the server keeps refusing (429), and when answers take longer without becoming more. Where a
+refusal says that too many requests are under way, those that are not refused are as many as it takes.
 
 Only what is measured at the limit counts: a run that asks for less than an endpoint could do says nothing
 about the endpoint.
@@ -69,12 +70,19 @@ class _Measured:
     seconds: float
 
 
+CROWDED_FOR = 4
+CROWDED_LONGEST = 64
+"""Rounds for which no more is tried than what a server says is all that it takes at once: at first, and at
+most; twice as many each time that it says so again."""
+
+
 class AdaptiveLimit:
     """The limit of one endpoint; times in seconds of one monotonic clock.
 
     Attributes:
         limit: Requests that may be under way at once.
         in_flight: Requests that are.
+        adaptive: Whether anything is found out.
     """
 
     def __init__(self, most: int, *, first: int = FIRST, adaptive: bool = True) -> None:
@@ -86,7 +94,7 @@ class AdaptiveLimit:
             adaptive: Whether anything is found out; else the limit is `most` for good.
         """
         self._most = most
-        self._adaptive = adaptive
+        self.adaptive = adaptive
         self.limit = min(max(FIRST, first), most) if adaptive else most
         self.in_flight = 0
         self._peak = 0
@@ -100,6 +108,10 @@ class AdaptiveLimit:
         self._calm_until = 0.0
         self._in_a_row = 0
         self._kind = ""
+        # What the server says is all that it takes, and the rounds for which that is believed.
+        self._ceiling = 0
+        self._ceiling_rounds = 0
+        self._crowded_for = CROWDED_FOR
         # The round that is being measured.
         self._skip = self._count = self._full = self._size = 0
         self._began = self._seconds = 0.0
@@ -127,7 +139,7 @@ class AdaptiveLimit:
             seconds: How long it took.
             kind: What it was for: answers of different kinds take different times.
         """
-        if not self._adaptive:
+        if not self.adaptive:
             return
         self._in_a_row = 0
         if kind != self._kind:
@@ -155,17 +167,51 @@ class AdaptiveLimit:
             (self._search or self._settle)(measured)
         elif self._search:
             self.limit = min(self.limit, max(FIRST, self._peak))
+        self._keep_below_ceiling()
         self._begin(now, skip=0 if self._search == self._climb else self.in_flight)
 
     def refused(self, now: float) -> None:
         """The server answered 429 while the limit was what held requests back."""
         self._in_a_row += 1
-        if not self._adaptive or now < self._calm_until or self._in_a_row < IN_A_ROW:
+        if not self.adaptive or now < self._calm_until or self._in_a_row < IN_A_ROW:
             return
         self._in_a_row = 0
         self._halve()
         self._calm_until = now + CALM
         self._begin(now, skip=0)
+
+    def crowded(self, now: float) -> int:
+        """The server answered 429 and says that it works on as many as it takes at once.
+
+        Told before the refused request leaves. The others that are under way are what it takes: the limit
+        falls to their number at once.
+
+        Returns:
+            How many those are.
+        """
+        others = self.in_flight - 1
+        if self.adaptive and others < self.limit:
+            self.limit = self._ceiling = max(1, others)
+            self._ceiling_rounds = self._crowded_for
+            self._search = self._best = None
+            if self._settled is not None and self._settled.limit != self.limit:
+                self._settled = None
+            self._begin(now, skip=0)
+        return others
+
+    def _keep_below_ceiling(self) -> None:
+        """After a round: no more than the server takes at once, until it is time to try."""
+        if not self._ceiling:
+            # More than that was tried, and a whole round of it was taken.
+            self._crowded_for = CROWDED_FOR
+            return
+        self._ceiling_rounds -= 1
+        if self.limit > self._ceiling:
+            if self._ceiling_rounds > 0:
+                self.limit = self._ceiling
+            else:
+                self._ceiling = 0
+                self._crowded_for = min(CROWDED_LONGEST, 2 * self._crowded_for)
 
     def _begin(self, now: float, *, skip: int) -> None:
         """Begin a round; `skip` answers belong to requests of before."""

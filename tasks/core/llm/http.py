@@ -21,7 +21,7 @@ from tasks.core.llm.body import TRANSPORT_ERRORS, Share, beginning, decoded, gat
 from tasks.core.llm.connections import Connections
 from tasks.core.llm.negotiation import response_format
 from tasks.core.llm.reading import parse, read_document
-from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal
+from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal, with_excerpt
 from tasks.core.llm.retry import AttemptError
 from tasks.core.llm.streaming import is_stream, read_stream
 
@@ -160,7 +160,11 @@ class ChatHttp:
                 if is_stream(response.headers.get("content-type", ""), first):
                     answer = await read_stream(first, body, share, checked, started)
                 else:
-                    answer = read_document(parse(await gather(first, body, share)), checked, started)
+                    content = await gather(first, body, share)
+                    try:
+                        answer = read_document(parse(content), checked, started)
+                    except AttemptError as error:
+                        raise with_excerpt(error, content, manner.secrets) from None
         return Arrival(_without_secrets(answer, manner.secrets), advice)
 
 

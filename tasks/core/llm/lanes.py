@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import EndpointError
 from tasks.core.llm.breaker import Breaker
+from tasks.core.llm.retry import FIRST_BACKOFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
     from tasks.core.llm.concurrency import AdaptiveLimit
     from tasks.core.llm.limits import Allowance
+    from tasks.core.llm.retry import AttemptError
     from tasks.core.llm.stop import Stop
     from tasks.core.progress import Progress
 
@@ -31,6 +33,15 @@ log = logging.getLogger("vellumforge.lanes")
 TOLD_TO_WAIT = 60.0
 """Seconds until a reset that are waited when a server says that nothing is left; what is longer, such as a
 day's limit, is believed when it refuses."""
+
+ALONE = 5
+"""Refusals in a row for too many requests at once, while nothing else was under way: then it is no matter of
+how many, whatever the server says."""
+LONGEST_POLL = 2.0
+"""Most seconds until a server that takes only so many at once is asked whether it has room again."""
+
+MOST_UNUSABLE = 10
+"""Responses in a row that were paid for, with status 200, and held no answer: more of them bring none."""
 
 FEW_ANSWERS = 20
 """Weight of the past, in answers, in the mean of their tokens."""
@@ -75,6 +86,9 @@ class Lane:
         self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._mean_tokens: dict[str, float] = {}
+        self._last_words = ""
+        self._unusable = 0
+        self._crowded = 0
         stop.listen(self._release_all)
 
     async def enter(self, tokens: float) -> None:
@@ -121,6 +135,8 @@ class Lane:
         """
         now = self._now()
         self.answered = True
+        self._last_words = ""
+        self._unusable = self._crowded = 0
         self._breaker.succeeded()
         self._allowance.pace.accepted(now)
         self._allowance.tokens.correct(now, spent - expected)
@@ -143,6 +159,39 @@ class Lane:
             if left == 0 and reset is not None and reset <= TOLD_TO_WAIT:
                 allowance.pace.rest(now, reset)
 
+    def note(self, error: AttemptError) -> None:
+        """An attempt brought no answer. Told first: what it says is what a stop ends with."""
+        self._last_words = str(error)
+        if error.cause == "malformed_response":
+            self._unusable += 1
+            if self._unusable == MOST_UNUSABLE:
+                self._stop.request(
+                    EndpointError(
+                        f"{self.name} answered {MOST_UNUSABLE} requests in a row with status 200 and "
+                        f"without an answer, which it may charge for{self._last}"
+                    )
+                )
+
+    def crowded(self) -> float | None:
+        """The server answered 429 because it works on as many requests as it takes at once.
+
+        Returns:
+            Seconds after which the refused request may queue again, whatever the server asks for, which it
+            means for rates: 0 where others are under way, whose end makes room. None where it was refused
+            `ALONE` times while nothing else was under way: then it is to be taken as any other refusal.
+        """
+        now = self._now()
+        self._breaker.responded()
+        self._breaker.suffered(now)
+        self._lose_patience(now)
+        others = self._limit.crowded(now)
+        if others and self._limit.adaptive:
+            return 0.0
+        self._crowded += 1
+        if not others and self._crowded > ALONE:
+            return None
+        return min(LONGEST_POLL, FIRST_BACKOFF * 2.0 ** min(self._crowded - 1, 32))
+
     def refused(self, retry_after: float | None) -> None:
         """The server answered 429."""
         now = self._now()
@@ -161,7 +210,9 @@ class Lane:
         was_open = self._breaker.open
         self._breaker.failed(now)
         if self._breaker.open and not was_open:
-            log.warning("%s only fails; it is left alone for a while, then tried again", self.name)
+            log.warning(
+                "%s only fails; it is left alone for a while, then tried again%s", self.name, self._last
+            )
         self._lose_patience(now)
 
     def rejected(self) -> None:
@@ -180,9 +231,14 @@ class Lane:
             self._stop.request(
                 EndpointError(
                     f"{self.name} has brought no answer for {(now - since) / 60:.0f} minutes; "
-                    "what was paid for is kept: resume when it answers again"
+                    f"what was paid for is kept: resume when it answers again{self._last}"
                 )
             )
+
+    @property
+    def _last(self) -> str:
+        """The last words of the server, for the end of a message."""
+        return f"; last: {self._last_words}" if self._last_words else ""
 
     def _leave(self) -> None:
         self._limit.leave()

@@ -46,6 +46,7 @@ class AttemptError(Exception):
         refused: With RENEGOTIATE, the part of the form that was refused: `response_format`, `max_tokens` or
             `stream_options` or `stream`; else "".
         tried: What that part was in the attempt, such as `json_schema`.
+        crowded: With THROTTLED, whether the server says that too many requests are under way at once.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AttemptError(Exception):
         advice: Advice = NO_ADVICE,
         refused: str = "",
         tried: str = "",
+        crowded: bool = False,
     ) -> None:
         self.cause = cause
         self.verdict = verdict
@@ -65,6 +67,7 @@ class AttemptError(Exception):
         self.advice = advice
         self.refused = refused
         self.tried = tried
+        self.crowded = crowded
         super().__init__(message)
 
     @property
