@@ -133,7 +133,7 @@ class ChatClient(LedgerClient):
         if not error.crowded:
             lane.heed(error.advice)
         match error.verdict:
-            case Verdict.THROTTLED if error.crowded and (soon := lane.crowded()) is not None:
+            case Verdict.THROTTLED if (soon := lane.crowded(error)) is not None:
                 return soon
             case Verdict.THROTTLED:
                 lane.refused(error.retry_after)

@@ -83,6 +83,7 @@ class AdaptiveLimit:
         limit: Requests that may be under way at once.
         in_flight: Requests that are.
         adaptive: Whether anything is found out.
+        ceiling: As many as the server takes at once, by its refusals; 0 while they show nothing.
     """
 
     def __init__(self, most: int, *, first: int = FIRST, adaptive: bool = True) -> None:
@@ -108,10 +109,11 @@ class AdaptiveLimit:
         self._calm_until = 0.0
         self._in_a_row = 0
         self._kind = ""
-        # What the server says is all that it takes, and the rounds for which that is believed.
-        self._ceiling = 0
+        self.ceiling = 0
+        # Rounds for which that is believed, now and the next time; and the limit before.
         self._ceiling_rounds = 0
         self._crowded_for = CROWDED_FOR
+        self._uncrowded = 0
         # The round that is being measured.
         self._skip = self._count = self._full = self._size = 0
         self._began = self._seconds = 0.0
@@ -191,7 +193,8 @@ class AdaptiveLimit:
         """
         others = self.in_flight - 1
         if self.adaptive and others < self.limit:
-            self.limit = self._ceiling = max(1, others)
+            self._uncrowded = max(self.limit, self._uncrowded if self.ceiling else 0)
+            self.limit = self.ceiling = max(1, others)
             self._ceiling_rounds = self._crowded_for
             self._search = self._best = None
             if self._settled is not None and self._settled.limit != self.limit:
@@ -199,18 +202,27 @@ class AdaptiveLimit:
             self._begin(now, skip=0)
         return others
 
+    def not_crowded(self, now: float) -> None:
+        """What looked like too many at once was something else: the limit is what it was before."""
+        if self.ceiling:
+            self.limit = self._uncrowded
+            self.ceiling = 0
+            self._search = self._climb
+            self._best = self._settled = None
+            self._begin(now, skip=self.in_flight)
+
     def _keep_below_ceiling(self) -> None:
         """After a round: no more than the server takes at once, until it is time to try."""
-        if not self._ceiling:
+        if not self.ceiling:
             # More than that was tried, and a whole round of it was taken.
             self._crowded_for = CROWDED_FOR
             return
         self._ceiling_rounds -= 1
-        if self.limit > self._ceiling:
+        if self.limit > self.ceiling:
             if self._ceiling_rounds > 0:
-                self.limit = self._ceiling
+                self.limit = self.ceiling
             else:
-                self._ceiling = 0
+                self.ceiling = 0
                 self._crowded_for = min(CROWDED_LONGEST, 2 * self._crowded_for)
 
     def _begin(self, now: float, *, skip: int) -> None:
