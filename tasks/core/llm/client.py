@@ -130,11 +130,10 @@ class ChatClient(LedgerClient):
         """
         lane = access.lane
         lane.note(error)
-        if not error.crowded:
-            lane.heed(error.advice)
+        if error.verdict is Verdict.THROTTLED and (soon := lane.crowded(error)) is not None:
+            return soon
+        lane.heed(error.advice)
         match error.verdict:
-            case Verdict.THROTTLED if (soon := lane.crowded(error)) is not None:
-                return soon
             case Verdict.THROTTLED:
                 lane.refused(error.retry_after)
             case Verdict.RETRY:

@@ -45,8 +45,7 @@ DOUBTS = 3
 """Single refusals without a reason, while fewer were under way than the server took before: one more shows
 the same."""
 UNSUSPECTED = 60.0
-"""Seconds for which refusals without a reason are then taken as those of a rate; four times as many each
-further time."""
+"""Seconds for which refusals are then taken as those of a rate; four times as many each further time."""
 LONGEST_POLL = 2.0
 """Most seconds until a server that takes only so many at once is asked whether it has room again."""
 
@@ -201,7 +200,7 @@ class Lane:
         """
         now = self._now()
         self._refused_in_a_row += 1
-        if not error.crowded and not self._suspicious(error, now):
+        if now < self._unsuspected_until or not (error.crowded or self._suspicious(error)):
             return None
         self._breaker.responded()
         self._breaker.suffered(now)
@@ -213,7 +212,7 @@ class Lane:
         alone = not others and self._polls > (ALONE if error.crowded else ALONE_IN_SILENCE)
         if alone or (self._doubts > DOUBTS and not error.crowded):
             self._suspected = False
-            self._doubts = 0
+            self._doubts = self._polls = 0
             self._unsuspected_until = now + self._unsuspected_for
             self._unsuspected_for *= 4
             self._limit.not_crowded(now)
@@ -223,9 +222,9 @@ class Lane:
             return 0.0
         return min(LONGEST_POLL, FIRST_BACKOFF * 2.0 ** min(self._polls - 1, 32))
 
-    def _suspicious(self, error: AttemptError, now: float) -> bool:
+    def _suspicious(self, error: AttemptError) -> bool:
         """Whether a refusal without a reason is taken as one for too many at once."""
-        if error.advice != NO_ADVICE or not self._limit.adaptive or now < self._unsuspected_until:
+        if error.advice != NO_ADVICE or not self._limit.adaptive:
             return False
         return self._suspected or (self._refused_in_a_row >= SILENT and self._limit.in_flight > 1)
 

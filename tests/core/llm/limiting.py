@@ -1,4 +1,4 @@
-"""Demo servers that take only so much: so many requests in a time, or so many at once, with a queue or refusals."""
+"""Demo servers that take only so much: so many requests in a time, or so many at once."""
 
 from __future__ import annotations
 
