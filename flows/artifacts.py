@@ -148,8 +148,9 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
         "cut at the token limit": f"{progress.truncated:,}" if progress.truncated else "",
         "calls paid for": f"{paid.calls:,}",
         "answers reused from the ledger": f"{progress.reused.total():,}",
-        "tokens in": f"{paid.prompt_tokens:,}",
-        "tokens out": f"{paid.completion_tokens:,}",
+        "tokens in": paid.tokens_in,
+        "tokens out": paid.tokens_out,
+        "tokens not reported": paid.estimate_in_words,
         "cost of this run": budget.run.cost(budget.prices).in_words,
         "cost of the session": budget.session.cost(budget.prices).in_words,
     }
@@ -184,8 +185,8 @@ def _bill(budget: Budget) -> str:
             model,
             purpose,
             f"{usage.calls:,}",
-            f"{usage.prompt_tokens:,}",
-            f"{usage.completion_tokens:,}",
+            usage.tokens_in,
+            usage.tokens_out,
             budget.prices.cost(model, usage).in_words,
         )
         for model, purpose, usage in budget.run

@@ -16,7 +16,7 @@ from tasks.core.models import Phase
 from tasks.core.progress import pairs_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from tasks.core.progress import Progress
 
@@ -55,6 +55,7 @@ def describe(progress: Progress, rate: float) -> str:
         parts.append(f"{progress.in_flight:,} in flight")
     if progress.held:
         parts.append(f"waiting for {held_by(progress.held)}")
+    parts += waited_for(progress.waits.values(), time.monotonic())
     if progress.attempts_failed:
         parts.append(f"{progress.attempts_failed:,} attempts failed")
     causes = progress.lost + progress.causes
@@ -63,6 +64,22 @@ def describe(progress: Progress, rate: float) -> str:
     elif causes:
         parts.append(f"{causes.total():,} failures")
     return " · ".join(parts)
+
+
+def waited_for(waits: Collection[tuple[float, bool]], now: float) -> list[str]:
+    """The calls that wait a second or more to be tried again, because their server asked for it or else.
+
+    Args:
+        waits: As `Progress.waits` has them.
+        now: The time by the same clock.
+    """
+    parts = []
+    for asked, why in ((True, "as asked by the server"), (False, "to be tried again")):
+        left = [until - now for until, by_server in waits if by_server is asked and until - now >= 1]
+        if left:
+            calls = f"{len(left):,} call{' waits' if len(left) == 1 else 's wait'}"
+            parts.append(f"{calls} up to {_duration(max(left))} {why}")
+    return parts
 
 
 def held_by(held: Mapping[str, str]) -> str:

@@ -124,7 +124,7 @@ def _show(made: Preview, bill: Bill, prices: Prices, whole: Estimate) -> None:
     usage, cost = bill.usage(), bill.cost(prices).in_words
     money = f" for {cost}" if cost else ""
     terminal.print(
-        f"Paid for {usage.calls:,} calls ({usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out)"
+        f"Paid for {usage.calls:,} calls ({usage.in_words()})"
         f"{money}; the whole run uses them and pays for the rest:",
         soft_wrap=True,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
-from tasks.core.cost import Cost
+from tasks.core.cost import Cost, Usage
 
 
 def spending_lines(spent: dict[str, Any]) -> list[str]:
@@ -23,10 +24,8 @@ def spending_lines(spent: dict[str, Any]) -> list[str]:
 
 
 def _used(item: dict[str, Any]) -> str:
-    cached = f", {item['cached_tokens']:,} cached" if item["cached_tokens"] else ""
-    return (
-        f"{item['calls']:,} ({item['prompt_tokens']:,} tokens in{cached}, {item['completion_tokens']:,} out)"
-    )
+    usage = Usage(**{field.name: item[field.name] for field in fields(Usage) if field.name in item})
+    return f"{usage.calls:,} ({usage.in_words(cached=True)})"
 
 
 def _cost(item: dict[str, Any]) -> Cost:

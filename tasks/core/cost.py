@@ -75,6 +75,47 @@ class Usage:
         """All tokens, those by estimate included."""
         return self.prompt_tokens + self.completion_tokens + self.estimated_tokens
 
+    @property
+    def tokens_in(self) -> str:
+        """The input tokens as a cell of a table: `1,200`; where some are not reported `≥ 1,200` or `unknown`."""
+        return self._at_least(self.prompt_tokens)
+
+    @property
+    def tokens_out(self) -> str:
+        """The output tokens in the same way."""
+        return self._at_least(self.completion_tokens)
+
+    @property
+    def estimate_in_words(self) -> str:
+        """What was not reported, and the estimate of it where there is one; "" where everything was."""
+        if not self.unreported:
+            return ""
+        calls = f"{self.unreported:,} call{'' if self.unreported == 1 else 's'} without reported usage"
+        return (
+            f"about {self.estimated_tokens:,} more by estimate, for {calls}"
+            if self.estimated_tokens
+            else calls
+        )
+
+    def in_words(self, *, cached: bool = False) -> str:
+        """The tokens as text: `1,200 tokens in, 300 out`. What was not reported is never shown as 0.
+
+        Args:
+            cached: Whether the cached ones are named too.
+        """
+        if self.unreported and not self.prompt_tokens and not self.completion_tokens:
+            if not self.estimated_tokens:
+                return "tokens unknown: the server reports none"
+            return f"about {self.estimated_tokens:,} tokens in and out, estimated: the server reports none"
+        of_cache = f", {self.cached_tokens:,} cached" if cached and self.cached_tokens else ""
+        words = f"{self.tokens_in} tokens in{of_cache}, {self.tokens_out} out"
+        return f"{words}, {self.estimate_in_words}" if self.unreported else words
+
+    def _at_least(self, tokens: int) -> str:
+        if not self.unreported:
+            return f"{tokens:,}"
+        return f"≥ {tokens:,}" if tokens else "unknown"
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

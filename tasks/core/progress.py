@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
 
 from tasks.core.models import Phase
 from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 log = logging.getLogger("vellumforge.progress")
 
@@ -56,6 +58,8 @@ class Progress:
         blocks: Blocks handed to Prefect, done or not.
         prompt_tokens: Input tokens paid for, as reported.
         completion_tokens: Output tokens paid for, as reported.
+        waits: Calls that wait to be tried again: until when, on the monotonic clock, and whether their server
+            asked for it.
         held: What holds requests back, by model: "limit", "backoff" or "server" (it has enough to do).
         seconds: Wall time spent in each phase that was left, by phase.
     """
@@ -77,9 +81,26 @@ class Progress:
     blocks: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    waits: dict[int, tuple[float, bool]] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _began: float = 0.0
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def waiting(self, seconds: float, *, asked: bool) -> Iterator[None]:
+        """A call waits to be tried again, at most as long as the block lasts.
+
+        Args:
+            seconds: How long.
+            asked: Whether its server asked for that.
+        """
+        number = next(self._numbers)
+        self.waits[number] = time.monotonic() + seconds, asked
+        try:
+            yield
+        finally:
+            del self.waits[number]
 
     def begin(self, phase: Phase, total: int) -> None:
         """Enter a phase with `total` items ahead; entering the one it is in begins its count anew."""

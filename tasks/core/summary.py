@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.cost import cost_document
+from tasks.core.cost import Usage, cost_document
 from tasks.core.export.written import TRL
 from tasks.core.losses import what_helps
 from tasks.core.models import UNUSABLE, Phase
@@ -51,6 +51,8 @@ class Summary:
         reused: Calls answered by the ledger.
         prompt_tokens: Input tokens paid for, as the servers reported them.
         completion_tokens: Output tokens paid for.
+        unreported: Calls paid for whose tokens the servers did not report, or not all of them.
+        estimated_tokens: Their tokens by estimate, as far as they were not reported.
         seconds: Wall time, from the first question to the finished files.
         phase_seconds: Wall time of each phase.
         cpu_seconds: CPU time of this process meanwhile.
@@ -87,6 +89,8 @@ class Summary:
     reused: int
     prompt_tokens: int
     completion_tokens: int
+    unreported: int
+    estimated_tokens: int
     seconds: float
     phase_seconds: Mapping[str, float]
     cpu_seconds: float
@@ -148,7 +152,13 @@ class Summary:
         rows = _counted(self.rows, "row")
         lines = [f"{rows} ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
         if self.paid:
-            tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
+            tokens = Usage(
+                self.paid,
+                self.prompt_tokens,
+                self.completion_tokens,
+                unreported=self.unreported,
+                estimated_tokens=self.estimated_tokens,
+            ).in_words()
             money = f" for {self.cost}" if self.cost else ""
             reused = f"reused {self.reused:,} from the ledger"
             lines.append(f"paid for {self.paid:,} calls ({tokens}){money}, {reused}")
@@ -264,7 +274,7 @@ def summarize(
     """
     generation = run.config.generation
     progress, budget = run.progress, run.budget
-    cost = budget.run.cost(budget.prices)
+    cost, usage = budget.run.cost(budget.prices), budget.run.usage()
     wanted = len(made.jobs) if taken_over else generation.wanted_pairs
     missing = missing_from(run, made, taken_over=taken_over)
     progress.begin(Phase.COMPLETE, 0)
@@ -288,6 +298,8 @@ def summarize(
         reused=progress.reused.total(),
         prompt_tokens=progress.prompt_tokens,
         completion_tokens=progress.completion_tokens,
+        unreported=usage.unreported,
+        estimated_tokens=usage.estimated_tokens,
         seconds=wall,
         phase_seconds={str(phase): seconds for phase, seconds in progress.seconds.items()},
         cpu_seconds=cpu,

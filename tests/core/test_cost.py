@@ -77,6 +77,37 @@ def test_the_cost_of_a_bill_is_the_sum_of_the_costs_of_its_calls_to_the_last_dig
 
 
 @pytest.mark.parametrize(
+    ("usage", "words", "cells"),
+    [
+        (Usage(), "0 tokens in, 0 out", ("0", "0")),
+        (Usage(2, 1200, 300, 100), "1,200 tokens in, 100 cached, 300 out", ("1,200", "300")),
+        (
+            Usage(2, unreported=2, estimated_tokens=1500),
+            "about 1,500 tokens in and out, estimated: the server reports none",
+            ("unknown", "unknown"),
+        ),
+        # Kept before anything was estimated.
+        (Usage(2, unreported=2), "tokens unknown: the server reports none", ("unknown", "unknown")),
+        (
+            Usage(3, 1200, 300, unreported=1, estimated_tokens=50),
+            ("≥ 1,200 tokens in, ≥ 300 out, about 50 more by estimate, for 1 call without reported usage"),
+            ("≥ 1,200", "≥ 300"),
+        ),
+        (
+            Usage(3, 1200, 0, unreported=3),
+            "≥ 1,200 tokens in, unknown out, 3 calls without reported usage",
+            ("≥ 1,200", "unknown"),
+        ),
+    ],
+)
+def test_tokens_that_no_server_reported_are_never_shown_as_none(
+    usage: Usage, words: str, cells: tuple[str, str]
+) -> None:
+    assert usage.in_words(cached=True) == words
+    assert (usage.tokens_in, usage.tokens_out) == cells
+
+
+@pytest.mark.parametrize(
     ("cost", "words"),
     [
         (Cost(), "$0"),

@@ -39,6 +39,8 @@ WHOLE = Summary(
     reused=17,
     prompt_tokens=1_000_000,
     completion_tokens=2_000_000,
+    unreported=0,
+    estimated_tokens=0,
     seconds=61.25,
     phase_seconds={"subtopics": 1.25, "pairs": 60.0},
     cpu_seconds=3.5,
@@ -86,6 +88,14 @@ def test_a_whole_run_in_words() -> None:
         (
             {"dropped": {"duplicate": 3, "near_duplicate": 1}},
             "3 duplicate, 1 near_duplicate prompts were left out",
+        ),
+        (
+            {"prompt_tokens": 0, "completion_tokens": 0, "unreported": 2500, "estimated_tokens": 12_300},
+            "2,500 calls (about 12,300 tokens in and out, estimated: the server reports none) for",
+        ),
+        (
+            {"completion_tokens": 0, "unreported": 2500, "estimated_tokens": 12_300},
+            "(≥ 1,000,000 tokens in, unknown out, about 12,300 more by estimate, for 2,500 calls without",
         ),
         ({"truncated": 3}, "3 chosen answers stop at the token limit"),
         ({"failures": 2}, "2 failures, listed in output/session_x/session.log"),

@@ -225,7 +225,7 @@ def _cost(facts: Facts) -> Iterator[str]:
 
 
 def _used(usage: Usage) -> tuple[str, str, str]:
-    return f"{usage.calls:,}", f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}"
+    return f"{usage.calls:,}", usage.tokens_in, usage.tokens_out
 
 
 def _templates(facts: Facts) -> Iterator[str]:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tasks.core.errors import CallError, EndpointError, LedgerError, RefusedError
 from tasks.core.llm.doubt import Doubt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.access import Access
     from tasks.core.llm.budget import Budget
     from tasks.core.llm.http import ChatHttp
+    from tasks.core.llm.lanes import Lane
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.slots import Slots
     from tasks.core.llm.stop import Stop
@@ -192,6 +193,7 @@ class ChatClient(LedgerClient):
                 # Asked again after the wait, which may have been long.
                 self._may_pay()
                 started = time.monotonic()
+                asked = False
                 try:
                     arrival = await self._http.send(request, access.manner(request))
                 except AttemptError as error:
@@ -199,6 +201,7 @@ class ChatClient(LedgerClient):
                     delay = self._delay_after(error, attempt, request, access)
                     # A refusal for being too fast is not the request's fault.
                     attempt += error.verdict is Verdict.RETRY
+                    asked = error.retry_after is not None and error.retry_after <= delay
                     log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
                 else:
                     usage = usage_of(request, arrival.answer)
@@ -208,7 +211,7 @@ class ChatClient(LedgerClient):
                     return arrival.answer
             if delay:
                 slots = self._slots.get(purpose)
-                with slots.lent() if slots else nullcontext():
+                with slots.lent() if slots else nullcontext(), self._progress.waiting(delay, asked=asked):
                     await self._stop.sleep(delay)
 
     def _may_pay(self) -> None:
@@ -226,6 +229,9 @@ class ChatClient(LedgerClient):
             EndpointError: No further attempt at this model is to be made by anybody.
         """
         lane = access.lane
+        lane.note(error)
+        if error.verdict is Verdict.THROTTLED and (soon := lane.crowded(error)) is not None:
+            return soon
         lane.heed(error.advice)
         match error.verdict:
             case Verdict.THROTTLED:
@@ -239,6 +245,16 @@ class ChatClient(LedgerClient):
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
+        self._give_up(error, attempt, request, lane)
+
+    def _give_up(self, error: AttemptError, attempt: int, request: ChatRequest, lane: Lane) -> NoReturn:
+        """Raise what a call fails with of which no further attempt is to be made.
+
+        Raises:
+            CallError: Always, but for these two.
+            AttemptError: It is a question by which a model is tried out.
+            EndpointError: No further attempt at this model is to be made by anybody.
+        """
         if request.key in self._trials and not error.passing:
             # What it says of the model is for whoever tries the model out.
             raise error

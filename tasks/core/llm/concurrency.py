@@ -3,7 +3,8 @@
 The limit climbs while more requests at once bring more answers a second. When they do not, the rest only
 waited in the server's queue: by Little's law as many were worked on as answers a second times the seconds
 that one takes while nobody waits. From then on a little more and a little less are tried now and then. It
-is halved when the server keeps refusing (429), and when answers take longer without becoming more.
+is halved when the server keeps refusing (429), and when answers take longer without becoming more. Where a
+refusal says that too many requests are under way, those that are not refused are as many as it takes.
 
 Only what is measured at the limit counts: a run that asks for less than an endpoint could do says nothing
 about the endpoint.
@@ -69,12 +70,20 @@ class _Measured:
     seconds: float
 
 
+CROWDED_FOR = 4
+CROWDED_LONGEST = 64
+"""Rounds for which no more is tried than what a server says is all that it takes at once: at first, and at
+most; twice as many each time that it says so again."""
+
+
 class AdaptiveLimit:
     """The limit of one endpoint; times in seconds of one monotonic clock.
 
     Attributes:
         limit: Requests that may be under way at once.
         in_flight: Requests that are.
+        adaptive: Whether anything is found out.
+        ceiling: As many as the server takes at once, by its refusals; 0 while they show nothing.
     """
 
     def __init__(self, most: int, *, first: int = FIRST, adaptive: bool = True) -> None:
@@ -86,7 +95,7 @@ class AdaptiveLimit:
             adaptive: Whether anything is found out; else the limit is `most` for good.
         """
         self._most = most
-        self._adaptive = adaptive
+        self.adaptive = adaptive
         self.limit = min(max(FIRST, first), most) if adaptive else most
         self.in_flight = 0
         self._peak = 0
@@ -100,6 +109,11 @@ class AdaptiveLimit:
         self._calm_until = 0.0
         self._in_a_row = 0
         self._kind = ""
+        self.ceiling = 0
+        # Rounds for which that is believed, now and the next time; and the limit before.
+        self._ceiling_rounds = 0
+        self._crowded_for = CROWDED_FOR
+        self._uncrowded = 0
         # The round that is being measured.
         self._skip = self._count = self._full = self._size = 0
         self._began = self._seconds = 0.0
@@ -127,7 +141,7 @@ class AdaptiveLimit:
             seconds: How long it took.
             kind: What it was for: answers of different kinds take different times.
         """
-        if not self._adaptive:
+        if not self.adaptive:
             return
         self._in_a_row = 0
         if kind != self._kind:
@@ -155,17 +169,61 @@ class AdaptiveLimit:
             (self._search or self._settle)(measured)
         elif self._search:
             self.limit = min(self.limit, max(FIRST, self._peak))
+        self._keep_below_ceiling()
         self._begin(now, skip=0 if self._search == self._climb else self.in_flight)
 
     def refused(self, now: float) -> None:
         """The server answered 429 while the limit was what held requests back."""
         self._in_a_row += 1
-        if not self._adaptive or now < self._calm_until or self._in_a_row < IN_A_ROW:
+        if not self.adaptive or now < self._calm_until or self._in_a_row < IN_A_ROW:
             return
         self._in_a_row = 0
         self._halve()
         self._calm_until = now + CALM
         self._begin(now, skip=0)
+
+    def crowded(self, now: float) -> int:
+        """The server answered 429 and says that it works on as many as it takes at once.
+
+        Told before the refused request leaves. The others that are under way are what it takes: the limit
+        falls to their number at once.
+
+        Returns:
+            How many those are.
+        """
+        others = self.in_flight - 1
+        if self.adaptive and others < self.limit:
+            self._uncrowded = max(self.limit, self._uncrowded if self.ceiling else 0)
+            self.limit = self.ceiling = max(1, others)
+            self._ceiling_rounds = self._crowded_for
+            self._search = self._best = None
+            if self._settled is not None and self._settled.limit != self.limit:
+                self._settled = None
+            self._begin(now, skip=0)
+        return others
+
+    def not_crowded(self, now: float) -> None:
+        """What looked like too many at once was something else: the limit is what it was before."""
+        if self.ceiling:
+            self.limit = self._uncrowded
+            self.ceiling = 0
+            self._search = self._climb
+            self._best = self._settled = None
+            self._begin(now, skip=self.in_flight)
+
+    def _keep_below_ceiling(self) -> None:
+        """After a round: no more than the server takes at once, until it is time to try."""
+        if not self.ceiling:
+            # More than that was tried, and a whole round of it was taken.
+            self._crowded_for = CROWDED_FOR
+            return
+        self._ceiling_rounds -= 1
+        if self.limit > self.ceiling:
+            if self._ceiling_rounds > 0:
+                self.limit = self.ceiling
+            else:
+                self.ceiling = 0
+                self._crowded_for = min(CROWDED_LONGEST, 2 * self._crowded_for)
 
     def _begin(self, now: float, *, skip: int) -> None:
         """Begin a round; `skip` answers belong to requests of before."""

@@ -13,16 +13,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
-import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 
 from tasks.core.llm.advice import read_advice
 from tasks.core.llm.body import TRANSPORT_ERRORS, Share, beginning, decoded, gather
+from tasks.core.llm.connections import Connections
 from tasks.core.llm.negotiation import response_format
 from tasks.core.llm.reading import parse, read_document
-from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal
+from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal, with_excerpt
 from tasks.core.llm.retry import AttemptError
 from tasks.core.llm.streaming import is_stream, read_stream
 
@@ -41,7 +40,6 @@ CONNECT_TIMEOUT = 30.0
 
 _TIMEOUT = {"timeout": {"connect": CONNECT_TIMEOUT}}
 
-KEEPALIVE_EXPIRY = 60.0
 MAX_BYTES = 64 * 2**20
 """The most that a response's body may have, where no setting says otherwise."""
 
@@ -100,9 +98,7 @@ class ChatHttp:
     """The one HTTP client of a run. An async context manager; connections are kept and reused."""
 
     def __init__(self, max_connections: int) -> None:
-        # Not through httpx's client: what it adds (redirects, cookies, authentication) must not be, and costs
-        # as much as all the rest of an attempt.
-        self._transport = _transport(max_connections)
+        self._connections = Connections(max_connections)
         self._large = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -114,7 +110,7 @@ class ChatHttp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._transport.aclose()
+        await self._connections.aclose()
 
     async def send(self, request: ChatRequest, manner: Manner) -> Arrival:
         """Make one attempt.
@@ -132,7 +128,7 @@ class ChatHttp:
         try:
             async with asyncio.timeout(manner.timeout):
                 started = time.time()
-                response = await self._transport.handle_async_request(outgoing)
+                response = await self._connections.send(outgoing)
                 try:
                     return await self._receive(response, request, manner, started)
                 finally:
@@ -164,7 +160,11 @@ class ChatHttp:
                 if is_stream(response.headers.get("content-type", ""), first):
                     answer = await read_stream(first, body, share, checked, started)
                 else:
-                    answer = read_document(parse(await gather(first, body, share)), checked, started)
+                    content = await gather(first, body, share)
+                    try:
+                        answer = read_document(parse(content), checked, started)
+                    except AttemptError as error:
+                        raise with_excerpt(error, content, manner.secrets) from None
         return Arrival(_without_secrets(answer, manner.secrets), advice)
 
 
@@ -181,21 +181,6 @@ def _without_secrets(answer: Answer, secrets: tuple[str, ...]) -> Answer:
 def _url(endpoint: str) -> httpx.URL:
     """Where completions are; read once for each endpoint, for that costs as much as a small answer."""
     return httpx.URL(f"{endpoint}/chat/completions")
-
-
-def _transport(max_connections: int) -> AiohttpTransport:
-    """The transport: aiohttp under httpx's API, at an eighth of the CPU of httpx's own at 64 connections."""
-    transport = AiohttpTransport()
-
-    def session() -> aiohttp.ClientSession:
-        # Made in the loop, at the first request.
-        connector = aiohttp.TCPConnector(
-            limit=max_connections, keepalive_timeout=KEEPALIVE_EXPIRY, ssl=transport.ssl_context
-        )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    transport.client = session
-    return transport
 
 
 def _body(request: ChatRequest, manner: Manner) -> dict[str, Any]:

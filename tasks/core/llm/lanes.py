@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import EndpointError
+from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.breaker import Breaker
+from tasks.core.llm.retry import FIRST_BACKOFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
     from tasks.core.llm.concurrency import AdaptiveLimit
     from tasks.core.llm.limits import Allowance
+    from tasks.core.llm.retry import AttemptError
     from tasks.core.llm.stop import Stop
     from tasks.core.progress import Progress
 
@@ -31,6 +34,23 @@ log = logging.getLogger("vellumforge.lanes")
 TOLD_TO_WAIT = 60.0
 """Seconds until a reset that are waited when a server says that nothing is left; what is longer, such as a
 day's limit, is believed when it refuses."""
+
+SILENT = 3
+"""Refusals in a row that give no reason and no time, from which on it is tried whether fewer at once help."""
+ALONE = 5
+ALONE_IN_SILENCE = 2
+"""Refusals in a row for too many requests at once, while nothing else was under way: one more shows that
+their number is not the reason; where the server says that it is, and where it says nothing."""
+DOUBTS = 3
+"""Single refusals without a reason, while fewer were under way than the server took before: one more shows
+the same."""
+UNSUSPECTED = 60.0
+"""Seconds for which refusals are then taken as those of a rate; four times as many each further time."""
+LONGEST_POLL = 2.0
+"""Most seconds until a server that takes only so many at once is asked whether it has room again."""
+
+MOST_UNUSABLE = 10
+"""Responses in a row that were paid for, with status 200, and held no answer: more of them bring none."""
 
 FEW_ANSWERS = 20
 """Weight of the past, in answers, in the mean of their tokens."""
@@ -75,6 +95,14 @@ class Lane:
         self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._mean_tokens: dict[str, float] = {}
+        self._last_words = ""
+        self._unusable = 0
+        # Refusals without an answer between them; those with nothing else under way; what is made of them.
+        self._refused_in_a_row = self._polls = 0
+        self._suspected = False
+        self._doubts = 0
+        self._unsuspected_until = 0.0
+        self._unsuspected_for = UNSUSPECTED
         stop.listen(self._release_all)
 
     async def enter(self, tokens: float) -> None:
@@ -121,6 +149,8 @@ class Lane:
         """
         now = self._now()
         self.answered = True
+        self._last_words = ""
+        self._unusable = self._refused_in_a_row = self._polls = 0
         self._breaker.succeeded()
         self._allowance.pace.accepted(now)
         self._allowance.tokens.correct(now, spent - expected)
@@ -143,6 +173,61 @@ class Lane:
             if left == 0 and reset is not None and reset <= TOLD_TO_WAIT:
                 allowance.pace.rest(now, reset)
 
+    def note(self, error: AttemptError) -> None:
+        """An attempt brought no answer. Told first: what it says is what a stop ends with."""
+        self._last_words = str(error)
+        if error.cause == "malformed_response":
+            self._unusable += 1
+            if self._unusable == MOST_UNUSABLE:
+                self._stop.request(
+                    EndpointError(
+                        f"{self.name} answered {MOST_UNUSABLE} requests in a row with status 200 and "
+                        f"without an answer, which it may charge for{self._last}"
+                    )
+                )
+
+    def crowded(self, error: AttemptError) -> float | None:
+        """The server answered 429: whether because it works on as many requests as it takes at once.
+
+        It is taken so when it says so, and when it says nothing at all of when to come again, and refuses
+        `SILENT` in a row or did so before. Then no more are sent than are under way beside the refused one;
+        and when it is refused with nothing beside it, their number was not the reason.
+
+        Returns:
+            Seconds after which the refused request may queue again, whatever the server asks for, which it
+            means for rates: 0 where others are under way, whose end makes room. None where the refusal is
+            to be taken as one of a rate.
+        """
+        now = self._now()
+        self._refused_in_a_row += 1
+        if now < self._unsuspected_until or not (error.crowded or self._suspicious(error)):
+            return None
+        self._breaker.responded()
+        self._breaker.suffered(now)
+        self._lose_patience(now)
+        ceiling, others = self._limit.ceiling, self._limit.crowded(now)
+        self._polls += not others or not self._limit.adaptive
+        if ceiling and self._refused_in_a_row == 1:
+            self._doubts = self._doubts + 1 if others < ceiling else 0
+        alone = not others and self._polls > (ALONE if error.crowded else ALONE_IN_SILENCE)
+        if alone or (self._doubts > DOUBTS and not error.crowded):
+            self._suspected = False
+            self._doubts = self._polls = 0
+            self._unsuspected_until = now + self._unsuspected_for
+            self._unsuspected_for *= 4
+            self._limit.not_crowded(now)
+            return None
+        self._suspected = self._suspected or not error.crowded
+        if others and self._limit.adaptive:
+            return 0.0
+        return min(LONGEST_POLL, FIRST_BACKOFF * 2.0 ** min(self._polls - 1, 32))
+
+    def _suspicious(self, error: AttemptError) -> bool:
+        """Whether a refusal without a reason is taken as one for too many at once."""
+        if error.advice != NO_ADVICE or not self._limit.adaptive:
+            return False
+        return self._suspected or (self._refused_in_a_row >= SILENT and self._limit.in_flight > 1)
+
     def refused(self, retry_after: float | None) -> None:
         """The server answered 429."""
         now = self._now()
@@ -161,7 +246,9 @@ class Lane:
         was_open = self._breaker.open
         self._breaker.failed(now)
         if self._breaker.open and not was_open:
-            log.warning("%s only fails; it is left alone for a while, then tried again", self.name)
+            log.warning(
+                "%s only fails; it is left alone for a while, then tried again%s", self.name, self._last
+            )
         self._lose_patience(now)
 
     def rejected(self) -> None:
@@ -180,9 +267,14 @@ class Lane:
             self._stop.request(
                 EndpointError(
                     f"{self.name} has brought no answer for {(now - since) / 60:.0f} minutes; "
-                    "what was paid for is kept: resume when it answers again"
+                    f"what was paid for is kept: resume when it answers again{self._last}"
                 )
             )
+
+    @property
+    def _last(self) -> str:
+        """The last words of the server, for the end of a message."""
+        return f"; last: {self._last_words}" if self._last_words else ""
 
     def _leave(self) -> None:
         self._limit.leave()

@@ -14,6 +14,7 @@ from tasks.core.llm.verdicts import (
     complaint_in,
     error_within,
     is_about_content,
+    is_crowded,
     verdict_of,
     what_to_do,
 )
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 MESSAGE_LIMIT: Final = 300
 """Characters of a server's error text that are shown; the rest helps nobody."""
 
+EXCERPT_LIMIT: Final = 200
+"""Characters that are shown of what is no answer."""
+
+_IN_PLACE: Final = "an error in place of an answer"
+_LOOKED_AT: Final = 64 * 1024
 _CLIENT_ERROR: Final = 400
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -77,6 +83,7 @@ def refusal(
         refused=refused,
         tried=tried,
         about_content=verdict is Verdict.GIVE_UP and is_about_content(complaint),
+        crowded=verdict is Verdict.THROTTLED and is_crowded(complaint),
     )
 
 
@@ -92,8 +99,24 @@ def check(document: dict[str, Any], *, request: ChatRequest, manner: Manner, adv
     status = complaint.meant_status
     if status is None or status < _CLIENT_ERROR:
         said = one_line(complaint.message, manner.secrets)
-        raise AttemptError("malformed_response", f"an error in place of an answer: {said}", advice=advice)
+        raise AttemptError("malformed_response", f"{_IN_PLACE}: {said}", advice=advice)
     raise refusal(status, complaint, request=request, manner=manner, advice=advice)
+
+
+def with_excerpt(error: AttemptError, content: bytes | bytearray, secrets: tuple[str, ...]) -> AttemptError:
+    """The error of a body that is no answer, with the beginning of that body, where it has no words yet.
+
+    Args:
+        error: What reading the body raised.
+        content: The body.
+        secrets: What must not be shown of it.
+    """
+    if error.cause != "malformed_response" or str(error).startswith(_IN_PLACE):
+        return error
+    # Masked before it is cut, so that no part of a secret is left.
+    text = masked(bytes(content[:_LOOKED_AT]).decode("utf-8", "replace"), secrets)
+    said = printable_line(text, EXCERPT_LIMIT)
+    return AttemptError(error.cause, f"{error}: {said}", advice=error.advice) if said else error
 
 
 def masked(text: str, secrets: tuple[str, ...]) -> str:

@@ -47,6 +47,7 @@ class AttemptError(Exception):
             `stream_options` or `stream`; else "".
         tried: What that part was in the attempt, such as `json_schema`.
         about_content: With GIVE_UP, whether the server says that it refuses what is in the request.
+        crowded: With THROTTLED, whether the server says that too many requests are under way at once.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class AttemptError(Exception):
         refused: str = "",
         tried: str = "",
         about_content: bool = False,
+        crowded: bool = False,
     ) -> None:
         self.cause = cause
         self.verdict = verdict
@@ -68,6 +70,7 @@ class AttemptError(Exception):
         self.refused = refused
         self.tried = tried
         self.about_content = about_content
+        self.crowded = crowded
         super().__init__(message)
 
     @property

@@ -81,6 +81,11 @@ _STRUCTURE: Final = re.compile(
     r"response_format|response format|json_schema|json_object|json schema|json mode|structured[ _]output|"
     r"guided|grammar|outlines|\bschema\b"
 )
+# LiteLLM, Moonshot, Anthropic, Zhipu; those that say it in the words of everybody.
+_CROWDED: Final = re.compile(
+    r"\bparallel|\bconcurren|\bsimultaneous|max_(?:parallel|concurrent)|并发|"
+    r"\bat (?:a|the same) time\b|\bin[- ]flight\b|\balready (?:in progress|running|processing)\b"
+)
 _STREAM_OPTIONS: Final = re.compile(r"stream_options|include_usage")
 _STREAM: Final = re.compile(
     r"\bstream(?:ing)?\b[^.\n]{0,80}\bnot (?:supported|allowed|available)|\bnot stream\b"
@@ -183,6 +188,12 @@ def is_about_content(complaint: Complaint) -> bool:
     """Whether a server says that it refuses a question for what is in it: its content, or its length."""
     words = _words(complaint)
     return complaint.moderated or bool(_MODERATED.search(words) or _TOO_LONG.search(words))
+
+
+def is_crowded(complaint: Complaint) -> bool:
+    """Whether a refusal speaks of how many requests are under way at once, and not of how fast they come."""
+    words = " ".join((complaint.message[:_MOST_WORDS].lower(), *complaint.codes))
+    return bool(_CROWDED.search(words))
 
 
 def what_to_do(status: int, complaint: Complaint) -> str:

@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.cost import cost_document
+from tasks.core.cost import Usage, cost_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,8 @@ class TransformSummary:
         reused: Calls answered by the ledger.
         prompt_tokens: Input tokens paid for.
         completion_tokens: Output tokens paid for.
+        unreported: Calls paid for whose tokens the servers did not report, or not all of them.
+        estimated_tokens: Their tokens by estimate, as far as they were not reported.
         seconds: Wall time.
         cpu_seconds: CPU time of this process meanwhile.
         peak_memory_mb: The most memory that this process held so far, in MB.
@@ -60,6 +62,8 @@ class TransformSummary:
     reused: int
     prompt_tokens: int
     completion_tokens: int
+    unreported: int
+    estimated_tokens: int
     seconds: float
     cpu_seconds: float
     peak_memory_mb: float
@@ -84,7 +88,13 @@ class TransformSummary:
         lines = [f"{self.rows:,} of {self.wanted:,} rows ({self.mode}) in {self.seconds:.1f} s:"]
         lines[0] += f" {' and '.join(self.outputs)}"
         if self.paid:
-            tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
+            tokens = Usage(
+                self.paid,
+                self.prompt_tokens,
+                self.completion_tokens,
+                unreported=self.unreported,
+                estimated_tokens=self.estimated_tokens,
+            ).in_words()
             money = f" for {self.cost}" if self.cost else ""
             lines.append(
                 f"paid for {self.paid:,} calls ({tokens}){money}, reused {self.reused:,} from the ledger"
@@ -130,7 +140,7 @@ def summarize_transform(
         taken: Seconds of wall time and of CPU time.
     """
     progress, budget = run.progress, run.budget
-    cost = budget.run.cost(budget.prices)
+    cost, usage = budget.run.cost(budget.prices), budget.run.usage()
     return TransformSummary(
         folder=str(session.folder),
         mode=mode.name,
@@ -145,6 +155,8 @@ def summarize_transform(
         reused=progress.reused.total(),
         prompt_tokens=progress.prompt_tokens,
         completion_tokens=progress.completion_tokens,
+        unreported=usage.unreported,
+        estimated_tokens=usage.estimated_tokens,
         seconds=taken[0],
         cpu_seconds=taken[1],
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -13,6 +13,7 @@ from tasks.core.llm.demo_http import Response, error_body
 
 if TYPE_CHECKING:
     from tasks.core.llm.demo_chat import Chat
+    from tasks.core.llm.demo_record import Record
     from tests.core.llm.virtual import RateServer
 
 
@@ -33,6 +34,26 @@ class RateLimitedServer(DemoServer):
         if retry_after is not None:
             response.headers = f"Retry-After: {math.ceil(retry_after)}\r\n"
         return response
+
+
+class CrowdedServer(DemoServer):
+    """Works on so many requests at once and answers 429 to each one more, at once, in the words given."""
+
+    def __init__(self, places: int, latency_ms: float, words: str, headers: str = "") -> None:
+        super().__init__(Behaviour(latency_ms=latency_ms))
+        self._free = places
+        self._words = words
+        self._headers = headers
+
+    def _answer(self, chat: Chat, seed: bytes) -> Response:
+        if not self._free:
+            return Response(429, error_body(429, self._words), headers=self._headers)
+        self._free -= 1
+        return super()._answer(chat, seed)
+
+    def _end(self, record: Record, seed: bytes, sent: bool) -> None:  # noqa: FBT001 - Response.on_end
+        self._free += record.status != 429
+        super()._end(record, seed, sent)
 
 
 class QueueingServer(DemoServer):

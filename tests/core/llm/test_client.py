@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+import time
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,7 @@ from tasks.core.llm.client import ChatClient
 from tasks.core.llm.concurrency import AdaptiveLimit
 from tasks.core.llm.demo import Behaviour, DemoServer
 from tasks.core.llm.http import ChatHttp, Manner
-from tasks.core.llm.lanes import Lane
+from tasks.core.llm.lanes import MOST_UNUSABLE, Lane
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.limits import Allowance, Quota
@@ -350,6 +351,42 @@ async def test_a_server_that_brings_nothing_for_too_long_stops_the_run(
             await here.client.ask(question(endpoint=server.url))
 
 
+@pytest.mark.parametrize("max_retries", [3, -1])
+async def test_a_server_that_only_answers_without_an_answer_stops_the_run_after_ten_in_a_row(
+    chat: ChatHttp, tmp_path: Path, max_retries: int
+) -> None:
+    odd = http(200, '{"id": "x-1", "choices": []}')
+    script = [completion(), *[odd] * 9, completion(), *[odd] * MOST_UNUSABLE]
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=max_retries) as here:
+        await here.client.ask(question("first", server.url))
+        ended = []
+        for number in range(8):
+            try:
+                ended.append((await here.client.ask(question(f"{number}", server.url))).content)
+            except (CallError, EndpointError) as error:
+                ended.append(type(error).__name__)
+        last = "EndpointError"
+        assert ended[-1] == last
+        assert ended.count("an answer") == 1
+        assert here.stop.requested
+        with pytest.raises(EndpointError, match=r'10 requests in a row with status 200 .*"id": "x-1"'):
+            here.stop.check()
+
+
+async def test_a_call_that_waits_for_its_own_retry_after_is_seen(chat: ChatHttp, tmp_path: Path) -> None:
+    script = [http(429, "no", "Retry-After: 90")]
+    async with Scripted(script) as server, shop(chat, tmp_path) as here:
+        call = asyncio.create_task(here.client.ask(question(endpoint=server.url)))
+        await until(lambda: here.progress.waits)
+        ((end, asked),) = here.progress.waits.values()
+        assert asked
+        assert 60 < end - time.monotonic() < 91
+        here.stop.request(RunInterrupted(signal.SIGTERM))
+        with pytest.raises(RunInterrupted):
+            await call
+        assert here.progress.waits == {}
+
+
 async def test_retries_without_an_end_go_on(chat: ChatHttp, tmp_path: Path) -> None:
     # One fewer than make the breaker pause.
     async with (
@@ -378,7 +415,8 @@ async def test_refusals_for_being_too_fast_do_not_use_up_retries(
 
 
 async def test_a_lost_connection_has_no_status(chat: ChatHttp, tmp_path: Path) -> None:
-    script: list[bytes | Reply] = [completion(), Reply(b"", "close")]
+    # The first of them comes over the connection of the answer, which may have been closed before.
+    script: list[bytes | Reply] = [completion(), Reply(b"", "close"), Reply(b"", "close")]
     async with Scripted(script) as server, shop(chat, tmp_path, max_retries=0) as here:
         await answered_once(here, server)
         with pytest.raises(CallError) as caught:

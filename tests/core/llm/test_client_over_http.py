@@ -12,10 +12,10 @@ import pytest
 from tasks.core.llm.demo import DemoServer
 from tasks.core.llm.demo_behaviour import Behaviour
 from tasks.core.models import Purpose
-from tests.core.llm.limiting import QueueingServer, RateLimitedServer
+from tests.core.llm.limiting import CrowdedServer, QueueingServer, RateLimitedServer
 from tests.core.llm.scripted import question
 from tests.core.llm.virtual import Bucket
-from tests.core.running import running
+from tests.core.running import PATIENCE, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +113,45 @@ async def test_who_runs_into_a_limit_nobody_told_of_gets_everything(tmp_path: Pa
         statuses = server.stats.statuses
     assert statuses["200"] == 60
     assert statuses["429"] <= 60
+
+
+MINUTE = "Retry-After: 60\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 60s\r\n"
+LITELLM = "Crossed TPM / RPM / Max Parallel Request Limit"
+
+
+@pytest.mark.parametrize("places", [1, 2])
+@pytest.mark.parametrize(
+    ("words", "headers"), [("Max parallel request limit reached", MINUTE), (LITELLM, MINUTE), ("No.", "")]
+)
+async def test_a_server_that_takes_so_many_at_once_is_sent_as_many_without_pauses_of_a_minute(
+    tmp_path: Path, places: int, words: str, headers: str
+) -> None:
+    async with (
+        CrowdedServer(places, 5, words, headers) as server,
+        running(tmp_path, server.base_url, generation__concurrency=16) as run,
+        asyncio.timeout(PATIENCE),
+    ):
+        await asyncio.gather(*map(run.client.ask, many(server.base_url, 80)))
+        refused = server.stats.statuses["429"]
+    # Those that it begins with are refused once, and after them nobody until it is time to try one more.
+    assert refused <= 16 + 8
+    assert run.progress.attempts_failed == refused
+    assert all(record.status == 200 for record in server.records[24:60])
+
+
+async def test_so_is_one_who_may_not_find_out_how_many(tmp_path: Path) -> None:
+    async with (
+        CrowdedServer(2, 5, LITELLM, MINUTE) as server,
+        running(
+            tmp_path,
+            server.base_url,
+            generation__concurrency=1,
+            execution__adaptive_concurrency=False,
+        ) as run,
+        asyncio.timeout(PATIENCE),
+    ):
+        await asyncio.gather(*map(run.client.ask, many(server.base_url, 8)))
+        assert server.stats.statuses["200"] == 8
 
 
 async def test_a_server_that_queues_is_not_sent_more_than_it_works_on(tmp_path: Path) -> None:

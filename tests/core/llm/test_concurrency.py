@@ -98,6 +98,60 @@ def test_it_never_falls_below_one() -> None:
     assert not limit.full
 
 
+def test_refusals_for_too_many_at_once_leave_as_many_as_are_under_way_beside_them() -> None:
+    limit, places = AdaptiveLimit(MOST), 3
+    for _ in range(FIRST):
+        limit.enter()
+    for left in range(FIRST - 1, places - 1, -1):
+        assert limit.crowded(10.0) == left
+        limit.leave()
+        assert limit.limit == left
+    assert limit.full
+
+
+def crowd(limit: AdaptiveLimit, places: int, answers: int) -> int:
+    """Refusals of a server with so many places, while so many answers come one after the other."""
+    refused = 0
+    for number in range(answers):
+        now = float(number)
+        while not limit.full:
+            limit.enter()
+            if limit.in_flight > places:
+                limit.crowded(now)
+                limit.leave()
+                refused += 1
+        limit.answered(now, 0.001, "chosen")
+        limit.leave()
+    return refused
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_what_a_server_takes_at_once_is_kept_to_and_more_is_tried_ever_more_seldom(places: int) -> None:
+    limit = AdaptiveLimit(MOST)
+    assert crowd(limit, places, 1000) <= FIRST - places + 5
+    assert crowd(limit, places, 10_000) <= 20
+
+
+def test_places_that_become_free_are_found() -> None:
+    limit = AdaptiveLimit(MOST)
+    crowd(limit, 2, 500)
+    crowd(limit, 8, 3000)
+    assert limit.limit >= 6
+
+
+def test_where_it_was_no_matter_of_how_many_the_limit_is_what_it_was() -> None:
+    limit = AdaptiveLimit(MOST)
+    for _ in range(FIRST):
+        limit.enter()
+    for _ in range(FIRST):
+        limit.crowded(10.0)
+        limit.leave()
+    assert limit.limit == 1
+    limit.not_crowded(11.0)
+    assert limit.limit == FIRST
+    assert limit.ceiling == 0
+
+
 def test_a_fixed_limit_stays_what_it_is() -> None:
     limit = AdaptiveLimit(10, adaptive=False)
     work_through(SlotServer(2), limit, 600)
@@ -109,7 +163,9 @@ def test_a_fixed_limit_stays_what_it_is() -> None:
     st.integers(1, 300),
     st.lists(
         st.tuples(
-            st.sampled_from(["enter", "enter", "enter", "answer", "answer", "leave", "refuse"]),
+            st.sampled_from(
+                ["enter", "enter", "enter", "answer", "answer", "leave", "refuse", "crowd", "clear"]
+            ),
             st.floats(0, 3),
             st.floats(0, 100),
             st.sampled_from(["chosen", "chosen", "chosen", "judge"]),
@@ -125,16 +181,20 @@ def test_whatever_happens_it_stays_between_one_and_the_most(
     for event, gap, seconds, kind, times in events:
         for _ in range(times):
             now += gap
-            step: dict[str, Any] = {"enter": not limit.full, "refuse": True}
+            step: dict[str, Any] = {"enter": not limit.full, "refuse": True, "clear": True}
             if not step.get(event, limit.in_flight):
                 break
             if event == "enter":
                 limit.enter()
             elif event == "refuse":
                 limit.refused(now)
+            elif event == "clear":
+                limit.not_crowded(now)
             else:
                 if event == "answer":
                     limit.answered(now, seconds, kind)
+                if event == "crowd":
+                    limit.crowded(now)
                 limit.leave()
             assert 1 <= limit.limit <= most
             assert limit.in_flight >= 0

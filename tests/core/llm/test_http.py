@@ -177,6 +177,23 @@ async def test_a_body_that_is_no_completion_is_malformed(client: ChatHttp, body:
 
 
 @pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            '{"choices": [], "id": "x\\u001b[31m"}',
+            'not a chat completion: an object without choices: {"choices"',
+        ),
+        ("<html>Welcome</html>", "the body is HTML, not JSON; check base_url: <html>Welcome</html>"),
+        (f"Busy. {SECRET}", "Busy. ***"),
+        ("[" * 5000, "[[["),
+        ('{"error": {"message": "odd"}}', "an error in place of an answer: odd"),
+    ],
+)
+async def test_a_body_that_is_no_completion_is_quoted(client: ChatHttp, body: str, message: str) -> None:
+    assert message in str(await failed(client, http(200, body)))
+
+
+@pytest.mark.parametrize(
     ("status", "cause", "passing"),
     [
         (201, "http_201", False),

@@ -11,11 +11,21 @@ import pytest
 
 from tasks.core.errors import EndpointError, RunInterrupted
 from tasks.core.llm import lanes
-from tasks.core.llm.advice import Advice
+from tasks.core.llm.advice import NO_ADVICE, Advice
 from tasks.core.llm.breaker import FAILURES, FIRST_PAUSE
 from tasks.core.llm.concurrency import IN_A_ROW, AdaptiveLimit
-from tasks.core.llm.lanes import Lane
+from tasks.core.llm.lanes import (
+    ALONE,
+    ALONE_IN_SILENCE,
+    DOUBTS,
+    LONGEST_POLL,
+    MOST_UNUSABLE,
+    SILENT,
+    UNSUSPECTED,
+    Lane,
+)
 from tasks.core.llm.limits import Allowance, Quota
+from tasks.core.llm.retry import AttemptError, Verdict
 from tasks.core.llm.stop import Stop
 from tasks.core.progress import Progress
 from tests.core.llm.test_limits import waited
@@ -307,6 +317,106 @@ async def test_a_model_that_brings_nothing_for_too_long_stops_the_run(
     suffer()
     with pytest.raises(EndpointError, match="strong at here has brought no answer for 10 minutes"):
         way.stop.check()
+
+
+async def test_a_stop_and_a_warning_end_with_the_last_words_of_the_server(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    way = Way(patience=600.0)
+    for number in range(FAILURES):
+        way.lane.note(AttemptError("http_503", f"HTTP 503: try {number}"))
+        way.lane.failed()
+    assert caplog.text.strip().endswith("then tried again; last: HTTP 503: try 9")
+    clock(601.0)
+    way.lane.note(AttemptError("rate_limited", "HTTP 429: come back"))
+    way.lane.refused(1.0)
+    with pytest.raises(EndpointError, match=r"for 10 minutes; .*; last: HTTP 429: come back$"):
+        way.stop.check()
+
+
+async def test_ten_responses_in_a_row_that_are_no_answer_stop_the_run_and_an_answer_begins_anew() -> None:
+    way = Way()
+    unusable = AttemptError("malformed_response", "not a chat completion: {}")
+    for _ in range(2):
+        for _ in range(MOST_UNUSABLE - 1):
+            way.lane.note(unusable)
+            way.lane.note(AttemptError("http_503", "HTTP 503: not now"))
+        assert not way.stop.requested
+        way.lane.answered_in(0.1, "chosen", 0.0, 0.0)
+    for _ in range(MOST_UNUSABLE):
+        way.lane.note(unusable)
+    with pytest.raises(EndpointError, match=r"10 requests in a row .*; last: not a chat completion: {}$"):
+        way.stop.check()
+
+
+def refusal(*, crowded: bool = False, advice: Advice = NO_ADVICE) -> AttemptError:
+    return AttemptError("rate_limited", "no", verdict=Verdict.THROTTLED, crowded=crowded, advice=advice)
+
+
+async def full_way() -> tuple[Way, AdaptiveLimit]:
+    """A way whose adaptive limit is reached."""
+    way = Way()
+    way.lane._limit = way.limit = limit = AdaptiveLimit(64)
+    for _ in range(limit.limit):
+        await way.lane.enter(0.0)
+    return way, limit
+
+
+async def test_who_is_refused_for_too_many_at_once_waits_for_a_place_and_not_for_a_minute() -> None:
+    way, limit = await full_way()
+    before = limit.limit
+    minute = Advice(retry_after=60.0)
+    assert way.lane.crowded(refusal(crowded=True, advice=minute)) == 0.0
+    assert limit.limit == before - 1
+    assert way.allowance.wait(way.lane._now(), 0.0) == (0.0, "")
+
+
+async def test_a_refusal_that_speaks_of_rates_is_one_of_a_rate() -> None:
+    for advice in (Advice(retry_after=1.0), Advice(reset_requests=1.0), Advice(limit_tokens=5)):
+        way, limit = await full_way()
+        before = limit.limit
+        assert [way.lane.crowded(refusal(advice=advice)) for _ in range(9)] == [None] * 9
+        assert limit.limit == before
+
+
+async def test_silent_refusals_are_tried_as_too_many_at_once_when_they_are_no_accident() -> None:
+    way, limit = await full_way()
+    before = limit.limit
+    assert [way.lane.crowded(refusal()) for _ in range(SILENT)] == [None] * (SILENT - 1) + [0.0]
+    assert limit.limit == before - 1
+
+
+@pytest.mark.parametrize(("crowded", "polls"), [(True, ALONE), (False, ALONE_IN_SILENCE)])
+async def test_who_is_refused_alone_is_not_refused_for_too_many_at_once(
+    clock: Callable[[float], None], polls: int, *, crowded: bool
+) -> None:
+    way, limit = await full_way()
+    before = limit.limit
+    while limit.in_flight > 1:
+        way.lane.crowded(refusal(crowded=crowded))
+        with way.lane.passage():
+            way.progress.in_flight = 1
+    delays = [way.lane.crowded(refusal(crowded=crowded)) for _ in range(polls + 1)]
+    assert delays == [min(LONGEST_POLL, 0.25 * 2**number) for number in range(polls)] + [None]
+    assert limit.limit == before
+    # From then on it is taken for a rate, for a while.
+    assert [way.lane.crowded(refusal(crowded=crowded)) for _ in range(9)] == [None] * 9
+    clock(UNSUSPECTED)
+    assert way.lane.crowded(refusal(crowded=True)) == 0.25
+
+
+async def test_single_refusals_at_ever_fewer_at_once_show_that_their_number_is_not_the_reason() -> None:
+    way, limit = await full_way()
+    before = limit.limit
+    for _ in range(SILENT):
+        way.lane.crowded(refusal())
+    delays = []
+    for _ in range(DOUBTS + 1):
+        way.lane.answered_in(0.1, "chosen", 0.0, 0.0)
+        way.lane._leave()
+        delays.append(way.lane.crowded(refusal()))
+    assert delays == [0.0] * DOUBTS + [None]
+    assert limit.limit == before
 
 
 async def test_what_the_server_says_is_left_is_heeded(clock: Callable[[float], None]) -> None:

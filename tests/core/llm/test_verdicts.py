@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.core.llm.http import Manner
 from tasks.core.llm.refusals import read_error, refusal
 from tasks.core.llm.retry import Verdict
-from tasks.core.llm.verdicts import Complaint, error_within, verdict_of
+from tasks.core.llm.verdicts import Complaint, error_within, is_crowded, verdict_of
 from tests.core.llm.attempts import KEY
 from tests.core.llm.scripted import SECRET, question
 
@@ -26,6 +26,30 @@ def said(message: str, **fields: Any) -> str:
 
 def judged(status: int, body: str, manner: Manner = PLAIN) -> Verdict:
     return verdict_of(status, read_error(body.encode(), ()), manner)[0]
+
+
+@pytest.mark.parametrize(
+    ("message", "crowded"),
+    [
+        ("Max parallel request limit reached", True),
+        ("Crossed TPM / RPM / Max Parallel Request Limit. current rpm: 1", True),
+        ("Rate limit exceeded. Limit type: max_parallel_requests. Current limit: 1, Remaining: 0", True),
+        ("Your account reached max organization concurrency: 1, please try again after 1 seconds", True),
+        ("Number of concurrent connections has exceeded your rate limit", True),
+        ("Too many simultaneous requests", True),
+        ("Only one request at a time", True),
+        ("您当前使用该API的并发数过高", True),
+        ("Rate limit reached for gpt-4o in organization org on requests per min (RPM): Limit 3", False),
+        ("Too Many Requests", False),
+        ("You exceeded your current quota", False),
+        ("", False),
+    ],
+)
+def test_refusals_for_too_many_at_once_are_told_by_their_words(message: str, *, crowded: bool) -> None:
+    for body in (said(message), json.dumps({"detail": message}), message):
+        assert is_crowded(read_error(body.encode(), ())) == crowded
+    error = refusal(429, read_error(said(message).encode(), ()), request=question(), manner=PLAIN)
+    assert error.crowded == crowded
 
 
 @pytest.mark.parametrize(
