@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError, EndpointError, LedgerError, RefusedError
 from tasks.core.llm.doubt import Doubt
@@ -245,19 +245,13 @@ class ChatClient(LedgerClient):
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
-        self._give_up(error, attempt, request, lane)
+        raise self._end_of(error, attempt, request, lane) from error
 
-    def _give_up(self, error: AttemptError, attempt: int, request: ChatRequest, lane: Lane) -> NoReturn:
-        """Raise what a call fails with of which no further attempt is to be made.
-
-        Raises:
-            CallError: Always, but for these two.
-            AttemptError: It is a question by which a model is tried out.
-            EndpointError: No further attempt at this model is to be made by anybody.
-        """
+    def _end_of(self, error: AttemptError, attempt: int, request: ChatRequest, lane: Lane) -> Exception:
+        """What a call fails with that is not attempted again; where all others would fail, the run stops."""
         if request.key in self._trials and not error.passing:
             # What it says of the model is for whoever tries the model out.
-            raise error
+            return error
         fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
         if error.verdict is Verdict.RENEGOTIATE:
             # A form that the user insists on: every further request would be refused as well.
@@ -268,11 +262,11 @@ class ChatClient(LedgerClient):
             fatal = EndpointError(f"{lane.name} brought no answer in {tries}: {error}")
         if fatal is not None:
             self._stop.request(fatal)
-            raise fatal from error
+            return fatal
         kind = RefusedError if error.verdict is Verdict.GIVE_UP else CallError
         failed = kind(
             error.cause, str(error), status=error.status, attempts=attempt, request=request.key.hex()
         )
         if isinstance(failed, RefusedError):
             failed.about_content = error.about_content
-        raise failed from error
+        return failed
