@@ -245,7 +245,8 @@ class ChatClient(LedgerClient):
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
-        raise self._end_of(error, attempt, request, lane) from error
+        end = self._end_of(error, attempt, request, lane)
+        raise end from (None if end is error else error)
 
     def _end_of(self, error: AttemptError, attempt: int, request: ChatRequest, lane: Lane) -> Exception:
         """What a call fails with that is not attempted again; where all others would fail, the run stops."""
