@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from tasks.core.item_texts import texts_in
 from tasks.core.json_regions import json_values
 from tasks.core.models import Score, Scores
 from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 # Longer answers are read up to here, as if they had been cut off.
 _MAX_CHARACTERS: Final = 1_000_000
@@ -23,7 +24,6 @@ _BULLETED: Final = re.compile(r"^[ \t]*[-*•+][ \t]+(.+)$", re.MULTILINE)
 # The look-behind lets a long run of spaces be tried once, not from each of its places.
 _LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
 
-_ITEM_KEYS: Final = ("prompt", "subtopic", "title", "name", "text")
 _WRAPPER_KEYS: Final = ("scores", "evaluation", "ratings", "criteria")
 _CRITERION_KEYS: Final = ("criterion", "criteria", "name")
 _REASONING_KEYS: Final = ("reasoning", "explanation", "justification", "rationale", "reason")
@@ -49,7 +49,7 @@ def parse_items(text: str) -> tuple[str, ...]:
     answer = _answer(text)
     items = _cleaned(_plain_list(answer))
     if not items:
-        items = _cleaned(item for value, _ in json_values(answer) for item in _texts(value))
+        items = _cleaned(item for value, _ in json_values(answer) for item in texts_in(value))
     if not items:
         lines = _NUMBERED.findall(answer) or _BULLETED.findall(answer)
         items = _cleaned(line.replace("**", "") for line in lines)
@@ -99,27 +99,6 @@ def _plain_list(answer: str) -> list[str]:
 def _answer(text: str) -> str:
     """The part of a model's text that answers, after any thinking."""
     return split_thinking(text[:_MAX_CHARACTERS]).answer
-
-
-def _texts(value: object) -> Iterator[str]:
-    """The items that a JSON value of an answer stands for."""
-    if isinstance(value, list):
-        for element in value:
-            yield from _element_texts(element)
-    elif isinstance(value, dict):
-        inner = [text for child in value.values() if isinstance(child, list | dict) for text in _texts(child)]
-        yield from inner or _first_text(value, _ITEM_KEYS)
-
-
-def _element_texts(element: object) -> Iterable[str]:
-    """The items that one element of a list stands for: itself, its text, or the lists in it."""
-    if isinstance(element, str):
-        return (element,)
-    if isinstance(element, int | float) and not isinstance(element, bool):
-        return (str(element),)
-    if isinstance(element, dict):
-        return _first_text(element, (*_ITEM_KEYS, *element)) or _texts(element)
-    return _texts(element)
 
 
 def _first_text(fields: dict[str, object], keys: Iterable[str]) -> tuple[str, ...]:
