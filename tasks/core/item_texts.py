@@ -1,4 +1,4 @@
-"""The items that a JSON value of an answer stands for: which field of an object is its text, and which is not.
+"""The items that a JSON value of an answer stands for, and which field of an object is its text.
 
 A model that is asked for a list of strings often answers with objects. One table of field names says which
 field is the text. Only an object without any of them is read by the length of its fields.
@@ -92,7 +92,7 @@ def _inside(fields: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _of_keys(fields: Mapping[str, object], keys: tuple[str, ...], depth: int = 1) -> tuple[str, ...]:
-    """The text of the first of these fields that holds one; their names as they are, then in other spellings."""
+    """The text of the first of these fields that has one; by their names, then by other spellings."""
     return _first(fields, keys, depth) or _first(
         {_word(key): field for key, field in reversed(fields.items())}, keys, depth
     )

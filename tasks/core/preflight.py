@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from tasks.core.answers import items_in
 from tasks.core.llm.access import MEGABYTE
 from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.http import ChatHttp, Manner
 from tasks.core.llm.negotiation import Negotiation
 from tasks.core.llm.retry import AttemptError
 from tasks.core.models import Job, Purpose
-from tasks.core.parsing import ParseError, parse_items
 from tasks.core.questions import ITEMS, Questions, model_for, purposes_of
 from tasks.core.thinking import split_thinking
 
@@ -177,16 +177,9 @@ async def _structure(
         return str(error), None
     form: str = negotiation.structure(request)
     # One that is cut off says nothing about the form.
-    if not arrival.answer.truncated and not _is_list(arrival.answer.content):
+    if not arrival.answer.truncated and not items_in(arrival.answer):
         form += ", but what came is no JSON"
     return form, arrival
-
-
-def _is_list(text: str) -> bool:
-    try:
-        return bool(parse_items(text))
-    except ParseError:
-        return False
 
 
 async def _send(http: ChatHttp, request: ChatRequest, manner: Manner, negotiation: Negotiation) -> Arrival:
