@@ -86,7 +86,7 @@ _REQUEST = r"""
          | stories | ideas | instructions | information | questions? | tasks? | texts? )
     (?: [ ](?:request|topic|subject|type|kind|sort|content|material|task|question|prompt|list)s? )?
     (?: [ ](?:of|on|about|for|that|which|as|because|since|due|involving|related|containing|promoting)\b
-      | [ ]?[.,;:!] | $ )
+      | [ ]?[.,;:!\n] | $ )
 """
 _REFUSAL = re.compile(
     rf"""

@@ -94,7 +94,7 @@ def _inside(fields: Mapping[str, object]) -> tuple[str, ...]:
 def _of_keys(fields: Mapping[str, object], keys: tuple[str, ...], depth: int = 1) -> tuple[str, ...]:
     """The text of the first of these fields that has one; by their names, then by other spellings."""
     return _first(fields, keys, depth) or _first(
-        {_word(key): field for key, field in reversed(fields.items())}, keys, depth
+        {_word(key): field for key, field in reversed([*fields.items()])}, keys, depth
     )
 
 

@@ -35,6 +35,7 @@ _LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
 _WRAPPER_KEYS: Final = ("scores", "evaluation", "ratings", "criteria")
 _CRITERION_KEYS: Final = ("criterion", "criteria", "name", "aspect", "dimension", "metric", "category")
 _SCORE: Final = re.compile(r"\s*+(-?[0-9]+(?:\.[0-9]+)?)\s*+(?:(?:/|out of)\s*+([0-9]+)\s*+)?")
+_STRICT: Final = SCORE_WORDS[:1]
 # Names of a score that name no criterion.
 _UNNAMED: Final = (*SCORE_WORDS, "overall", "total")
 _NAMELESS: Final = AGGREGATES.union(SCORE_WORDS)
@@ -89,7 +90,7 @@ def parse_scores(text: str, criteria: tuple[str, ...] | None, *, ended: bool = T
     answer = _answer(text)
     values = list(json_values(answer))
     # A field called value or points is a score only where none is called so.
-    strict = _in_json(values, SCORE_WORDS[:1])
+    strict = _in_json(values, _STRICT)
     if criteria is not None:
         wanted = [_normalized(name) for name in criteria]
         if not all(name in strict for name in wanted):
@@ -100,10 +101,11 @@ def parse_scores(text: str, criteria: tuple[str, ...] | None, *, ended: bool = T
     if any(cut for _, cut in values):
         raise ParseError("the answer is cut off")
     entries = strict
-    if strict.keys() <= AGGREGATES or not strict.keys().isdisjoint(SCORE_WORDS):
+    if strict.keys() <= _NAMELESS:
         # What is called a rating may be the score of the field that it stands in.
         loose = _in_json(values, SCORE_WORDS)
-        entries = strict if loose.keys() <= _NAMELESS else loose
+        inside = strict.keys().isdisjoint(loose.keys() - AGGREGATES)
+        entries = loose if inside and not loose.keys() <= _NAMELESS else strict
     if not entries and ended:
         entries = _in_lines(answer)
     names = [name for name in entries if name not in AGGREGATES] or list(entries)
@@ -184,7 +186,7 @@ def _entries(value: object, words: tuple[str, ...]) -> dict[str, _Entry]:
             entries |= _named_entry(element, words) or _entries(element, words)
     elif isinstance(value, dict):
         fields = _fields(value)
-        wrapped = [fields[key] for key in _WRAPPER_KEYS if _is_wrapper(fields.get(key), words)]
+        wrapped = [fields[key] for key in _WRAPPER_KEYS if _is_wrapper(fields.get(key), _STRICT)]
         if wrapped:
             return _entries(wrapped, words)
         entries = {name: entry for name, field in fields.items() if (entry := _entry(field, words))}
@@ -207,10 +209,21 @@ def _entry(field: object, words: tuple[str, ...]) -> _Entry | None:
         fields = _fields(field)
         reasoning = "".join(_first_text(fields, REASON_WORDS))
         word = next((word for word in words if word in fields), None)
-        return None if word is None else _Entry(fields[word], _storable(reasoning).strip())
+        if word is None or (word not in _STRICT and not _is_one_score(fields, word)):
+            return None
+        return _Entry(fields[word], _storable(reasoning).strip())
     if isinstance(field, list) or (isinstance(field, str) and not _SCORE.fullmatch(field)):
         return None
     return _Entry(field, "")
+
+
+def _is_one_score(fields: dict[str, object], word: str) -> bool:
+    """Whether a field called so is the only score; several are criteria, and one may well be called value."""
+    return not isinstance(fields[word], list | dict) and sum(map(_is_number, fields.values())) <= 1
+
+
+def _is_number(field: object) -> bool:
+    return isinstance(field, int | float) or (isinstance(field, str) and _SCORE.fullmatch(field) is not None)
 
 
 def _is_wrapper(field: object, words: tuple[str, ...]) -> bool:

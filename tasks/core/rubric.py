@@ -87,7 +87,7 @@ class _Frame:
         if self.name is not None:
             self.fields.append((self.name, self.inner[0] if self.inner else " ".join(self.text)))
         elif self.opener == "[":
-            self.fields += [("", value) for value in (self.inner or [" ".join(self.text)])]
+            self.fields += [("", value) for value in self.inner] or [("", " ".join(self.text))]
         self.name, self.text, self.inner = None, [], []
 
 

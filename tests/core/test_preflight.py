@@ -109,6 +109,13 @@ async def test_reasoning_inside_of_an_answer_is_noticed() -> None:
     assert ping.reasoning
 
 
+async def test_json_in_the_reasoning_is_json() -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": '["red", "blue"]'}
+    inside = completion(choices=[{"message": message, "finish_reason": "stop"}])
+    ping, _ = await pinged(completion("ready"), stream({"content": "ready"}), inside)
+    assert ping.structure == "json_schema"
+
+
 async def test_an_answer_that_is_no_json_is_no_success() -> None:
     ping, _ = await pinged(completion("ready"), stream({"content": "ready"}), completion(""))
     assert ping.structure == "json_schema, but what came is no JSON"
