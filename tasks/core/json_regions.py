@@ -35,6 +35,8 @@ _TOKEN: Final = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+# What may stand between JSON and the end of a text, or more JSON.
+_GAP: Final = re.compile(r"(?:\s|[,;]|```(?:json\b)?)*+", re.IGNORECASE)
 _ESCAPE: Final = re.compile(r"""\\(?:["\\/bfnrt']|u[0-9a-fA-F]{4})|[\\"]""")
 
 
@@ -48,9 +50,10 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A stretch of JSON: its mended text, where it ends in the answer, whether the answer ended first."""
+    """A stretch of JSON: its mended text, where it stands in the answer, whether the answer ended first."""
 
     text: str
+    start: int
     end: int
     cut: bool
 
@@ -58,18 +61,54 @@ class _Region:
 def json_values(answer: str) -> Iterator[tuple[object, bool]]:
     """Every JSON value in the answer, and whether it was cut off (then it holds what was complete)."""
     budget = _REPAIR_BUDGET
-    position = 0
-    while start := _START.search(answer, position):
-        region = _region(answer, start.start())
-        if region is None:
-            return
-        position = region.end
+    for region in _regions(answer):
         try:
             yield json.loads(region.text, strict=False), region.cut
         except ValueError:
             if len(region.text) <= budget:
                 budget -= len(region.text)
                 yield _repaired(region.text), region.cut
+
+
+def without_json(answer: str) -> str:
+    """The answer with a space in place of each stretch of JSON, whole or not; as it is when it has none."""
+    pieces: list[str] = []
+    position = 0
+    for region in _regions(answer):
+        pieces.append(answer[position : region.start])
+        position = region.end
+    start = _START.search(answer, position)  # Where it is nested too deep to be read.
+    return " ".join([*pieces, answer[position : start.start() if start else None]])
+
+
+def outer_json(text: str, *, ended: bool) -> str:
+    """The JSON that a text ends with, else the JSON that it begins with; "" when it does neither.
+
+    Args:
+        text: The text; a fence around the JSON is no part of it.
+        ended: Whether the text was finished. One that was not ends nowhere, and only its beginning counts.
+    """
+    runs: list[tuple[int, int, bool]] = []  # Where JSON begins and ends, and whether it was cut.
+    for region in _regions(text):
+        if runs and _GAP.fullmatch(text, runs[-1][1], region.start):
+            runs[-1] = (runs[-1][0], region.end, region.cut)
+        else:
+            runs.append((region.start, region.end, region.cut))
+    if not runs:
+        return ""
+    start, end, cut = runs[-1]
+    if ended and not cut and _GAP.fullmatch(text, end):
+        return text[start:end]
+    start, end, _ = runs[0]
+    return text[start:end] if _GAP.fullmatch(text, 0, start) else ""
+
+
+def _regions(answer: str) -> Iterator[_Region]:
+    """The stretches of JSON in an answer, up to one that is nested too deep."""
+    position = 0
+    while (start := _START.search(answer, position)) and (region := _region(answer, start.start())):
+        position = region.end
+        yield region
 
 
 def _repaired(text: str) -> object:
@@ -102,9 +141,9 @@ def _region(answer: str, start: int) -> _Region | None:
                 pieces.append(token[0])
                 frames.pop()
                 if not frames:
-                    return _Region("".join(pieces), position, cut=False)
+                    return _Region("".join(pieces), start, position, cut=False)
                 frames[-1].complete = len(pieces)
-    return _Region(_closed(pieces, frames), len(answer), cut=True)
+    return _Region(_closed(pieces, frames), start, len(answer), cut=True)
 
 
 def _closed(pieces: list[str], frames: list[_Frame]) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tasks.core.answers import read_scores
 from tasks.core.config.defaults import DEFAULT_CRITERIA, JUDGE_RUBRIC
-from tasks.core.errors import UnusableAnswerError
-from tasks.core.parsing import ParseError, parse_scores
 from tasks.core.run import all_of
 
 if TYPE_CHECKING:
     from tasks.core.config.models import Config
-    from tasks.core.llm.types import Answer
     from tasks.core.models import Job, Pair, Scores, Text
     from tasks.core.run import Run
 
@@ -24,7 +22,8 @@ async def score_pair(run: Run, pair: Pair) -> Pair:
     the user's own and the judge left a criterion out on one side, that side is judged again.
 
     Raises:
-        UnusableAnswerError: No answer of the judge could be read: cause `bad_scores`.
+        UnusableAnswerError: No answer of the judge could be read: cause `bad_scores` or
+            `token_exhaustion`.
         CallError: The judge did not answer.
     """
     texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
@@ -40,15 +39,10 @@ async def _score(run: Run, job: Job, text: Text, criteria: tuple[str, ...] | Non
     """One answer's scores; the judge is asked again, with the next sample, while it cannot be read."""
     explain = wants_explanations(run.config)
 
-    def read(answer: Answer) -> Scores:
-        try:
-            return parse_scores(answer.content, criteria)
-        except ParseError as error:
-            raise UnusableAnswerError("bad_scores", f"the judge's answer cannot be read: {error}") from error
-
     async with run.judging:
         return await run.ask_until_usable(
-            lambda sample: run.questions.judge(job, text.content, sample, explain=explain), read
+            lambda sample: run.questions.judge(job, text.content, sample, explain=explain),
+            lambda answer: read_scores(answer, criteria),
         )
 
 

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from tasks.core.json_regions import json_values
+from tasks.core.item_texts import texts_in
+from tasks.core.json_regions import json_values, without_json
 from tasks.core.models import Score, Scores
+from tasks.core.score_lines import (
+    AGGREGATES,
+    REASON_WORDS,
+    SCORE_WORDS,
+    normalized,
+    score_lines,
+    without_brackets,
+)
 from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 # Longer answers are read up to here, as if they had been cut off.
 _MAX_CHARACTERS: Final = 1_000_000
@@ -23,12 +32,13 @@ _BULLETED: Final = re.compile(r"^[ \t]*[-*•+][ \t]+(.+)$", re.MULTILINE)
 # The look-behind lets a long run of spaces be tried once, not from each of its places.
 _LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
 
-_ITEM_KEYS: Final = ("prompt", "subtopic", "title", "name", "text")
 _WRAPPER_KEYS: Final = ("scores", "evaluation", "ratings", "criteria")
-_CRITERION_KEYS: Final = ("criterion", "criteria", "name")
-_REASONING_KEYS: Final = ("reasoning", "explanation", "justification", "rationale", "reason")
-_AGGREGATES: Final = frozenset({"total", "overall", "average", "mean"})
+_CRITERION_KEYS: Final = ("criterion", "criteria", "name", "aspect", "dimension", "metric", "category")
 _SCORE: Final = re.compile(r"\s*+(-?[0-9]+(?:\.[0-9]+)?)\s*+(?:(?:/|out of)\s*+([0-9]+)\s*+)?")
+_STRICT: Final = SCORE_WORDS[:1]
+# Names of a score that name no criterion.
+_UNNAMED: Final = (*SCORE_WORDS, "overall", "total")
+_NAMELESS: Final = AGGREGATES.union(SCORE_WORDS)
 _LOWEST: Final = 1
 _HIGHEST: Final = 5
 
@@ -49,41 +59,85 @@ def parse_items(text: str) -> tuple[str, ...]:
     answer = _answer(text)
     items = _cleaned(_plain_list(answer))
     if not items:
-        items = _cleaned(item for value, _ in json_values(answer) for item in _texts(value))
+        items = _cleaned(item for value, _ in json_values(answer) for item in texts_in(value))
     if not items:
         lines = _NUMBERED.findall(answer) or _BULLETED.findall(answer)
         items = _cleaned(line.replace("**", "") for line in lines)
     return items
 
 
-def parse_scores(text: str, criteria: tuple[str, ...] | None) -> Scores:
+def parse_scores(text: str, criteria: tuple[str, ...] | None, *, ended: bool = True) -> Scores:
     """The scores in a judge's answer, each a number from 1 to 5.
 
-    Reads `{criterion: {"score", "reasoning"}}`, `{criterion: number}` or a list of objects that name their
-    criterion, bare or wrapped; "4", "4/5" and "4 out of 5" are numbers too. Names are compared without regard
-    to case, spaces and hyphens.
+    Reads JSON: `{criterion: {"score", "reasoning"}}`, `{criterion: number}` or a list of objects that name
+    their criterion, bare or wrapped; a score may also be called rating, value, points, grade or mark. "4",
+    "4/5" and "4 out of 5" are numbers too. Where no JSON holds a score, lines (`**Plot**: 4/5 - why`),
+    headings with a score below, and tables are read. Names are compared without regard to case, spaces and
+    hyphens.
 
     Args:
         text: The answer.
-        criteria: What must be scored, in the order of the result; anything else is left out. None takes the
-            criteria that the answer has, their names in lower case with underscores, without aggregates such
-            as "overall".
+        criteria: What must be scored, in the order of the result; anything else is left out. A score that
+            names no criterion counts where there is but one. None takes the criteria that the answer has,
+            their names in lower case with underscores, without aggregates such as "overall".
+        ended: Whether the model finished. Without `criteria`, lines of an answer that it did not finish are
+            not read: some may be missing.
 
     Raises:
-        ParseError: When a criterion is missing or its score is not a number from 1 to 5; without `criteria`,
-            also when there are none or the answer was cut off.
+        ParseError: When a criterion is missing or its score is not a number from 1 to 5, which one of another
+            scale is not; without `criteria`, also when there are none or the answer was cut off.
     """
-    entries: dict[str, _Entry] = {}
-    for value, cut in json_values(_answer(text)):
-        if cut and criteria is None:
-            raise ParseError("the answer is cut off")
-        entries |= _entries(value)
-    if criteria is None:
-        names = [name for name in entries if name not in _AGGREGATES] or list(entries)
-        if not names:
-            raise ParseError("no scores in the answer")
-        return Scores({name: _score(name, entries.get(name)) for name in names})
-    return Scores({name: _score(name, entries.get(_normalized(name))) for name in criteria})
+    answer = _answer(text)
+    values = list(json_values(answer))
+    # A field called value or points is a score only where none is called so.
+    strict = _in_json(values, _STRICT)
+    if criteria is not None:
+        wanted = [_normalized(name) for name in criteria]
+        if not all(name in strict for name in wanted):
+            strict = _wanted(wanted, strict, _in_json(values, SCORE_WORDS)) or _wanted(
+                wanted, _in_lines(answer)
+            )
+        return Scores({name: _score(name, strict.get(_normalized(name))) for name in criteria})
+    if any(cut for _, cut in values):
+        raise ParseError("the answer is cut off")
+    entries = strict
+    if strict.keys() <= _NAMELESS:
+        # What is called a rating may be the score of the field that it stands in.
+        loose = _in_json(values, SCORE_WORDS)
+        inside = strict.keys().isdisjoint(loose.keys() - AGGREGATES)
+        entries = loose if inside and not loose.keys() <= _NAMELESS else strict
+    if not entries and ended:
+        entries = _in_lines(answer)
+    names = [name for name in entries if name not in AGGREGATES] or list(entries)
+    if not names:
+        raise ParseError("no scores in the answer" if ended else "the answer is cut off")
+    return Scores({name: _score(name, entries.get(name)) for name in names})
+
+
+def _in_json(values: Iterable[tuple[object, bool]], words: tuple[str, ...]) -> dict[str, _Entry]:
+    """The scores in the JSON of an answer, under any of these words."""
+    found: dict[str, _Entry] = {}
+    for value, _ in values:
+        found |= _entries(value, words)
+    return found
+
+
+def _in_lines(answer: str) -> dict[str, _Entry]:
+    """The scores in what an answer has beside JSON."""
+    rows = score_lines(without_json(without_brackets(answer)))
+    return {name: _Entry(row.score, row.reasoning) for name, row in rows.items()}
+
+
+def _wanted(names: list[str], *readings: dict[str, _Entry]) -> dict[str, _Entry]:
+    """The entries of these criteria, from the first reading that has them.
+
+    Where there is but one criterion, a score that names none is meant for it.
+    """
+    found = {name: reading[name] for reading in reversed(readings) for name in names if name in reading}
+    if found or len(names) > 1:
+        return found
+    unnamed = next((readings[-1][word] for word in _UNNAMED if word in readings[-1]), None)
+    return {} if unnamed is None else {names[0]: unnamed}
 
 
 def _plain_list(answer: str) -> list[str]:
@@ -99,27 +153,6 @@ def _plain_list(answer: str) -> list[str]:
 def _answer(text: str) -> str:
     """The part of a model's text that answers, after any thinking."""
     return split_thinking(text[:_MAX_CHARACTERS]).answer
-
-
-def _texts(value: object) -> Iterator[str]:
-    """The items that a JSON value of an answer stands for."""
-    if isinstance(value, list):
-        for element in value:
-            yield from _element_texts(element)
-    elif isinstance(value, dict):
-        inner = [text for child in value.values() if isinstance(child, list | dict) for text in _texts(child)]
-        yield from inner or _first_text(value, _ITEM_KEYS)
-
-
-def _element_texts(element: object) -> Iterable[str]:
-    """The items that one element of a list stands for: itself, its text, or the lists in it."""
-    if isinstance(element, str):
-        return (element,)
-    if isinstance(element, int | float) and not isinstance(element, bool):
-        return (str(element),)
-    if isinstance(element, dict):
-        return _first_text(element, (*_ITEM_KEYS, *element)) or _texts(element)
-    return _texts(element)
 
 
 def _first_text(fields: dict[str, object], keys: Iterable[str]) -> tuple[str, ...]:
@@ -145,44 +178,56 @@ class _Entry:
     reasoning: str
 
 
-def _entries(value: object) -> dict[str, _Entry]:
+def _entries(value: object, words: tuple[str, ...]) -> dict[str, _Entry]:
     """The criteria in a JSON value of an answer, by normalized name."""
     entries: dict[str, _Entry] = {}
     if isinstance(value, list):
         for element in value:
-            entries |= _named_entry(element) or _entries(element)
+            entries |= _named_entry(element, words) or _entries(element, words)
     elif isinstance(value, dict):
         fields = _fields(value)
-        wrapped = [fields[key] for key in _WRAPPER_KEYS if _is_wrapper(fields.get(key))]
+        wrapped = [fields[key] for key in _WRAPPER_KEYS if _is_wrapper(fields.get(key), _STRICT)]
         if wrapped:
-            return _entries(wrapped)
-        entries = {name: entry for name, field in fields.items() if (entry := _entry(field))}
-        if entries.keys() <= _AGGREGATES:
-            entries |= _entries([field for field in fields.values() if _is_wrapper(field)])
+            return _entries(wrapped, words)
+        entries = {name: entry for name, field in fields.items() if (entry := _entry(field, words))}
+        if entries.keys() <= AGGREGATES:
+            entries |= _entries([field for field in fields.values() if _is_wrapper(field, words)], words)
     return entries
 
 
-def _named_entry(element: object) -> dict[str, _Entry]:
+def _named_entry(element: object, words: tuple[str, ...]) -> dict[str, _Entry]:
     """The entry of a list's element that names its criterion; empty when it does not."""
-    entry = _entry(element)
+    entry = _entry(element, words)
     if entry is None or not isinstance(element, dict):
         return {}
     return {_normalized(name): entry for name in _first_text(_fields(element), _CRITERION_KEYS)}
 
 
-def _entry(field: object) -> _Entry | None:
+def _entry(field: object, words: tuple[str, ...]) -> _Entry | None:
     """The score that a field holds; None for what is no score, such as a comment or a wrapper."""
     if isinstance(field, dict):
         fields = _fields(field)
-        reasoning = "".join(_first_text(fields, _REASONING_KEYS))
-        return _Entry(fields["score"], _storable(reasoning).strip()) if "score" in fields else None
+        reasoning = "".join(_first_text(fields, REASON_WORDS))
+        word = next((word for word in words if word in fields), None)
+        if word is None or (word not in _STRICT and not _is_one_score(fields, word)):
+            return None
+        return _Entry(fields[word], _storable(reasoning).strip())
     if isinstance(field, list) or (isinstance(field, str) and not _SCORE.fullmatch(field)):
         return None
     return _Entry(field, "")
 
 
-def _is_wrapper(field: object) -> bool:
-    return isinstance(field, list | dict) and _entry(field) is None
+def _is_one_score(fields: dict[str, object], word: str) -> bool:
+    """Whether a field called so is the only score; several are criteria, and one may well be called value."""
+    return not isinstance(fields[word], list | dict) and sum(map(_is_number, fields.values())) <= 1
+
+
+def _is_number(field: object) -> bool:
+    return isinstance(field, int | float) or (isinstance(field, str) and _SCORE.fullmatch(field) is not None)
+
+
+def _is_wrapper(field: object, words: tuple[str, ...]) -> bool:
+    return isinstance(field, list | dict) and _entry(field, words) is None
 
 
 def _fields(value: dict[object, object]) -> dict[str, object]:
@@ -190,7 +235,7 @@ def _fields(value: dict[object, object]) -> dict[str, object]:
 
 
 def _normalized(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", _storable(name).strip().casefold())
+    return normalized(_storable(name))
 
 
 def _score(name: str, entry: _Entry | None) -> Score:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.core.config.defaults import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.judging import passes, rubric_criteria, score_pair, wants_explanations
 from tasks.core.models import Pair, Score, Scores, Text
-from tests.core.running import ChatServer, configured, running, some_jobs
+from tests.core.running import ChatServer, Reply, configured, running, some_jobs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,3 +92,17 @@ async def test_both_answers_are_judged_at_the_same_time(tmp_path: Path) -> None:
         pair = await score_pair(run, Pair(JOB, Text("a"), Text("b")))
     assert pair.chosen_scores == Scores({"style": Score(4.0, "Calm.")})
     assert pair.rejected_scores == Scores({"style": Score(2.0, "")})
+
+
+async def test_scores_in_the_reasoning_and_in_lines_are_read(tmp_path: Path) -> None:
+    async def script(chat: Chat) -> Answer:
+        return Reply(reasoning='{"style": {"rating": 4}}') if chat.subject == "a" else "**Style**: 2/5 - flat"
+
+    async with (
+        ChatServer(script) as server,
+        running(tmp_path, server.base_url, generation__dataset_mode="mo-dpo") as run,
+    ):
+        pair = await score_pair(run, Pair(JOB, Text("a"), Text("b")))
+        assert run.progress.paid == {"judge": 2}
+    assert pair.chosen_scores == Scores({"style": Score(4.0, "")})
+    assert pair.rejected_scores == Scores({"style": Score(2.0, "flat")})

@@ -48,6 +48,12 @@ SHAPES: dict[str, Callable[[list[str]], object]] = {
     "wrapped": lambda found: {"subtopics": found},
     "wrapped twice": lambda found: {"data": {"count": len(found), "subtopics": found}},
     "objects": lambda found: [{"prompt": text, "level": "hard", "tags": ["t"]} for text in found],
+    "questions": lambda found: [
+        {"difficulty": "very hard indeed", "id": "q" * 99, "question": text, "answer": "long " * 9}
+        for text in found
+    ],
+    "nested": lambda found: {"prompts": [{"level": "hard", "prompt": {"text": text}} for text in found]},
+    "other spelling": lambda found: [{"Genre": "a", "Writing Prompt": text, "tags": ["t"]} for text in found],
     "titles": lambda found: {"topics": [{"description": "d", "title": text} for text in found]},
 }
 FRAMES = {
@@ -100,6 +106,31 @@ def test_a_cut_list_keeps_all_that_was_complete() -> None:
         ('{"prompt": "a"}\n{"prompt": "b"}', ("a", "b")),
         ('{"1": {"prompt": "a"}, "2": {"prompt": "b"}}', ("a", "b")),
         ('[{"question": "a"}, {"n": 1, "x": "b"}, {"n": 1}]', ("a", "b")),
+        (
+            '[{"difficulty": "easy", "question": "Why do keepers count ships?"}]',
+            ("Why do keepers count ships?",),
+        ),
+        ('[{"level": "easy", "query": "a"}, {"task": "b"}, {"instruction": "c"}]', ("a", "b", "c")),
+        (
+            '[{"id": "a-long-one-that-means-nothing", "x": "short", "y": "the longer of two"}]',
+            ("the longer of two",),
+        ),
+        ('[{"level": "easy"}]', ("easy",)),
+        ('[{"title": "t", "name": "n", "text": "x"}, {"name": "n", "text": "x"}]', ("t", "n")),
+        ('[{"subtopic": "s", "title": "t", "topic": "u"}, {"topic": "u", "text": "x"}]', ("s", "x")),
+        ('[{"main_topic": "a", "sub_topic": "b"}]', ("b",)),
+        ('[{"prompt": {"text": "a"}}, {"prompt": {"en": "b"}, "id": 3}]', ("a", "b")),
+        ('[{"level": "hard", "prompt": [{"role": "user", "content": "a"}]}]', ("a",)),
+        ('{"prompts": ["a", "b"], "count": 2}', ("a", "b")),
+        ('{"prompt": "a", "tags": ["t", "u"]}', ("a",)),
+        ('{"tags": ["t", "u"]}', ("t", "u")),
+        (
+            '[{"category": "c", "prompts": ["a", "b"]}, {"subtopic": "s", "questions": ["d"]}]',
+            ("a", "b", "d"),
+        ),
+        ('[{"title": "t", "tasks": ["a", "b"]}]', ("t",)),
+        ('{"difficulty": "easy", "question": "a"}', ("a",)),
+        ('{"message": "no", "error": "no"}', ()),
         ('[" a ", "", null, true, 7, 1.5, {}, [], ["b"]]', ("a", "7", "1.5", "b")),
         ('["two\\n\\n  lines", "a\\ttab", "two  spaces", "\\n"]', ("two lines", "a tab", "two  spaces")),
         ('["raw\nline break"]', ("raw line break",)),
@@ -220,6 +251,20 @@ def test_the_order_is_that_of_the_criteria_asked_for(scores: Scores, data: st.Da
         ('[{"a": {"score": 2}}, {"b": 3}]', {"a": 2, "b": 3}),
         ('{"evaluation": {"scores": {"a": 2}}}', {"a": 2}),
         ('{"a": {"score": 4, "reasoning": "uses "quotes" well",},}', {"a": 4}),
+        ('{"x": {"rating": 4}}', {"x": 4}),
+        ('{"x": {"points": "4/5"}, "y": {"grade": 3}, "overall": 4}', {"x": 4, "y": 3}),
+        ('{"x": {"value": 4}, "y": {"mark": "2 out of 5"}}', {"x": 4, "y": 2}),
+        ('{"scores": {"x": {"rating": 4}}, "overall": 4}', {"x": 4}),
+        ('[{"aspect": "x", "score": 4}, {"dimension": "y", "score": 3}]', {"x": 4, "y": 3}),
+        ('[{"aspect": "x", "rating": 4}, {"metric": "y", "rating": 3}]', {"x": 4, "y": 3}),
+        ('{"result": {"value": 4, "plot": 3}}', {"value": 4, "plot": 3}),
+        ('{"score": 4, "meta": {"value": 3}}', {"score": 4}),
+        ('{"x": {"value": {"rating": 4}}}', {"rating": 4}),
+        ('{"scores": {"value": 4}}', {"value": 4}),
+        ('{"value": {"score": 4}, "plot": {"score": 3}}', {"value": 4, "plot": 3}),
+        ('{"x": {"score": 4}, "meta": {"value": 3}}', {"x": 4}),
+        ('{"x": 4/5, "y": 3/5}', {"x": 4, "y": 3}),
+        ('{"score": 4}', {"score": 4}),
     ],
 )
 def test_scores_in_other_forms(answer: str, expected: dict[str, float]) -> None:
@@ -251,6 +296,20 @@ def test_a_score_that_is_no_finite_number_is_refused(bad: str) -> None:
     ("answer", "criteria", "reason"),
     [
         ("I would give it a 4.", None, "no scores"),
+        ("Plot: 4 keepers come aboard.", None, "no scores"),
+        ("It ends at 4:30. Time: 4:30", None, "no scores"),
+        ("Chapters: 4-5\nThere are: 4, 5 and 6\nShips - 4 of them", None, "no scores"),
+        ("Plot: four", ("plot",), "no score for plot"),
+        ("Plot: 4/10\nStyle: 3/10", ("plot", "style"), "from 1 to 5"),
+        ("Plot: 8\nStyle: 3", None, "from 1 to 5"),
+        ("Score: 4", ("plot", "style"), "no score for plot"),
+        ("Score: 2\n\nNo.\n\nScore: 4", ("plot",), "from 1 to 5"),
+        ("| Plot | 4/10 |", ("plot",), "from 1 to 5"),
+        ("| Plot | 4 | 2 |", ("plot",), "no score for plot"),
+        ('{"x": {"rating": "4/10"}}', None, "from 1 to 5"),
+        ('{"x": {"rating": 4}}', ("plot",), "no score for plot"),
+        ('{\n  "plot": 4,\n  "style": 3', None, "cut off"),
+        ('{"plot": {"score": 4}}\nStyle: 3', ("plot", "style"), "no score for style"),
         ("", None, "no scores"),
         ("[]", None, "no scores"),
         ('{"comment": "fine"}', None, "no scores"),
@@ -270,8 +329,107 @@ def test_scores_that_were_complete_before_the_cut_count() -> None:
     assert parsed.total == 3.5
 
 
+LINES = {
+    "bold": "**%n**: %s/5",
+    "bold colon": "- **%n:** %s - %r",
+    "all bold": "1. **%n: %s/5** \N{EN DASH} %r",
+    "plain": "%n: %s",
+    "equals": "%n = %s",
+    "dash": "%n - %s out of 5",
+    "parentheses": "* %n (%s/5): %r",
+    "suffix": "%n score: %s/5. %r",
+    "heading": "### %n: %s / 5",
+    "below": "### %n\n\nScore: %s/5\nReasoning: %r\n",
+    "below, reason first": "**%n**\n- Reasoning: %r\n- Score: %s\n",
+    "below, alone": "**%n:**\n**%s/5**",
+    "row": "| %n | %s |",
+    "row with reasoning": "| **%n** | %s/5 | %r |",
+    "numbered row": "| 1 | %n | %r | %s |",
+    "quoted": "> %n: [[%s]]",
+}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["plot", "prose", "character_arc", "wit"]),
+        st.sampled_from([1.0, 2.0, 3.5, 4.0, 5.0]),
+        min_size=1,
+    ),
+    st.sampled_from(sorted(LINES)),
+    st.booleans(),
+)
+def test_scores_in_lines_come_back(found: dict[str, float], layout: str, named: bool) -> None:  # noqa: FBT001 - drawn
+    lines = [
+        LINES[layout].replace("%n", name.title()).replace("%s", f"{number:g}").replace("%r", "It holds [1].")
+        for name, number in found.items()
+    ]
+    text = "\n".join(["<think>Plot: 1/5</think>Here is what I think.", "", *lines, "", "Total: 12/20"])
+    parsed = parse_scores(text, tuple(found) if named else None)
+    assert {name: each.score for name, each in parsed.criteria.items()} == found
+    reasoning = "It holds [1]." if "%r" in LINES[layout] else ""
+    assert {each.reasoning for each in parsed.criteria.values()} == {reasoning}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("| Criterion | Weight | Score |\n|-|-|-|\n| Plot | 2 | 4 |\n| Wit | 1 | 3 |", {"plot": 4, "wit": 3}),
+        ("| Plot | Wit |\n|:-:|:-:|\n| 4 | **3** |", {"plot": 4, "wit": 3}),
+        ("Criterion | Score (1-5)\n--- | ---\nPlot | 4/5\nWit | 3/5", {"plot": 4, "wit": 3}),
+        ("Plot (1-5): 4\nWit: 3 out of 5 stars", {"plot": 4, "wit": 3}),
+        ("Overall score: 4/5\nPlot: 3/5", {"plot": 3}),
+        ("Final rating: 4/5", {"overall": 4}),
+        ("Score: 4", {"score": 4}),
+        ("Plot: 2\nOn second thoughts:\nPlot: 3", {"plot": 3}),
+    ],
+)
+def test_scores_in_tables_and_lines(answer: str, expected: dict[str, float]) -> None:
+    assert {name: each.score for name, each in parse_scores(answer, None).criteria.items()} == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Score: 4",
+        "**Rating:** 4/5 - clear",
+        "Rating: [[4]]",
+        "It is clear throughout. [RESULT] 4",
+        "Overall: 4",
+        '{"score": 4, "reasoning": "clear"}',
+        '{"rating": "4/5"}',
+        "Clarity: 4\nScore: 2",
+    ],
+)
+def test_where_there_is_one_criterion_a_score_need_not_name_it(answer: str) -> None:
+    assert parse_scores(answer, ("clarity",)).total == 4
+
+
+def test_lines_of_an_answer_that_was_not_finished_are_read_for_known_criteria_alone() -> None:
+    assert parse_scores("Plot: 4\nWit: 3", ("plot", "wit"), ended=False).total == 3.5
+    with pytest.raises(ParseError, match="cut off"):
+        parse_scores("Plot: 4\nWit: 3", None, ended=False)
+    assert parse_scores('{"plot": 4} Wit', None, ended=False).total == 4
+
+
 tokens = json_like | st.sampled_from(
-    ['"score": 4', "NaN", "1e999", "\\u12", "\0", "<think>", "</think>", "\n", "/*"]
+    [
+        '"score": 4',
+        "NaN",
+        "1e999",
+        "\\u12",
+        "\0",
+        "<think>",
+        "</think>",
+        "\n",
+        "/*",
+        "|",
+        "*",
+        "Plot",
+        "4/5",
+        "[[",
+        "###",
+        "score",
+    ]
 )
 
 
@@ -279,6 +437,20 @@ tokens = json_like | st.sampled_from(
 @example("[" * 100_000, None)
 @example('{"a":' * 100_000 + "1" + "}" * 100_000, None)
 @example('["a", ' + "[" * 100_000 + "]" * 100_000 + "]", None)
+@example("Plot: " + "4" * 100_000, ("plot", "b"))
+@example("a:" * 100_000, None)
+@example("a (" * 100_000, None)
+@example("|" * 200_000, None)
+@example("| a " * 50_000, None)
+@example("1. " * 70_000, None)
+@example("*" * 200_000, None)
+@example("_a" * 100_000, None)
+@example("a" + " " * 200_000 + ": 4", None)
+@example("a: 4" + " " * 200_000 + "x", None)
+@example("[result]" * 25_000, None)
+@example("[[" * 100_000, None)
+@example('{"items": [' * 30_000, None)
+@example('[{"prompt": ' + '{"items": [{"x": ' * 15 + "0" + "}]}" * 15 + "}]", None)
 @example('["' + "9" * 5_000 + '", ' + "9" * 5_000 + "]", None)
 def test_nothing_raises_but_parse_error(answer: str, criteria: tuple[str, ...] | None) -> None:
     assert all(each and each == each.strip() and "\n" not in each for each in parse_items(answer))

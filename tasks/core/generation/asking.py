@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import CallError, UnusableAnswerError
+from tasks.core.answers import read_items
+from tasks.core.errors import CallError
 from tasks.core.models import Phase, Purpose
-from tasks.core.parsing import parse_items
 from tasks.core.run import all_of, failure_of
 from tasks.core.selection import drop_duplicates
 
@@ -103,6 +103,4 @@ async def _ask(run: Run, wish: Wish, known: dict[bytes, Answer | None]) -> Subto
 
 
 def _read_prompts(answer: Answer) -> tuple[str, ...]:
-    if items := parse_items(answer.content):
-        return items
-    raise UnusableAnswerError("no_list", "the answer holds no list of prompts")
+    return read_items(answer, "prompts")

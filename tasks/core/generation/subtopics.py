@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from tasks.core.answers import items_in
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.models import Failure, Phase, Purpose
-from tasks.core.parsing import parse_items
 from tasks.core.run import all_of, failure_of
 from tasks.core.sameness import Sieve
 from tasks.core.selection import chunk_sizes, exclusion_list, with_buffer
@@ -109,7 +109,7 @@ class _Growth:
             self.items.extend(self._sieve.fresh(items))
 
     async def _answers(self, requests: list[ChatRequest], first: int) -> list[tuple[str, ...]]:
-        """The items of each chunk, numbered from `first`; a chunk whose answer holds no list brings none.
+        """The items of each chunk, numbered from `first`; an answer without a list, or a refusal, has none.
 
         Raises:
             PhaseError: A chunk was not answered. Going on without it would build the list on another
@@ -138,6 +138,6 @@ class _Growth:
     ) -> tuple[str, ...] | Failure:
         async with self._run.generating:
             try:
-                return parse_items((await self._run.client.ask(request, known)).content)
+                return items_in(await self._run.client.ask(request, known))
             except CallError as error:
                 return failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)

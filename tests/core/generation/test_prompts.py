@@ -107,6 +107,37 @@ async def test_an_answer_without_a_list_is_asked_for_again(tmp_path: Path) -> No
             assert (run.progress.paid, run.progress.reused) == ({}, {"prompts": 3})
 
 
+async def test_a_list_in_the_reasoning_and_a_list_of_objects_are_read(tmp_path: Path) -> None:
+    question = (
+        '[{"difficulty": "easy", "question": "Why do keepers count ships?"}, {"level": 2, "task": "b"}]'
+    )
+    script: dict[tuple[str, int, int], Answer] = {
+        ("x", 0, 0): Reply(reasoning='["first", "second"]'),
+        ("y", 0, 0): question,
+    }
+    async with scripted(script) as server, running(tmp_path, server.base_url) as run:
+        assert await completed(run, "xy") == {
+            "x": ("first", "second"),
+            "y": ("Why do keepers count ships?", "b"),
+        }
+        assert run.progress.paid == {"prompts": 2}
+
+
+async def test_a_refusal_is_asked_for_again_and_never_a_prompt(tmp_path: Path) -> None:
+    sorry = "I'm sorry, but I can't help with that."
+    script: dict[tuple[str, int, int], Answer] = {
+        ("x", 0, 0): [sorry],
+        ("x", 0, 1): sorry,
+        ("x", 0, 2): ["a", sorry, "b"],
+        **{("y", 0, sample): [sorry] for sample in range(3)},
+    }
+    async with scripted(script) as server, running(tmp_path, server.base_url) as run:
+        fine, failed = await write_prompts(run, subtopics("xy"))
+        assert fine.prompts == ("a", "b")
+        assert failed.failure is not None
+        assert (failed.failure.cause, failed.failure.attempts) == ("refused", 3)
+
+
 async def test_a_subtopic_without_a_list_in_any_try_is_a_failure(tmp_path: Path) -> None:
     script = {("x", 0, sample): NO_LIST for sample in range(3)} | {("y", 0, 0): ["a", "b"]}
     async with scripted(script) as server, running(tmp_path, server.base_url) as run:

@@ -151,6 +151,20 @@ async def test_a_chunk_answered_with_garbage_brings_none(tmp_path: Path, garbage
         assert await found(tmp_path, server, 4, subtopic_chunk_size=2) == ("a", "b", "c", "d")
 
 
+async def test_a_list_in_the_reasoning_counts_and_a_refusal_does_not(tmp_path: Path) -> None:
+    sorry = "I'm sorry, but I can't help with that."
+    script: dict[int, Answer] = {
+        0: Reply(reasoning='["a", "b"]'),
+        1: [sorry],
+        2: ["c", sorry],
+        3: [sorry],
+        4: Reply(finish_reason="length", reasoning='Perhaps ["x"]'),
+        5: '[{"difficulty": "easy", "topic": "d"}]',
+    }
+    async with scripted(script) as server:
+        assert await found(tmp_path, server, 4, subtopic_chunk_size=2) == ("a", "b", "c", "d")
+
+
 async def test_no_subtopic_at_all_ends_the_phase(tmp_path: Path) -> None:
     async def script(_: Chat) -> Answer:
         return "There is nothing to be said about it."
