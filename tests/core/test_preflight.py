@@ -197,7 +197,7 @@ async def test_a_form_on_which_the_user_insists_and_that_is_refused_is_named(tmp
     async def script(chat: Chat) -> Answer:
         return Reply(status=400) if "response_format" in chat.body else await flawless(chat)
 
-    refusing = {"models__main__structured_output": "json_schema"}
+    refusing: dict[str, Any] = {"models__main__structured_output": "json_schema"}
     async with ChatServer(script) as server:
         with pytest.raises(ModelError, match=r"strong at .* for a list \(subtopics, prompts\)"):
             await begun(tmp_path, server.base_url, **refusing)
