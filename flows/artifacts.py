@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
-from tasks.core.errors import LedgerError
+from tasks.core.errors import LedgerError, UnfinishedError
 from tasks.core.lint.report import in_words
 from tasks.core.llm.ledger_failures import last_failures
 from tasks.core.markdown import escaped, table
@@ -172,7 +172,9 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
         parts.append(f"Report, to be opened in a browser: {escaped(str(outcome.report.absolute()))}")
     if outcome.config.output.mirror:
         parts.append(f"Mirror: {escaped(address(outcome.config.output.mirror, outcome.folder.name))}")
-    if error:
+    if isinstance(error, UnfinishedError) and error.spent:
+        parts.append(f"`vellumforge2 retry {outcome.folder.name}` asks for further answers in their place.")
+    elif error:
         again = f"vellumforge2 checkpoint resume {outcome.folder.name}"
         parts.append(f"*Retry* asks only for what is missing, and so does `{again}`.")
     return "\n\n".join(parts) + "\n"

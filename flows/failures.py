@@ -132,8 +132,7 @@ def _lines(
                 "Where only answers are missing that cannot be used, for further ones: "
                 f"vellumforge2 retry {session}"
             )
-        open_ones = open_ones or groups
-        cause = max(open_ones, key=lambda group: group.count).cause
+        cause = max(open_ones or groups, key=lambda group: group.count).cause
         lines.append(f"To ask only for some of it: vellumforge2 retry {session} --only cause={cause}")
     return lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.core.models import Phase
-from tasks.core.progress import Progress
+from tasks.core.progress import Progress, pairs_in_words
 
 if TYPE_CHECKING:
     import pytest
@@ -39,6 +39,12 @@ def test_beginning_a_phase_again_counts_anew_and_keeps_its_clock(monkeypatch: py
     now = 103.0
     progress.begin(Phase.PROMPTS, 1)
     assert progress.seconds == {Phase.SUBTOPICS: 3.0}
+
+
+def test_what_became_of_prompts_is_said_in_a_line() -> None:
+    assert pairs_in_words(0, 300, 22, {"bad_scores": 22}) == "kept 0 of 300 · tried 22 · 22 bad_scores"
+    assert pairs_in_words(1000, 1200, 1100, {}) == "kept 1,000 of 1,200 · tried 1,100"
+    assert pairs_in_words(0, 9, 3, {"a\nb": 1, "c": 2}) == "kept 0 of 9 · tried 3 · 2 c · 1 a b"
 
 
 def test_counters_of_two_runs_are_apart() -> None:

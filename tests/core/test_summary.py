@@ -158,6 +158,25 @@ def test_a_run_in_which_something_did_not_come_about_is_not_complete(
     assert summary.shortfall() == shortfall
 
 
+@pytest.mark.parametrize(
+    ("change", "spent"),
+    [
+        ({"failures": 2, "causes": {"bad_scores": 2}}, True),
+        ({"failures": 2, "causes": {"bad_scores": 1, "timeout": 1}}, False),
+        ({"missing": 2, "spent": True, "lost": {"refused": 9, "filtered": 3}}, True),
+        ({"missing": 2, "lost": {"filtered": 3}}, False),
+        ({"lost": {"refused": 9}}, False),  # all of them were replaced
+    ],
+)
+def test_where_only_unusable_answers_are_missing_it_is_said_what_helps(
+    change: dict[str, Any], *, spent: bool
+) -> None:
+    summary = replace(WHOLE, example="job 3, judge: no scores", **change)
+    assert summary.is_spent is spent
+    assert ("paid for, and cannot be used; for example job 3" in summary.shortfall()) is spent
+    assert ("; what helps: " in summary.shortfall()) is spent
+
+
 def test_filtered_pairs_are_no_shortfall() -> None:
     assert replace(WHOLE, lost={"filtered": 600}, kept=600, rows=600).complete
 

@@ -6,19 +6,27 @@ is found by walking the session, and left out where that leads nowhere.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tasks.core.answers import read_chosen, read_rejected
+from tasks.core.errors import CallError
+from tasks.core.judging import wants_explanations
 from tasks.core.llm.ledger_failures import failures_by_request
-from tasks.core.models import Phase
+from tasks.core.models import Phase, Purpose
 from tasks.core.session.record import settings_of
 from tasks.core.session.resuming import survey_session
+from tasks.core.survey import Survey, SurveyRun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from tasks.core.config.models import Config
     from tasks.core.llm.ledger import Ledger
-    from tasks.core.models import Failure, Job, Purpose
+    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.models import Failure, Job, Text
     from tasks.core.session.record import SessionRecord
 
 OF_EACH = 3
@@ -93,7 +101,7 @@ async def unusable_answers(
                     answer.content,
                     answer.reasoning,
                     answer.finish_reason,
-                    _variables(failure, record, by_item),
+                    await _variables(failure, record, by_item, ledger),
                 )
             )
     return found
@@ -107,10 +115,33 @@ async def _jobs(ledger: Ledger, record: SessionRecord) -> Sequence[Job]:
     return (await survey_session(record, config, ledger)).jobs
 
 
-def _variables(failure: Failure, record: SessionRecord, jobs: Mapping[str, Job]) -> dict[str, str]:
+async def _variables(
+    failure: Failure, record: SessionRecord, jobs: Mapping[str, Job], ledger: Ledger
+) -> dict[str, str]:
     """The template's variables, under the names that templates use."""
-    if job := jobs.get(failure.item):
-        return {"MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
     config = settings_of(record)
+    if job := jobs.get(failure.item):
+        known = {"MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
+        if config is not None and failure.purpose is Purpose.JUDGE:
+            known |= await _judged(failure, job, config, ledger)
+        return known
     topic = {} if config is None else {"MainTopic": config.generation.main_topic}
     return topic | {"SubTopic": failure.item} if failure.phase is Phase.PROMPTS else topic
+
+
+async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) -> dict[str, str]:
+    """The answer that a call of the judge was about, of the job's two; none where it is not found."""
+    run = SurveyRun(config, ledger, Survey())
+    sides: list[tuple[Callable[[Job, int], ChatRequest], Callable[[Answer], Text]]] = [
+        (run.questions.chosen, read_chosen)
+    ]
+    if config.generation.dataset_mode != "sft":
+        sides.append((run.questions.rejected, read_rejected))
+    for question, read in sides:
+        with suppress(CallError):
+            text = await run.ask_until_usable(partial(question, job), read)
+            last, explain = failure.attempts - 1, wants_explanations(config)
+            asked = run.questions.judge(job, text.content, last, explain=explain)
+            if asked.key.hex() == failure.request:
+                return {"StoryText": text.content}
+    return {}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import LossError
-from tasks.core.generation.pairs import PairsOutcome, make_pairs
-from tasks.core.losses import BEGUN, FIRST
-from tasks.core.models import Purpose
+from tasks.core.generation.pairs import FILTERED, PairsOutcome, make_pairs
+from tasks.core.lint.drops import PREFIX
+from tasks.core.losses import BEGUN, FIRST, quoted, what_helps
+from tasks.core.models import UNUSABLE, Purpose
 from tests.core.running import ChatServer, Reply, listed_failures, running, some_jobs
 
 if TYPE_CHECKING:
@@ -192,3 +193,14 @@ async def test_generating_runs_ahead_once_the_judge_has_given_scores(tmp_path: P
     async with ChatServer(script) as server, asyncio.timeout(60):
         outcome, _ = await worked(tmp_path, server, 40, **settings)
     assert outcome == PairsOutcome(40, {}, ())
+
+
+@pytest.mark.parametrize("cause", sorted(UNUSABLE | {FILTERED, f"{PREFIX}chatter"}))
+def test_each_cause_has_something_that_helps(cause: str) -> None:
+    assert what_helps(cause)
+
+
+def test_what_a_model_answered_is_shown_on_one_line_and_cut() -> None:
+    assert quoted("a\x1b[2J\n\u202eb") == '"a [2J b"'
+    assert quoted("x" * 10**6, 10) == '"xxxxxxxxxx…"'
+    assert quoted("x" * 10, 10) == '"xxxxxxxxxx"'

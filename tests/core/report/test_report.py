@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import SessionError, UsageError
+from tasks.core.models import Phase, Purpose
 from tasks.core.printable import visible_text
 from tasks.core.report.coverage import OF_ALL, cover, evenly, find_alike
 from tasks.core.report.facts import shares_of
 from tasks.core.report.page import MOST_SUBTOPICS, write_report
 from tasks.core.report.tally import SAMPLED, length_bin, tally_session
+from tasks.core.session.answered import Answered
 from tests.core.report.made import HOSTILE, facts, judged_rows
 
 if TYPE_CHECKING:
@@ -101,6 +103,27 @@ def test_the_page_is_small_whatever_the_texts_are(tmp_path: Path) -> None:
     page = write_report(tmp_path, facts(judged_rows(3), topic=HOSTILE)).read_text(encoding="utf-8")
     assert len(page) < 2_000_000
     assert "Cut: the whole text has 4,000,000 characters." in page
+    assert "<script" not in page
+    assert "\u202e" not in page
+
+
+def test_an_answer_that_could_not_be_used_is_shown_as_text(tmp_path: Path) -> None:
+    put(tmp_path, judged_rows(3))
+    answered = Answered(
+        Phase.PAIRS,
+        Purpose.JUDGE,
+        "bad_scores",
+        f"job 1 {HOSTILE}",
+        f"no scores {HOSTILE}",
+        "00",
+        HOSTILE + "x" * 10**6,
+        "",
+        "stop",
+        {"Prompt": HOSTILE},
+    )
+    page = write_report(tmp_path, facts(judged_rows(3), answered=[answered])).read_text(encoding="utf-8")
+    assert "an answer that could not be used: bad_scores" in page
+    assert len(page) < 200_000
     assert "<script" not in page
     assert "\u202e" not in page
 

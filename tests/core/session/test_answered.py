@@ -75,6 +75,7 @@ async def test_a_few_answers_of_each_call_and_cause_come_with_what_was_asked(tmp
     # The last of its tries.
     assert judged.answer == "Rather good,\nthe 1th time."
     assert judged.variables["Prompt"] in {"p2 of t0", "p3 of t0"}
+    assert judged.variables["StoryText"].startswith("chosen of p")
     assert [item.variables.get("Prompt", "") for item in given] == ["", "", "p3 of t0"]
 
 

@@ -14,7 +14,7 @@ from tasks.core.session.listing import (
     render_list,
 )
 from tasks.core.session.reading import Checkpoint, read_checkpoint
-from tasks.core.session.record import SessionRecord, write_record
+from tasks.core.session.record import Counts, SessionRecord, write_record
 from tests.core.session.vellumforge2 import checkpoint, go_jobs, write_session
 
 if TYPE_CHECKING:
@@ -117,6 +117,25 @@ def test_the_list_has_the_form_of_the_specification(tmp_path: Path) -> None:
     (tmp_path / "session_2025-10-27T18-26-03").mkdir()
     (tmp_path / "notes").mkdir()
     assert render_list(list_sessions(tmp_path)) == LIST
+
+
+def test_what_became_of_the_prompts_stands_behind_the_progress(tmp_path: Path) -> None:
+    """Jobs that came to no pair are done, and are not what there is."""
+    folder = write_session(tmp_path, checkpoint(JOBS, range(20)))
+    counts = Counts(40, 5, 20, {"bad_scores": 12, "fil\x1btered": 1}, {"timeout": 2})
+    write_record(folder, SessionRecord("id", 0.0, {}, counts=counts))
+    *_, line = render_list(list_sessions(tmp_path)).splitlines()
+    assert line == (
+        f"{folder.name:<35} Yes          pairs        12.5%    "
+        "kept 5 of 40 · tried 20 · 12 bad_scores · 2 timeout · 1 fil tered"
+    )
+    (folder / "checkpoint.json").unlink()
+    [listed] = list_sessions(tmp_path)
+    assert (listed.checkpoint, listed.phase, listed.progress) == ("No", "pairs", 0.125)
+    write_record(folder, SessionRecord("id", 0.0, {}, complete=True, counts=Counts(40, 40, 40)))
+    [listed] = list_sessions(tmp_path)
+    assert (listed.phase, listed.progress) == ("complete", 1.0)
+    assert render_list([listed]).endswith("100.0%   kept 40 of 40 · tried 40")
 
 
 def test_no_sessions_are_said_to_be_none(tmp_path: Path) -> None:

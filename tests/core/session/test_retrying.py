@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REFUSAL = "I'm sorry, but I can't help with that. As an AI, I keep away from the sea and all that is in it."
 FIRST, SECOND, LAST = "p0 of t0", "p1 of t0", "p1 of t1"
 TRIES = "models__main__max_retries"
+FURTHER = "further"
+"""In place of failures that are named: a retry without any."""
 JUDGED: dict[str, Any] = {"generation__dataset_mode": "mo-dpo"}
 
 
@@ -60,17 +62,17 @@ def allowing(number: int) -> dict[str, Any]:
 
 
 async def worked(
-    folder: Path, server: ChatServer, *only: str, pairs: int = 4, further: bool = False, **settings: Any
+    folder: Path, server: ChatServer, *only: str, pairs: int = 4, **settings: Any
 ) -> tuple[list[tuple[Purpose, str]], list[tuple[str, str]]]:
     """Run the pipeline for some pairs; returns the calls that were made and the failures at its end."""
     asked = len(server.asked)
     async with running(folder, server.base_url, **settings) as run:
         session = Resumption(folder, SessionRecord("s", 0.0, {}), None, foreign=False)
         retry = None
-        if named := read_only(only):
-            retry = await plan_retry(named, session, run.config, run.ledger)
-        elif further:
+        if only == (FURTHER,):
             retry = await plan_further(session, run.config, run.ledger)
+        elif named := read_only(only):
+            retry = await plan_retry(named, session, run.config, run.ledger)
         if retry is not None:
             run.further, run.client.left_alone = retry.further, retry.left_alone or {}
         names = await find_subtopics(run)
@@ -149,7 +151,7 @@ def refusing(samples: int, *prompts: str) -> Script:
 
 
 @pytest.mark.parametrize(("tries", "more"), [(0, 1), (2, 2)])
-@pytest.mark.parametrize("only", [(), ("cause=refused",)])
+@pytest.mark.parametrize("only", [(FURTHER,), ("cause=refused",)])
 async def test_further_samples_are_asked_for_where_every_allowed_try_is_spent(
     tmp_path: Path, tries: int, more: int, only: tuple[str, ...]
 ) -> None:
@@ -160,16 +162,16 @@ async def test_further_samples_are_asked_for_where_every_allowed_try_is_spent(
         _, failures = await worked(tmp_path, server, **settings)
         assert failures == spent
         assert await worked(tmp_path, server, **settings) == ([], spent)
-        calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
+        calls, failures = await worked(tmp_path, server, *only, **settings)
         assert sorted(calls) == sorted(
             (Purpose.CHOSEN, text) for text in (FIRST, SECOND) for _ in range(more)
         )
         assert failures == spent
-        calls, failures = await worked(tmp_path, server, *only, further=True, **settings)
+        calls, failures = await worked(tmp_path, server, *only, **settings)
         # The first of these is refused too, and the second, if it is allowed, is not.
         assert len(calls) == 2 * min(2, more)
         assert failures == (spent if more == 1 else [])
-        calls, failures = await worked(tmp_path, server, further=True, **settings)
+        calls, failures = await worked(tmp_path, server, FURTHER, **settings)
         assert (len(calls), failures) == (2 if more == 1 else 0, [])
         # What came is found by whoever walks the session, with any number of tries.
         assert await worked(tmp_path, server, **allowing(0)) == ([], [])
@@ -193,10 +195,10 @@ async def test_where_something_else_is_missing_a_retry_is_a_resume(tmp_path: Pat
     async with ChatServer(refusing(1, FIRST)) as server:
         _, failures = await worked(tmp_path, server, pairs=2, **allowing(0))
         assert failures == [("job 0", "refused")]
-        calls, failures = await worked(tmp_path, server, further=True, **allowing(0))
+        calls, failures = await worked(tmp_path, server, FURTHER, **allowing(0))
         assert {text for _, text in calls}.isdisjoint({FIRST, SECOND})
         assert failures == [("job 0", "refused")]
-        calls, failures = await worked(tmp_path, server, further=True, **allowing(0))
+        calls, failures = await worked(tmp_path, server, FURTHER, **allowing(0))
         assert (calls, failures) == ([(Purpose.CHOSEN, FIRST)], [])
 
 
