@@ -2,8 +2,8 @@
 
 `sessions.zip` holds one folder for each case:
 
-- `output/`, with `ledger.db` and the session folders as the program left them, without logs, reports and locks;
-- `requests.jsonl`: every paid call that the session uses, one a line, with all that its key is made of and the key;
+- `output/`, with `ledger.db` and the session folders as the program left them, without logs and reports;
+- `requests.jsonl`: every paid call that the session uses, one a line: the key and all that it is made of;
 - `expected/`: the files that the complete session has, where the kept one is not complete;
 - further files of the working folder that the session needs, such as the input of a transform.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ARCHIVE = Path(__file__).with_name("sessions.zip")
 
 PORT = 18417
-"""Where the demo model server listened: the endpoint is a part of every key, so that tests that ask it must use
-the same."""
+"""Where the demo model server listened. The endpoint is a part of every key, so that tests which ask the
+server use the same port; they stand in one file, for the files of tests run at the same time."""
 
 WRITTEN = ("dataset.jsonl", "dataset_reasoning.jsonl")
 """The files of a session that must come out the same, byte for byte."""
@@ -75,7 +75,7 @@ def unpack(name: str, folder: Path) -> Path:
 
 
 def requests_of(case: Path) -> list[dict[str, Any]]:
-    """The paid calls that a case's session uses, each with all fields of its `ChatRequest` and the `key` in hex."""
+    """The paid calls of a case's session: the fields of each `ChatRequest`, and its `key` in hex."""
     lines = (case / "requests.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

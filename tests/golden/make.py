@@ -1,7 +1,7 @@
 """Makes the golden sessions: `python -m tests.golden.make`.
 
-Run by version 0.1.0 at commit ec2d901 ("Tests of prompts that fail on the way; figures only as measured"), which
-is the last one before sampling parameters are negotiated with servers. What it made is kept as it is, and must
+Run by version 0.1.0 at commit ec2d901 ("Tests of prompts that fail on the way; figures only as measured"),
+the last one before sampling parameters are negotiated with servers. What it made is kept as it is, and must
 be readable for ever: do not make it anew. For a later version, make further cases beside these.
 
 Everything goes through the real command line and the demo model server on a fixed port.
@@ -117,7 +117,7 @@ def out_of_budget(place: Place) -> None:
 
 
 def refused_and_short(place: Place) -> None:
-    """Questions that are refused for good, and no prompts left to replace them: "complete", with fewer rows."""
+    """Questions that are refused for good, and no prompts left to replace them: fewer rows than wanted."""
     settings: dict[str, Any] = {"replaced": True, "subtopics": 4, "prompts": 3}
     place.configure(generation="max_candidates = 1.1", **settings)
     place.run("run")
