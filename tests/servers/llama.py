@@ -19,7 +19,7 @@ import xllamacpp
 
 WIDTH: Final = 64
 HEADS: Final = 4
-CONTEXT: Final = 1536
+CONTEXT: Final = 4096
 """Tokens of one question and its answer."""
 ALIAS: Final = "nonsense"
 
