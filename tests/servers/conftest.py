@@ -106,8 +106,11 @@ def mocks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractCon
 
 @pytest.fixture(scope="session")
 def mock(mocks: Callable[..., AbstractContextManager[Mock]]) -> Iterator[Mock]:
-    """llmock without any chaos of its own."""
-    with mocks() as server:
+    """llmock without any chaos of its own.
+
+    Its streams take a moment: one that is sent whole before the client can leave counts as read to its end.
+    """
+    with mocks("--stream-chunk-delay-ms", "5") as server:
         yield server
 
 

@@ -87,15 +87,15 @@ def test_rows_are_exact_under_faults_and_the_client_does_right(user: User, mock:
     user.write("config.toml", settings(mock, streaming="stream" in faults or faults == "slow"))
     play(mock, *FAULTS[faults])
     ended = user.run("run", "--json", program=PROGRAM)
-    assert (ended.code, ended.summary["paid"]) == (0, 2 * len(PROMPTS) + 2), ended
+    assert ended.code == 0, ended
     assert rows_of(user.sessions()[0]) == ROWS
     assert mock.pending() == []
     check_verdict(mock)
 
 
 def test_a_quota_is_kept_to(user: User, mocks: Callable[..., AbstractContextManager[Mock]]) -> None:
-    """Twelve requests at once, then one in a second; no request comes before its time."""
-    with mocks("--rpm", "60", "--tpm", "2000") as server:
+    """Seventeen requests at once, then one in 3.5 seconds; none that was refused comes before its time."""
+    with mocks("--rpm", "17") as server:
         user.write("config.toml", settings(server))
         play(server)
         ended = user.run("run", "--json", program=PROGRAM)
@@ -109,17 +109,15 @@ def test_a_quota_is_kept_to(user: User, mocks: Callable[..., AbstractContextMana
     ("status", "message"),
     [
         (400, "API key expired. Please renew the API key."),
-        (401, "Incorrect API key provided."),
         (402, "Your account has no credit left."),
         (403, "Your account is suspended."),
-        (404, "The model does not exist."),
         (422, "Budget has been exceeded for this key."),
     ],
 )
 def test_after_a_refusal_for_all_a_plain_resume_has_every_row(
     user: User, mock: Mock, status: int, message: str
 ) -> None:
-    """From the sixth request on everything is refused, until somebody mends it."""
+    """Every rejected answer is refused, until somebody mends it."""
     user.write("config.toml", settings(mock))
     model = {"model": "weak-writer"}
     play(mock, {"type": "fail", "status": status, "message": message, "times": None, "match": model})
