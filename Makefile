@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 TRAINERS := .venv-trainers/bin
+SERVERS := .venv-servers/bin
 DEMO := $(BIN)/python -m flows.generate --demo
 
 # Nothing outside this folder is written: no cache of pip's, and no home of the rustc that pip asks for.
@@ -13,13 +14,16 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
     --no-emit-index-url --no-emit-find-links --no-header --quiet
 INSTALL := python -m pip install --quiet --no-deps --require-hashes --requirement
 
-.PHONY: demo test test-trainers check lint types layers benchmark lock clean
+.PHONY: demo test test-servers test-trainers check lint types layers benchmark lock clean
 
 demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
 
 test: .venv/installed  ## all tests, on up to four cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-servers: .venv/installed .venv-servers/installed  ## the command line against servers that others wrote
+	$(BIN)/python -m pytest -c tests/servers/pytest.ini tests/servers
 
 test-trainers: .venv/installed .venv-trainers/installed  ## TRL's trainers take what is exported
 	$(TRAINERS)/python -m pytest -c tests/trainers/pytest.ini tests/trainers
@@ -44,6 +48,7 @@ lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	@# What the image holds: the same versions, without what only developing needs.
 	$(COMPILE) pyproject.toml --extra server --extra s3 --no-annotate \
 	    --constraint requirements.lock --output-file deployments/requirements.lock
+	$(COMPILE) tests/servers/requirements.in --no-annotate --output-file tests/servers/requirements.lock
 	@# Torch stands apart, with what PyPI's wheels for Linux want of CUDA: where there are wheels for CPUs, they do.
 	$(COMPILE) tests/trainers/requirements.in --no-annotate --output-file tests/trainers/all.lock
 	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} of_torch' tests/trainers/all.lock > tests/trainers/torch.lock
@@ -52,7 +57,7 @@ lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	rm tests/trainers/all.lock
 
 clean:
-	rm -rf .venv .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-servers .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/installed: requirements.lock pyproject.toml
 	@echo "Installing into .venv, once; this takes a minute or two."
@@ -60,6 +65,12 @@ clean:
 	@# The lock is complete. pip's resolver takes sqlalchemy[asyncio] for unpinned (pypa/pip#9644), so it is not asked.
 	@$(BIN)/$(INSTALL) requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-servers/installed: tests/servers/requirements.lock
+	@echo "Installing model servers of others into .venv-servers, once; this takes some seconds."
+	@$(PYTHON) -m venv .venv-servers
+	@$(SERVERS)/$(INSTALL) tests/servers/requirements.lock
 	@touch $@
 
 .venv-trainers/installed: tests/trainers/requirements.lock tests/trainers/torch.lock tests/trainers/torch-cpu.lock

@@ -1,0 +1,1 @@
+"""The command line against servers that others wrote: `make test-servers`."""
