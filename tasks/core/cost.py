@@ -77,7 +77,7 @@ class Usage:
 
     @property
     def tokens_in(self) -> str:
-        """The input tokens in a table: `1,200`; where some are not reported `≥ 1,200` or `unknown`."""
+        """The input tokens as a cell: `1,200`; where some are not reported `≥ 1,200` or `unknown`."""
         return self._at_least(self.prompt_tokens)
 
     @property

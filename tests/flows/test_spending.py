@@ -26,6 +26,6 @@ def test_tokens_that_a_server_does_not_report_are_not_shown_as_none() -> None:
 
 
 def test_what_older_versions_wrote_is_shown_as_well() -> None:
-    old = {"calls": 2, "prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 3}
-    document: dict[str, Any] = old | {"usd": None, "calls_of_unknown_price": 2, "items": []}
+    old: dict[str, Any] = {"calls": 2, "prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 3}
+    document = old | {"usd": None, "calls_of_unknown_price": 2, "items": []}
     assert spending_lines(document)[2] == "  Paid calls:        2 (10 tokens in, 3 cached, 4 out)"

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import EndpointError
-from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.breaker import Breaker
-from tasks.core.llm.retry import FIRST_BACKOFF
+from tasks.core.llm.crowding import Crowding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,20 +33,6 @@ log = logging.getLogger("vellumforge.lanes")
 TOLD_TO_WAIT = 60.0
 """Seconds until a reset that are waited when a server says that nothing is left; what is longer, such as a
 day's limit, is believed when it refuses."""
-
-SILENT = 3
-"""Refusals in a row that give no reason and no time, from which on it is tried whether fewer at once help."""
-ALONE = 5
-ALONE_IN_SILENCE = 2
-"""Refusals in a row for too many requests at once, while nothing else was under way: one more shows that
-their number is not the reason; where the server says that it is, and where it says nothing."""
-DOUBTS = 3
-"""Single refusals without a reason, while fewer were under way than the server took before: one more shows
-the same."""
-UNSUSPECTED = 60.0
-"""Seconds for which refusals are then taken as those of a rate; four times as many each further time."""
-LONGEST_POLL = 2.0
-"""Most seconds until a server that takes only so many at once is asked whether it has room again."""
 
 MOST_UNUSABLE = 10
 """Responses in a row that were paid for, with status 200, and held no answer: more of them bring none."""
@@ -97,12 +82,7 @@ class Lane:
         self._mean_tokens: dict[str, float] = {}
         self._last_words = ""
         self._unusable = 0
-        # Refusals without an answer between them; those with nothing else under way; what is made of them.
-        self._refused_in_a_row = self._polls = 0
-        self._suspected = False
-        self._doubts = 0
-        self._unsuspected_until = 0.0
-        self._unsuspected_for = UNSUSPECTED
+        self._crowding = Crowding()
         stop.listen(self._release_all)
 
     async def enter(self, tokens: float) -> None:
@@ -150,7 +130,8 @@ class Lane:
         now = self._now()
         self.answered = True
         self._last_words = ""
-        self._unusable = self._refused_in_a_row = self._polls = 0
+        self._unusable = 0
+        self._crowding.answered()
         self._breaker.succeeded()
         self._allowance.pace.accepted(now)
         self._allowance.tokens.correct(now, spent - expected)
@@ -187,46 +168,18 @@ class Lane:
                 )
 
     def crowded(self, error: AttemptError) -> float | None:
-        """The server answered 429: whether because it works on as many requests as it takes at once.
-
-        It is taken so when it says so, and when it says nothing at all of when to come again, and refuses
-        `SILENT` in a row or did so before. Then no more are sent than are under way beside the refused one;
-        and when it is refused with nothing beside it, their number was not the reason.
+        """The server answered 429: whether for too many requests at once; see `Crowding.refused`.
 
         Returns:
-            Seconds after which the refused request may queue again, whatever the server asks for, which it
-            means for rates: 0 where others are under way, whose end makes room. None where the refusal is
-            to be taken as one of a rate.
+            Seconds after which the refused request may queue again; None where it is to be told as `refused`.
         """
         now = self._now()
-        self._refused_in_a_row += 1
-        if now < self._unsuspected_until or not (error.crowded or self._suspicious(error)):
-            return None
-        self._breaker.responded()
-        self._breaker.suffered(now)
-        self._lose_patience(now)
-        ceiling, others = self._limit.ceiling, self._limit.crowded(now)
-        self._polls += not others or not self._limit.adaptive
-        if ceiling and self._refused_in_a_row == 1:
-            self._doubts = self._doubts + 1 if others < ceiling else 0
-        alone = not others and self._polls > (ALONE if error.crowded else ALONE_IN_SILENCE)
-        if alone or (self._doubts > DOUBTS and not error.crowded):
-            self._suspected = False
-            self._doubts = self._polls = 0
-            self._unsuspected_until = now + self._unsuspected_for
-            self._unsuspected_for *= 4
-            self._limit.not_crowded(now)
-            return None
-        self._suspected = self._suspected or not error.crowded
-        if others and self._limit.adaptive:
-            return 0.0
-        return min(LONGEST_POLL, FIRST_BACKOFF * 2.0 ** min(self._polls - 1, 32))
-
-    def _suspicious(self, error: AttemptError) -> bool:
-        """Whether a refusal without a reason is taken as one for too many at once."""
-        if error.advice != NO_ADVICE or not self._limit.adaptive:
-            return False
-        return self._suspected or (self._refused_in_a_row >= SILENT and self._limit.in_flight > 1)
+        wait = self._crowding.refused(error, self._limit, now)
+        if wait is not None:
+            self._breaker.responded()
+            self._breaker.suffered(now)
+            self._lose_patience(now)
+        return wait
 
     def refused(self, retry_after: float | None) -> None:
         """The server answered 429."""

@@ -14,16 +14,8 @@ from tasks.core.llm import lanes
 from tasks.core.llm.advice import NO_ADVICE, Advice
 from tasks.core.llm.breaker import FAILURES, FIRST_PAUSE
 from tasks.core.llm.concurrency import IN_A_ROW, AdaptiveLimit
-from tasks.core.llm.lanes import (
-    ALONE,
-    ALONE_IN_SILENCE,
-    DOUBTS,
-    LONGEST_POLL,
-    MOST_UNUSABLE,
-    SILENT,
-    UNSUSPECTED,
-    Lane,
-)
+from tasks.core.llm.crowding import ALONE, ALONE_IN_SILENCE, DOUBTS, LONGEST_POLL, SILENT, UNSUSPECTED
+from tasks.core.llm.lanes import MOST_UNUSABLE, Lane
 from tasks.core.llm.limits import Allowance, Quota
 from tasks.core.llm.retry import AttemptError, Verdict
 from tasks.core.llm.stop import Stop
