@@ -95,7 +95,7 @@ _PROSE_RESPONSE: Final = re.compile(r"Here(?: is|['’]s) my response:")  # noqa
 _BARE_FIRST: Final = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z])|\s*assistantfinal")
 _BARE_PROSE: Final = re.compile(r"[A-Z][A-Za-z'’]*[,;.!?]?\s+[\w\"“'‘(]")  # noqa: RUF001
 _BARE: Final = re.compile("assistant(analysis|commentary|final)")
-_SENTENCE_ENDS: Final = ".!?…\"”’)]}*`。！？"  # noqa: RUF001 - any of these
+_SENTENCE_ENDS: Final = tuple(".!?…\"”’)]}*`。！？")  # noqa: RUF001
 _FIRST_LETTERS: Final = re.compile(r"\s*(?:Here|analysis|assistant|commentary)")
 
 
@@ -218,7 +218,7 @@ _AT_START: Final = re.compile(
     rf"|(?!(?:{_HEADERS})\s?(?:{_OTHER_ROLES})|<[|｜](?i:{_OTHER_ROLES})\b)(?:{_TOKEN}|<s>|\[BOS\])"  # noqa: RUF001
 )
 _SQUARE_HINT: Final = re.compile(
-    r"\[(?:/?THINK\]|unused1[67]\]|/?INST\]|[BE]O[ST]\]|gMASK\]|\||/?[A-Z]{0,5}\Z)"
+    r"\[(?:/?THINK\]|unused1[67]\]|/?INST\]|[BE]O[ST]\]|gMASK\]|\||/?\w{0,9}\Z)"
 )
 _CODE: Final = re.compile(r"```[\s\S]*?(?:```|\Z)|`[^`\n]*`")
 _LONGEST: Final = 80
@@ -294,8 +294,13 @@ SPELLED: Final = (
 
 _PARTS: Final = frozenset(mark[:length] for mark in SPELLED for length in range(1, len(mark)))
 _WORD_PARTS: Final = frozenset(word[:length] for word in _WORDS for length in range(1, len(word) + 1))
-_BARRED_PART: Final = re.compile(r"<(?:[|｜](?:/?[A-Za-z][\w▁.-]{0,40}[|｜]?)?)?|\[\|[a-z]{0,20}\|?")  # noqa: RUF001
+# With bars, with a namespace or with attributes: no table has all of these.
+_BARRED_PART: Final = re.compile(
+    r"<[|｜](?:/?[A-Za-z][\w▁.-]{0,40}[|｜]?)?|\[\|[a-z]{0,20}\|?"  # noqa: RUF001
+    rf"|</?(?:{_THINK}|{_THOUGHT})\s[^<>]{{0,200}}|</?[a-z][\w.-]{{0,30}}:(?:{_beginnings(('think', 'thinking'))})"
+)
 _STARTS: Final = ("<", "[", *(left for left, _ in _OTHER_BRACKETS))
+_LONGEST_PART: Final = 250
 _CLEAR: Final = 5
 """Characters from which on the beginning of a spelled mark is not taken for anything else."""
 _CLEAR_BARRED: Final = 3
@@ -310,16 +315,20 @@ def without_part(text: str, *, sure: bool) -> str:
     """
     if sure and text in _WORD_PARTS:
         return ""
-    begin = max(text.rfind(start, max(0, len(text) - _LONGEST)) for start in _STARTS)
-    if begin < 0 or text[begin - 1 : begin] == "`":
+    begin = max(text.rfind(start, max(0, len(text) - _LONGEST_PART)) for start in _STARTS)
+    if begin < 0:
         return text
-    part = text[begin:]
-    if part.startswith("<") and text[begin - 1 : begin] == "<":
-        begin, part = (begin - 1, f"<{part}") if f"<{part}" in _PARTS else (begin, part)
-    barred = _BARRED_PART.fullmatch(part) is not None
-    if not barred and part not in _PARTS:
+    if text.startswith("<<", begin - 1) and text[begin - 1 :] in _PARTS:
+        begin -= 1
+    part, before = text[begin:], text[:begin].rstrip()
+    if text[begin - 1 : begin] == "`" or not (barred := _is_barred(part)) and part not in _PARTS:
         return text
     clear = len(part) >= (_CLEAR_BARRED if barred else _CLEAR)
-    alone = begin == 0 and len(part) > 1
-    glued = begin > 0 and text[begin - 1] in _SENTENCE_ENDS
-    return text[:begin].rstrip() if sure or clear or alone or glued else text
+    alone = not before and len(part) > 1
+    # Prose goes on with neither; and where one token is, there are more.
+    glued = before.endswith(_SENTENCE_ENDS) or (bool(before) and without_tokens(before) != before.lstrip())
+    return before if sure or clear or alone or glued else text
+
+
+def _is_barred(part: str) -> bool:
+    return _BARRED_PART.fullmatch(part) is not None
