@@ -7,6 +7,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.core.answers import Reading
 from tasks.core.cost import Bill
 from tasks.core.errors import UnusableAnswerError
 from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
@@ -53,6 +54,7 @@ class Run:
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
         lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
             what failed there, and lists what fails then.
+        reading: How answers are read.
         replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
@@ -85,6 +87,7 @@ class Run:
         self.replaces = False
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
+        self.reading = Reading(cut_chatter=config.generation.cut_chatter)
         self.generating = generating or Slots(config.generation.concurrency)
         self.judging = judging or Slots(config.generation.concurrency)
 

@@ -71,6 +71,14 @@ def split_thinking(text: str, *, cut: bool = False) -> Thought:
     return Thought(answer, reasoning)
 
 
+def reported_reasoning(text: str) -> str:
+    """The reasoning that a server reports beside the content, without marks that it left there."""
+    if not table.may_have_marks(text):
+        return text.strip()
+    split = _split(text.strip(), cut=False)
+    return _joined([*split.thoughts, *split.answers])
+
+
 @dataclass(slots=True)
 class _Split:
     """A text that is being split at its marks.

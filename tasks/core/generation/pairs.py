@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError
 from tasks.core.judging import passes, score_pair
 from tasks.core.lint.drops import PREFIX, dropped_by
@@ -123,8 +122,9 @@ class _Block:
     def is_answered(self, ask: _Ask) -> bool:
         """Whether the answers that were found can be used, so that nothing of the job is left to ask."""
         found = [self.known[request.key] for request in ask.requests()]
+        reading = self._run.reading
         try:
-            for answer, read in zip(found, (read_chosen, read_rejected), strict=False):
+            for answer, read in zip(found, (reading.chosen, reading.rejected), strict=False):
                 if answer is None:
                     return False
                 read(answer)
@@ -206,7 +206,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.chosen(ask.job, sample) if sample else ask.chosen,
-                read_chosen,
+                self._run.reading.chosen,
                 self.known,
             )
         except CallError as error:
@@ -217,7 +217,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.rejected(ask.job, sample) if sample else first,
-                read_rejected,
+                self._run.reading.rejected,
                 self.known,
             )
         except CallError as error:
