@@ -19,10 +19,10 @@ _WORK: Final = (
     r"|descriptions?|examples?|letters?|e-?mails?|speech(?:es)?|reviews?|paragraphs?|passages?|chapters?"
     r"|narratives?|vignettes?|fables?|takes?|attempts?)\b"
 )
-_MATTER: Final = rf"{_WORK}|\b(?:lists?|prompts?|questions?|ideas?|steps?|guides?|code|functions?|recipes?|plots?)\b"
-_REQUEST: Final = (
-    r"\b(?:you(?:'ve| have)? (?:asked|requested|wanted|described)|your (?:request|prompt|question)|as requested)\b"
+_MATTER: Final = (
+    rf"{_WORK}|\b(?:lists?|prompts?|questions?|ideas?|steps?|guides?|code|functions?|recipes?|plots?)\b"
 )
+_REQUEST: Final = r"\b(?:you(?:'ve| have)? (?:asked|requested|wanted|described)|your (?:request|prompt|question)|as requested)\b"
 _HERE: Final = r"\b(?:here(?: is|'s| are)|below (?:is|are)|the following is)\b"
 _ASSENT: Final = (
     r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|definitely|okay|ok|alright|all right|got it|understood"
@@ -61,7 +61,9 @@ _OPENINGS: Final = (
     _opening(rf"{_ASSENT}?i(?:'d| would|'ll| will) be (?:happy|glad|delighted) to {_TOLD}", ".!:"),
     _opening(rf"{_ASSENT}(?:i(?:'ll| will| can)|let me) {_TOLD}", ".!:", rf"{_WORK}|{_REQUEST}|\bfor you\b"),
     # Here's a short story about a lighthouse:
-    _opening(rf"{_HERE} (?:an?|my|your|one|another|the)(?: [\w'-]{{1,30}}){{0,6}}? ?{_WORK}", ":", whole=True),
+    _opening(
+        rf"{_HERE} (?:an?|my|your|one|another|the)(?: [\w'-]{{1,30}}){{0,6}}? ?{_WORK}", ":", whole=True
+    ),
     _opening(
         rf"{_HERE} (?:an?|my|your|one|another)(?: [\w'-]{{1,30}}){{0,6}}? ?{_WORK}"
         r" (?:about|on|for|based on|inspired by|that (?:meets|follows|fits|incorporates|uses))\b",
@@ -69,7 +71,10 @@ _OPENINGS: Final = (
     ),
     _opening(rf"{_HERE} ", ":", _REQUEST),
     # As requested, here is the poem:
-    _opening(rf"(?:as (?:you )?(?:requested|asked)|(?:as )?per your request|based on your (?:request|prompt)),? {_HERE}", ":."),
+    _opening(
+        rf"(?:as (?:you )?(?:requested|asked)|(?:as )?per your request|based on your (?:request|prompt)),? {_HERE}",
+        ":.",
+    ),
     # Let's start over.
     _opening(
         r"(?:(?:okay|ok|alright|sorry|i apologi[sz]e|my apologies)[,.!] )?"
@@ -77,7 +82,11 @@ _OPENINGS: Final = (
         ":.!rn",
         whole=True,
     ),
-    _opening(r"(?:thank you|thanks) for (?:your|the|providing|sharing)\b", ".!:", r"\b(?:request|prompt|question|instructions)\b"),
+    _opening(
+        r"(?:thank you|thanks) for (?:your|the|providing|sharing)\b",
+        ".!:",
+        r"\b(?:request|prompt|question|instructions)\b",
+    ),
     _opening(
         r"(?:(?:what an?|that's an?|this is an?) (?:great|interesting|fascinating|wonderful|excellent)"
         r" (?:question|prompt|request|idea)|great (?:question|prompt))",
@@ -118,7 +127,9 @@ _ENDINGS: Final = (
     rf"i(?:'d| would|'m| am) (?:be )?(?:happy|glad|more than happy) to {_DO}",
 )
 _ENDING: Final = re.compile("|".join(_ENDINGS))
-_BESIDE: Final = re.compile(r"(?:enjoy|happy (?:writing|reading|coding|learning)|just (?:say the word|ask)|thank you|thanks)\b")
+_BESIDE: Final = re.compile(
+    r"(?:enjoy|happy (?:writing|reading|coding|learning)|just (?:say the word|ask)|thank you|thanks)\b"
+)
 """What may stand beside a sentence of chatter, and alone is none."""
 
 _LONGEST: Final = 400
@@ -209,7 +220,9 @@ def _is_ending(paragraph: str) -> bool:
     sentences = [_plain(sentence) for sentence in _SENTENCES.split(_FACES.sub("", paragraph).strip())]
     known = [_ENDING.match(sentence) is not None for sentence in sentences]
     return any(known) and all(
-        (found or _BESIDE.match(sentence)) and sentence[-1:] in set(".!?") and not sentence.startswith(_DIALOGUE)
+        (found or _BESIDE.match(sentence))
+        and sentence[-1:] in set(".!?")
+        and not sentence.startswith(_DIALOGUE)
         for found, sentence in zip(known, sentences, strict=True)
     )
 

@@ -8,9 +8,8 @@ so that a search takes time linear in the length of the text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,12 +94,11 @@ _PROSE_RESPONSE: Final = re.compile(r"Here(?: is|['’]s) my response:")  # noqa
 _BARE_FIRST: Final = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z])|\s*assistantfinal")
 _BARE_PROSE: Final = re.compile(r"[A-Z][A-Za-z'’]*[,;.!?]?\s+[\w\"“'‘(]")  # noqa: RUF001
 _BARE: Final = re.compile("assistant(analysis|commentary|final)")
-_SENTENCE_ENDS: Final = tuple(".!?…\"”’)]}*`。！？")  # noqa: RUF001
+_SENTENCE_ENDS: Final = tuple('.!?…"”’)]}*`。！？')  # noqa: RUF001
 _FIRST_LETTERS: Final = re.compile(r"\s*(?:Here|analysis|assistant|commentary)")
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A mark in a text.
 
     Attributes:
@@ -200,7 +198,9 @@ def _beginnings(words: Iterable[str]) -> str:
     return "|".join(sorted(map(re.escape, parts), key=len, reverse=True))
 
 
-_HEADER_NAMES: Final = "im_start|start_header_id|header_start|start_of_role|im_assistant|im_user|open|close|start"
+_HEADER_NAMES: Final = (
+    "im_start|start_header_id|header_start|start_of_role|im_assistant|im_user|open|close|start"
+)
 _HEADERS: Final = rf"<\|(?:{_HEADER_NAMES})\|>|<start_of_turn>|<\|turn>"
 # A token with bars is one whatever it is called; marks of reasoning are looked for before.
 _BARRED: Final = r"<[|｜][A-Za-z][\w▁.-]{0,40}[|｜]>"  # noqa: RUF001
@@ -217,9 +217,7 @@ _AT_START: Final = re.compile(
     # The turn of someone else is no answer, and not made one by cutting its header off.
     rf"|(?!(?:{_HEADERS})\s?(?:{_OTHER_ROLES})|<[|｜](?i:{_OTHER_ROLES})\b)(?:{_TOKEN}|<s>|\[BOS\])"  # noqa: RUF001
 )
-_SQUARE_HINT: Final = re.compile(
-    r"\[(?:/?THINK\]|unused1[67]\]|/?INST\]|[BE]O[ST]\]|gMASK\]|\||/?\w{0,9}\Z)"
-)
+_SQUARE_HINT: Final = re.compile(r"\[(?:/?THINK\]|unused1[67]\]|/?INST\]|[BE]O[ST]\]|gMASK\]|\||/?\w{0,9}\Z)")
 _CODE: Final = re.compile(r"```[\s\S]*?(?:```|\Z)|`[^`\n]*`")
 _LONGEST: Final = 80
 """Characters that the longest token has, with a role."""
@@ -244,21 +242,24 @@ def special_token(text: str) -> str:
 def without_tokens(text: str) -> str:
     """A text without the special tokens at its ends and the blanks around them; those inside it stay."""
     start, end = 0, len(text)
-    struck = text.find("<s>", 1) >= 0
+    # Between <s> and </s> HTML strikes words out.
+    struck = text.find("<s>", 1)
     while True:
         end = _back(text, start, end)
-        begin = max(text.rfind("<", max(start, end - _LONGEST), end), text.rfind("[", max(start, end - _LONGEST), end))
+        near = max(start, end - _LONGEST)
+        begin = max(text.rfind("<", near, end), text.rfind("[", near, end))
         if begin < 0 or text[begin - 1 : begin] == "`":
             break
         token = _AT_END.fullmatch(text, begin, end)
-        if token is None or (struck and token[0] == "</s>"):
+        if token is None or (token[0] == "</s>" and 0 <= struck < begin):
             break
         end = begin
+    struck = text.rfind("</s>", 0, end)
     while True:
         while start < end and text[start].isspace():
             start += 1
         token = _AT_START.match(text, start, end)
-        if token is None:
+        if token is None or (token[0] == "<s>" and struck > start):
             return text[start:end]
         start = token.end()
 
@@ -281,12 +282,49 @@ _WORDS: Final = (
     "assistantfinal",
 )
 SPELLED: Final = (
-    *(f"<{slash}{name}>" for name in ("think", "thinking", "seed:think", "mm:think", "longcat_think", "思考") for slash in ("", "/")),
-    *(f"<{slash}{name}>" for name in ("thought", "thoughts", "thought_process", "reasoning", "reason", "reflection", "scratchpad") for slash in ("", "/")),
+    *(
+        f"<{slash}{name}>"
+        for name in ("think", "thinking", "seed:think", "mm:think", "longcat_think", "思考")
+        for slash in ("", "/")
+    ),
+    *(
+        f"<{slash}{name}>"
+        for name in (
+            "thought",
+            "thoughts",
+            "thought_process",
+            "reasoning",
+            "reason",
+            "reflection",
+            "scratchpad",
+        )
+        for slash in ("", "/")
+    ),
     *(f"{left}{slash}think{right}" for left, right in _OTHER_BRACKETS for slash in ("", "/")),
     *(f"<{slash}{name}>" for name in ("answer", "output", "response", "final_answer") for slash in ("", "/")),
-    *("[THINK]", "[/THINK]", "[unused16]", "[unused17]", "<|channel>thought", "<channel|>", "<ctrl94>", "<ctrl95>"),
-    *("</s>", "<s>", "[INST]", "[/INST]", "[EOS]", "[BOS]", "[EOT]", "[gMASK]", "<<SYS>>", "<</SYS>>", "[|endofturn|]"),
+    *(
+        "[THINK]",
+        "[/THINK]",
+        "[unused16]",
+        "[unused17]",
+        "<|channel>thought",
+        "<channel|>",
+        "<ctrl94>",
+        "<ctrl95>",
+    ),
+    *(
+        "</s>",
+        "<s>",
+        "[INST]",
+        "[/INST]",
+        "[EOS]",
+        "[BOS]",
+        "[EOT]",
+        "[gMASK]",
+        "<<SYS>>",
+        "<</SYS>>",
+        "[|endofturn|]",
+    ),
     *("<end_of_turn>", "<start_of_turn>", "<eos>", "<bos>", "<pad>", "<unk>", "<eop>", "<sop>"),
     *("<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>"),
 )
@@ -321,7 +359,11 @@ def without_part(text: str, *, sure: bool) -> str:
     if text.startswith("<<", begin - 1) and text[begin - 1 :] in _PARTS:
         begin -= 1
     part, before = text[begin:], text[:begin].rstrip()
-    if text[begin - 1 : begin] == "`" or not (barred := _is_barred(part)) and part not in _PARTS:
+    if (
+        text[begin - 1 : begin] == "`"
+        or not (barred := _is_barred(part))
+        and not _PARTS & {part, part.lower()}
+    ):
         return text
     clear = len(part) >= (_CLEAR_BARRED if barred else _CLEAR)
     alone = not before and len(part) > 1
