@@ -13,20 +13,24 @@ from typing import Final
 
 # A model's names for what it hands over, and for what it was asked.
 _WORK: Final = (
-    r"\b(?:stor(?:y|ies)|tales?|essays?|poems?|haikus?|sonnets?|limericks?|lyrics|songs?|responses?|answers?"
-    r"|versions?|drafts?|rewrites?|revisions?|continuations?|pieces?|articles?|(?:blog )?posts?|texts?|dialogues?"
-    r"|monologues?|scenes?|scripts?|screenplays?|translations?|summar(?:y|ies)|explanations?|outlines?"
+    r"\b(?:stor(?:y|ies)|tales?|essays?|poems?|haikus?|sonnets?|limericks?|lyrics|songs?|responses?"
+    r"|answers?|versions?|drafts?|rewrites?|revisions?|continuations?|pieces?|articles?|posts?|texts?"
+    r"|dialogues?|monologues?|scenes?|scripts?|screenplays?|translations?|summar(?:y|ies)|explanations?|outlines?"
     r"|descriptions?|examples?|letters?|e-?mails?|speech(?:es)?|reviews?|paragraphs?|passages?|chapters?"
     r"|narratives?|vignettes?|fables?|takes?|attempts?)\b"
 )
-_MATTER: Final = (
-    rf"{_WORK}|\b(?:lists?|prompts?|questions?|ideas?|steps?|guides?|code|functions?|recipes?|plots?)\b"
+_REQUEST: Final = (
+    r"\b(?:you(?:'ve| have)? (?:asked|requested|wanted|described)|your (?:request|prompt|question))\b"
 )
-_REQUEST: Final = r"\b(?:you(?:'ve| have)? (?:asked|requested|wanted|described)|your (?:request|prompt|question)|as requested)\b"
+_MATTER: Final = (
+    rf"{_WORK}|{_REQUEST}"
+    r"|\b(?:lists?|prompts?|questions?|ideas?|steps?|guides?|code|functions?|recipes?|plots?)\b"
+)
 _HERE: Final = r"\b(?:here(?: is|'s| are)|below (?:is|are)|the following is)\b"
 _ASSENT: Final = (
-    r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|definitely|okay|ok|alright|all right|got it|understood"
-    r"|no problem|gladly|with pleasure|yes|great(?: question| prompt| idea)?)[,.!:;]?(?: ?[-\u2013\u2014])? +)"
+    r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|definitely|okay|ok|alright|all right|got it"
+    r"|understood|no problem|gladly|with pleasure|yes|great(?: question| prompt| idea)?)"
+    r"[,.!:;]?(?: ?[-\u2013\u2014])? +)"
 )
 _TOLD: Final = r"(?:write|create|craft|compose|help|assist|do my best|provide|give|rewrite|revise|continue)\b"
 
@@ -54,7 +58,7 @@ def _opening(start: str, ends: str, holds: str = "", *, whole: bool = False) -> 
 
 _OPENINGS: Final = (
     # Sure, here is the story: / Certainly! Below is a short story about fog.
-    _opening(rf"{_ASSENT}{_HERE}", ":.!", rf"{_MATTER}|{_REQUEST}"),
+    _opening(rf"{_ASSENT}{_HERE}", ":.!", _MATTER),
     # Sure! I can do that. Here is the poem:
     _opening(rf"{_ASSENT}.{{1,120}}?{_HERE}", ":", rf"{_WORK}|{_REQUEST}"),
     # Certainly! I'd be happy to help with that.
@@ -72,7 +76,8 @@ _OPENINGS: Final = (
     _opening(rf"{_HERE} ", ":", _REQUEST),
     # As requested, here is the poem:
     _opening(
-        rf"(?:as (?:you )?(?:requested|asked)|(?:as )?per your request|based on your (?:request|prompt)),? {_HERE}",
+        r"(?:as (?:you )?(?:requested|asked)|(?:as )?per your request|based on your (?:request|prompt)),? "
+        rf"{_HERE}",
         ":.",
     ),
     # Let's start over.
@@ -96,34 +101,46 @@ _OPENINGS: Final = (
 )
 
 _DO: Final = (
-    r"\b(?:(?:re)?write|revise|expand|continue|change|adjust|create|provide|elaborate|explain|draft|generate|tweak"
-    r"|modify|explore|develop|extend|shorten|refine|polish|edit|translate|summari[sz]e|help|assist"
+    r"\b(?:(?:re)?write|revise|expand|continue|change|adjust|create|provide|elaborate|explain|draft|generate"
+    r"|tweak|modify|explore|develop|extend|shorten|refine|polish|edit|translate|summari[sz]e|help|assist"
     r"|add (?:more|another|some|any)|make (?:any|it|this|some|changes)|go (?:into|deeper)|dive|delve)\b"
 )
 _CHANGE: Final = (
-    r"\b(?:any(?:thing else)?(?: (?:changes?|adjustments?|modifications?|edits?|revisions?|tweaks?|questions?|feedback"
-    r"|other|further|more|additional))|anything else|another (?:version|story|poem|example|draft|take)"
+    r"\b(?:any(?:thing else)? (?:changes?|adjustments?|modifications?|edits?|revisions?|tweaks?|questions?"
+    r"|feedback|other|further|more|additional)|anything else"
+    r"|another (?:version|story|poem|example|draft|take)"
     r"|(?:more|further|additional) (?:details?|information|help|examples?|changes?|assistance)"
     r"|a different (?:version|tone|style|ending|approach)|(?:changes|adjustments|revisions) made)\b"
 )
+_TELL: Final = r"(?:please |just )?let me know "
 _ENDINGS: Final = (
     # I hope this helps!
-    rf"i (?:really )?hope (?:this|that|it|these|the {_WORK})(?: {_WORK})? "
-    r"(?:helps|help|meets|answers|is (?:what|helpful|useful)|works for|fits|captures|satisfies)\b",
-    rf"(?:i )?hope (?:you (?:enjoy|enjoyed|like|liked) (?:this|the|my|it|reading)\b|this helps)",
+    (
+        rf"i (?:really )?hope (?:this|that|it|these|the {_WORK})(?: {_WORK})? "
+        r"(?:helps?|meets|answers|is (?:what|helpful|useful)|works for|fits|captures|satisfies)\b"
+    ),
+    r"(?:i )?hope (?:you (?:enjoy|enjoyed|like|liked) (?:this|the|my|it|reading)\b|this helps)",
     # Let me know if you'd like me to change the ending.
-    r"(?:please |just )?let me know if you(?:'d| would)? (?:like|want|need|prefer)(?: me)?(?: to (?:see|have|make))? "
-    rf"(?:to )?(?:{_DO}|{_CHANGE})",
-    rf"(?:please |just )?let me know if you have {_CHANGE}",
-    r"(?:please |just )?let me know (?:if (?:this|that|it) (?:works|helps|meets|fits|is what)\b|if i can (?:help|assist)\b|what you think"
-    r"|how you(?:'d| would) like\b)",
-    # Feel free to ask. / Would you like me to continue? / If you'd like, I can write another version.
-    r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) (?:ask|let me know|reach out|modify|adjust|adapt"
-    r"|customi[sz]e|request)\b",
+    (
+        rf"{_TELL}if you(?:'d| would)? (?:like|want|need|prefer)(?: me)?(?: to (?:see|have|make))? "
+        rf"(?:to )?(?:{_DO}|{_CHANGE})"
+    ),
+    rf"{_TELL}if you have {_CHANGE}",
+    rf"{_TELL}if (?:(?:this|that|it) (?:works|helps|meets|fits|is what)|i can (?:help|assist))\b",
+    rf"{_TELL}(?:what you think|how you(?:'d| would) like\b)",
+    # Feel free to ask.
+    (
+        r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) "
+        r"(?:ask|let me know|reach out|modify|adjust|adapt|customi[sz]e|request)\b"
+    ),
+    # Would you like me to continue?
     rf"(?:would you like|do you want|shall i|should i|can i)(?: me)?(?: to)? {_DO}",
-    rf"is there anything (?:else|specific|in particular)\b",
-    rf"if you(?:'d| would)? (?:like|want|wish|prefer|need|have)\b.{{0,150}}?\b(?:let me know|feel free|(?:i can|i'd be|i'll|i could)"
-    rf"(?: happy| glad)?(?: to)? {_DO}|(?:just|please) (?:ask|let me))",
+    r"is there anything (?:else|specific|in particular)\b",
+    # If you'd like, I can write another version.
+    (
+        r"if you(?:'d| would)? (?:like|want|wish|prefer|need|have)\b.{0,150}?\b(?:let me know|feel free"
+        rf"|(?:i can|i'd be|i'll|i could)(?: happy| glad)?(?: to)? {_DO}|(?:just|please) (?:ask|let me))"
+    ),
     rf"i(?:'d| would|'m| am) (?:be )?(?:happy|glad|more than happy) to {_DO}",
 )
 _ENDING: Final = re.compile("|".join(_ENDINGS))
@@ -135,9 +152,12 @@ _BESIDE: Final = re.compile(
 _LONGEST: Final = 400
 """Characters that chatter has at most."""
 _SENTENCES: Final = re.compile(r"(?<=[.!?])[*_)]{0,3}\s+")
+_GOES_ON: Final = re.compile(r"[.!?:;]\W{0,3}\s")
+"""Behind this a line has more to say, which may be the answer."""
 _RULE: Final = re.compile(r"[-*_=]{3,}|[*_ ]{3,}")
 _LETTER: Final = re.compile(
-    r"\s{0,3}(?:(?:dear|hi|hello|hey|greetings|to whom)\b.{0,60}[,:!]|(?:subject|to|from|date|re|memo)\b.{0,80}:.*)\s*",
+    r"\s{0,3}(?:(?:dear|hi|hello|hey|greetings|to whom)\b.{0,60}[,:!]"
+    r"|(?:subject|to|from|date|re|memo)\b.{0,80}:.*)\s*",
     re.IGNORECASE,
 )
 _LETTER_LINES: Final = 8
@@ -209,9 +229,9 @@ def _is_opening(line: str) -> bool:
         if begun is None or line[-1] not in opening.ends:
             continue
         rest = line[begun.end() :]
-        if opening.whole and len(rest) > 1:
+        if (opening.whole and len(rest) > 1) or _GOES_ON.search(rest):
             continue
-        if opening.holds is None or opening.holds.search(line, begun.start()):
+        if opening.holds is None or opening.holds.search(rest):
             return not any(mark in line for mark in _DIALOGUE)
     return False
 

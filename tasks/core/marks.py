@@ -1,4 +1,4 @@
-"""The marks of machinery that models and their servers leave in a text: one table of them, and how to find them.
+"""The marks of machinery that models and servers leave in a text: one table of them, and how to find them.
 
 Two kinds: marks around reasoning, which `thinking` splits a text at, and special tokens of chat templates,
 which are cut off its ends. What stands in backticks is spoken about and is no mark. All patterns are bounded,
@@ -281,52 +281,23 @@ _WORDS: Final = (
     "assistantcommentary",
     "assistantfinal",
 )
+
+
+def _each(words: str) -> list[str]:
+    return words.split()
+
+
+_TAGS: Final = (
+    *_each("think thinking seed:think mm:think longcat_think 思考 thought thoughts thought_process"),
+    *_each("reasoning reason reflection scratchpad answer output response final_answer"),
+)
 SPELLED: Final = (
-    *(
-        f"<{slash}{name}>"
-        for name in ("think", "thinking", "seed:think", "mm:think", "longcat_think", "思考")
-        for slash in ("", "/")
-    ),
-    *(
-        f"<{slash}{name}>"
-        for name in (
-            "thought",
-            "thoughts",
-            "thought_process",
-            "reasoning",
-            "reason",
-            "reflection",
-            "scratchpad",
-        )
-        for slash in ("", "/")
-    ),
+    *(f"<{slash}{name}>" for name in _TAGS for slash in ("", "/")),
     *(f"{left}{slash}think{right}" for left, right in _OTHER_BRACKETS for slash in ("", "/")),
-    *(f"<{slash}{name}>" for name in ("answer", "output", "response", "final_answer") for slash in ("", "/")),
-    *(
-        "[THINK]",
-        "[/THINK]",
-        "[unused16]",
-        "[unused17]",
-        "<|channel>thought",
-        "<channel|>",
-        "<ctrl94>",
-        "<ctrl95>",
-    ),
-    *(
-        "</s>",
-        "<s>",
-        "[INST]",
-        "[/INST]",
-        "[EOS]",
-        "[BOS]",
-        "[EOT]",
-        "[gMASK]",
-        "<<SYS>>",
-        "<</SYS>>",
-        "[|endofturn|]",
-    ),
-    *("<end_of_turn>", "<start_of_turn>", "<eos>", "<bos>", "<pad>", "<unk>", "<eop>", "<sop>"),
-    *("<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>"),
+    *_each("[THINK] [/THINK] [unused16] [unused17] <|channel>thought <channel|> <ctrl94> <ctrl95>"),
+    *_each("</s> <s> [INST] [/INST] [EOS] [BOS] [EOT] [gMASK] <<SYS>> <</SYS>> [|endofturn|]"),
+    *_each("<end_of_turn> <start_of_turn> <eos> <bos> <pad> <unk> <eop> <sop>"),
+    *_each("<|turn> <turn|> <|tool_call> <tool_call|>"),
 )
 """Marks that cannot be told by their shape when they are cut in two. The barred ones can."""
 
@@ -335,7 +306,8 @@ _WORD_PARTS: Final = frozenset(word[:length] for word in _WORDS for length in ra
 # With bars, with a namespace or with attributes: no table has all of these.
 _BARRED_PART: Final = re.compile(
     r"<[|｜](?:/?[A-Za-z][\w▁.-]{0,40}[|｜]?)?|\[\|[a-z]{0,20}\|?"  # noqa: RUF001
-    rf"|</?(?:{_THINK}|{_THOUGHT})\s[^<>]{{0,200}}|</?[a-z][\w.-]{{0,30}}:(?:{_beginnings(('think', 'thinking'))})"
+    rf"|</?(?:{_THINK}|{_THOUGHT})\s[^<>]{{0,200}}"
+    rf"|</?[a-z][\w.-]{{0,30}}:(?:{_beginnings(('think', 'thinking'))})"
 )
 _STARTS: Final = ("<", "[", *(left for left, _ in _OTHER_BRACKETS))
 _LONGEST_PART: Final = 250
@@ -359,18 +331,11 @@ def without_part(text: str, *, sure: bool) -> str:
     if text.startswith("<<", begin - 1) and text[begin - 1 :] in _PARTS:
         begin -= 1
     part, before = text[begin:], text[:begin].rstrip()
-    if (
-        text[begin - 1 : begin] == "`"
-        or not (barred := _is_barred(part))
-        and not _PARTS & {part, part.lower()}
-    ):
+    barred = _BARRED_PART.fullmatch(part) is not None
+    if text[begin - 1 : begin] == "`" or not (barred or _PARTS & {part, part.lower()}):
         return text
     clear = len(part) >= (_CLEAR_BARRED if barred else _CLEAR)
     alone = not before and len(part) > 1
     # Prose goes on with neither; and where one token is, there are more.
     glued = before.endswith(_SENTENCE_ENDS) or (bool(before) and without_tokens(before) != before.lstrip())
     return before if sure or clear or alone or glued else text
-
-
-def _is_barred(part: str) -> bool:
-    return _BARRED_PART.fullmatch(part) is not None

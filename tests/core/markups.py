@@ -27,7 +27,8 @@ REASONING = {
     "pangu": f"[unused16]{_T}[unused17]{_A}",
     "kimi": f"◁think▷{_T}◁/think▷{_A}",
     "full width": f"＜think＞{_T}＜/think＞{_A}",  # noqa: RUF001
-    "kimi k3": f"<|open|>think<|sep|>{_T}<|close|>think<|sep|><|open|>response<|sep|>{_A}<|close|>response<|sep|>",
+    "kimi k3": f"<|open|>think<|sep|>{_T}<|close|>think<|sep|>"
+    f"<|open|>response<|sep|>{_A}<|close|>response<|sep|>",
     "command a": f"<|START_THINKING|>{_T}<|END_THINKING|><|START_RESPONSE|>{_A}<|END_RESPONSE|>",
     "sky": f"<|begin_of_thought|>{_T}<|end_of_thought|><|begin_of_solution|>{_A}<|end_of_solution|>",
     "apertus": f"<|inner_prefix|>{_T}<|inner_suffix|>{_A}",
@@ -40,7 +41,7 @@ REASONING = {
     "harmony with a call": f"<|start|>assistant<|channel|>analysis<|message|>{_T}<|end|>{_CALL}"
     f"<|start|>assistant<|channel|>final <|constrain|>text<|message|>{_A}<|end|>",
     "bare harmony": f"analysis{_T}assistantfinal{_A}",
-    "bare harmony with a call": f'analysis{_T}assistantcommentary to=functions.x json{{"a": 1}}assistantfinal{_A}',
+    "bare harmony with a call": f"analysis{_T}assistantcommentary to=functions.x json{{}}assistantfinal{_A}",
     "granite": f"Here is my thought process: {_T}\n\nHere is my response: {_A}",
     "granite in short": f"Here's my thought process:\n{_T}\n\nHere's my response:\n{_A}",
 }
@@ -52,7 +53,8 @@ TOKENS = {
     "the next turn": f"{_A}<|im_end|>\n<|im_start|>user",
     "llama 2": f"<s> {_A} </s>",
     "llama 2, again": f"[/INST] {_A} </s><s>[INST]",
-    "llama 3": f"<|start_header_id|>assistant<|end_header_id|>\n\n{_A}<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+    "llama 3": f"<|start_header_id|>assistant<|end_header_id|>\n\n{_A}"
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
     "llama 3, calling": f"<|begin_of_text|>{_A}<|eom_id|>",
     "llama 4": f"<|header_start|>assistant<|header_end|>\n\n{_A}<|eot|>",
     "gemma": f"<start_of_turn>model\n{_A}<end_of_turn>\n<eos>",

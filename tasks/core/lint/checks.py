@@ -241,7 +241,7 @@ CHECKS: Final = (
     Check(
         "chatter",
         "an answer begins or ends with words to the user about the answer",
-        "set generation.cut_chatter, or ask in the templates for nothing but the text: chatter is learned, too",
+        "set generation.cut_chatter, or ask for nothing but the text in both templates: chatter is learned",
         _chatter,
     ),
 )
