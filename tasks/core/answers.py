@@ -16,6 +16,7 @@ from tasks.core.models import Text
 from tasks.core.thinking import reported_reasoning, split_thinking
 
 if TYPE_CHECKING:
+    from tasks.core.config.models import Config
     from tasks.core.llm.types import Answer
 
 ADOPTED = "adopted"
@@ -72,6 +73,11 @@ class Reading:
     """
 
     cut_chatter: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Reading:
+        """How runs of a configuration read."""
+        return cls(cut_chatter=config.generation.cut_chatter)
 
     def chosen(self, answer: Answer) -> Text:
         """The chosen text of an answer.

@@ -160,8 +160,10 @@ _LETTER: Final = re.compile(
     r"|(?:subject|to|from|date|re|memo)\b.{0,80}:.*)\s*",
     re.IGNORECASE,
 )
+_LETTER_LENGTH: Final = 2_000
 _LETTER_LINES: Final = 8
 """First lines among which a letter's salutation is."""
+_NOT_BLANK: Final = re.compile(r"\S")
 _FACES: Final = re.compile(r"[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f\s]+\Z")
 _STRAIGHT: Final = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _DIALOGUE: Final = ('"', "\N{LEFT DOUBLE QUOTATION MARK}", "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}")
@@ -192,15 +194,34 @@ def without_chatter(text: str) -> str:
 def _bounds(text: str) -> tuple[int, int]:
     """Where the answer begins and ends between its chatter and the rules beside it."""
     start, end = 0, len(text)
-    first = text.find("\n", 0, _LONGEST)
-    if first > 0 and _is_opening(text[:first]):
-        start = _after_rule(text, first)
-    last = text.rfind("\n\n", start)
-    if last > 0 and end - last <= _LONGEST and _is_ending(text[last:]):
-        before = _before_rule(text, start, last)
-        if before != last or not _is_letter(text[start:]):
-            end = before
+    # Where there is one such line there may be another: what is cut once is cut for good.
+    while (found := _opening_end(text, start)) > start:
+        start = found
+    while (found := _ending_start(text, start, end)) < end:
+        end = found
     return start, end
+
+
+def _opening_end(text: str, start: int) -> int:
+    """Where the opening ends that begins at `start`; `start` when there is none."""
+    begin = _NOT_BLANK.search(text, start)
+    if begin is None:
+        return start
+    line = text.find("\n", begin.start(), begin.start() + _LONGEST)
+    if line < 0 or not _is_opening(text[begin.start() : line]):
+        return start
+    return _after_rule(text, line)
+
+
+def _ending_start(text: str, start: int, end: int) -> int:
+    """Where the ending begins that ends at `end`; `end` when there is none."""
+    near = max(start, end - _LONGEST)
+    stop = near + len(text[near:end].rstrip())
+    begin = text.rfind("\n\n", near, stop)
+    if begin <= 0 or not _is_ending(text[begin:stop]):
+        return end
+    before = _before_rule(text, start, begin)
+    return end if before == begin and _is_letter(text[start : start + _LETTER_LENGTH]) else before
 
 
 def _after_rule(text: str, start: int) -> int:
@@ -252,4 +273,4 @@ def _plain(text: str) -> str:
 
 
 def _is_letter(text: str) -> bool:
-    return any(_LETTER.fullmatch(line) for line in text[:2_000].split("\n", _LETTER_LINES)[:_LETTER_LINES])
+    return any(_LETTER.fullmatch(line) for line in text.split("\n", _LETTER_LINES)[:_LETTER_LINES])

@@ -91,7 +91,9 @@ _RARE: Final = re.compile(f"(?P<open>{_OTHERS.format(*[''] * 5)})|(?P<close>{_OT
 _PROSE_OPEN: Final = re.compile(r"\s*(?P<open>Here(?: is|['’]s) my thought process:)")  # noqa: RUF001
 _PROSE_RESPONSE: Final = re.compile(r"Here(?: is|['’]s) my response:")  # noqa: RUF001
 # What is left of gpt-oss's headers when a server takes their tokens out.
-_BARE_FIRST: Final = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=[^\sa-z])|\s*assistantfinal")
+_BARE_FIRST: Final = re.compile(
+    r"\s*(?:assistant)?(?:analysis|commentary)(?=[A-Z0-9\"“*#]|[^\x00-\u2fff])|\s*assistantfinal"
+)
 _BARE_PROSE: Final = re.compile(r"[A-Z][A-Za-z'’]*[,;.!?]?\s+[\w\"“'‘(]")  # noqa: RUF001
 _BARE: Final = re.compile("assistant(analysis|commentary|final)")
 _SENTENCE_ENDS: Final = tuple('.!?…"”’)]}*`。！？')  # noqa: RUF001

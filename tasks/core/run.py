@@ -87,7 +87,7 @@ class Run:
         self.replaces = False
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
-        self.reading = Reading(cut_chatter=config.generation.cut_chatter)
+        self.reading = Reading.of(config)
         self.generating = generating or Slots(config.generation.concurrency)
         self.judging = judging or Slots(config.generation.concurrency)
 

@@ -88,6 +88,7 @@ CLEAN = (
     "Analysis of the poem: it has three stanzas.",
     "analysis is the first word of this essay, and its final word is another.",
     "analysis\n\nThe poem has three stanzas.",
+    "analysis: what the poem says. commentary: what it does not.",
     "The final analysis: assistant keepers are paid by the day.",
     "Here is my thought process: first the lamp, then the stairs.",
     "Here is my response: no.",

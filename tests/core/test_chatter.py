@@ -150,6 +150,15 @@ def test_both_are_cut_and_cutting_twice_is_cutting_once(opening: str, ending: st
     assert chatter_of(text) == (opening, ending)
 
 
+def test_several_lines_of_chatter_are_cut_at_once() -> None:
+    text = "\n\n".join([OPENINGS[5], OPENINGS[0], "---", STORY, "***", ENDINGS[0], ENDINGS[4]])
+    assert without_chatter(text) == STORY
+    assert chatter_of(text) == (
+        f"{OPENINGS[5]}\n\n{OPENINGS[0]}\n\n---",
+        f"***\n\n{ENDINGS[0]}\n\n{ENDINGS[4]}",
+    )
+
+
 @pytest.mark.parametrize("text", TRICKY)
 def test_what_is_nearly_chatter_is_kept(text: str) -> None:
     assert without_chatter(text) == text

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.chatter import chatter_of, without_chatter
 from tasks.core.errors import UnusableAnswerError
+from tasks.core.formats import rows_of, with_reasoning
+from tasks.core.generation.pairs import make_pairs
 from tasks.core.llm.http import ChatHttp
 from tasks.core.llm.types import Answer
 from tasks.core.marks import SPELLED, special_token, without_tokens
@@ -20,9 +22,14 @@ from tests.core.llm.attempts import sent
 from tests.core.llm.scripted import Scripted, completion, http
 from tests.core.llm.test_streaming import EVENTS, chunk, stream
 from tests.core.markups import ANSWER, CLEAN, EVERY, REASONING, THOUGHT, TOKENS
+from tests.core.running import ChatServer, running, some_jobs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tasks.core.models import Pair
+    from tests.core.running import Chat
 
 shared_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -110,6 +117,28 @@ async def test_over_http_streamed_and_not(client: ChatHttp, text: str) -> None:
             answer = await sent(client, server, streaming=streaming)
             assert (answer.content, answer.truncated) == (text[:end], True)
             assert ANSWER.startswith(read_rejected(answer).content)
+
+
+async def test_rows_have_no_marks_and_those_of_an_older_ledger_lose_them(tmp_path: Path) -> None:
+    texts = list(EVERY.values())
+    pairs: list[Pair] = []
+
+    async def marked(chat: Chat) -> str:
+        return texts[int(chat.subject[1:])]
+
+    async with ChatServer(marked) as server:
+        for _ in range(2):
+            async with running(tmp_path, server.base_url, generation__enable_reasoning_capture=True) as run:
+                jobs = some_jobs(len(texts))
+                outcome = await make_pairs(run, jobs, lambda _, pair: pairs.append(pair) if pair else None)
+                assert (outcome.kept, outcome.failures) == (len(texts), ())
+                rows = [
+                    row for pair in pairs for row in rows_of(run.config, with_reasoning(run.config, pair))
+                ]
+        # The second time all answers were those of the ledger, where they stand as they came.
+        assert len(server.asked) == 2 * len(texts)
+    assert {(row["chosen"].split("</think>\n\n")[-1], row["rejected"]) for row in rows} == {(ANSWER, ANSWER)}
+    assert not any(special_token(row["chosen"]) for row in rows)
 
 
 @pytest.mark.parametrize("text", CLEAN)
@@ -249,6 +278,8 @@ def test_reported_reasoning_has_no_marks_either(text: str, reasoning: str) -> No
             "Sure, here is the ",
             "I hope this helps! ",
             "\n\nEnjoy!",
+            "Let's start over.\n",
+            "\n\nI hope this helps!",
         ),
         *("Dear ", "---\n", "<think>\n---\n"),
     ],
@@ -261,3 +292,4 @@ def test_a_long_text_takes_no_longer_a_character_than_a_short_one(piece: str) ->
     assert len(without_tokens(text)) <= len(text)
     assert special_token(text) in text
     assert chatter_of(text)[0] == ""
+    assert sum(map(len, chatter_of(piece * 30_000))) <= len(text)
