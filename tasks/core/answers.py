@@ -9,15 +9,18 @@ opening of an answer, so that a character of a story may say it later.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tasks.core.chatter import without_chatter
 from tasks.core.errors import UnusableAnswerError
 from tasks.core.json_regions import outer_json, without_json
 from tasks.core.models import Text
 from tasks.core.parsing import ParseError, parse_items, parse_scores
-from tasks.core.thinking import split_thinking
+from tasks.core.thinking import reported_reasoning, split_thinking
 
 if TYPE_CHECKING:
+    from tasks.core.config.models import Config
     from tasks.core.llm.types import Answer
     from tasks.core.models import Scores
 
@@ -105,13 +108,49 @@ _EXHAUSTED = "the model used every token before it answered; raise max_output_to
 _FINISHED_BY_MODEL = frozenset({"stop", "end_turn", "eos", "eos_token"})
 
 
-def read_chosen(answer: Answer) -> Text:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a run reads its answers, wherever it does: in generating, surveys, exports and transforms.
+
+    Attributes:
+        cut_chatter: Whether what is chatter around an answer is no part of its text.
+    """
+
+    cut_chatter: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Reading:
+        """How runs of a configuration read."""
+        return cls(cut_chatter=config.generation.cut_chatter)
+
+    def chosen(self, answer: Answer) -> Text:
+        """The chosen text of an answer.
+
+        Raises:
+            UnusableAnswerError: As `read_chosen` raises it.
+        """
+        return read_chosen(answer, cut_chatter=self.cut_chatter)
+
+    def rejected(self, answer: Answer) -> Text:
+        """The rejected text of an answer.
+
+        Raises:
+            UnusableAnswerError: As `read_rejected` raises it.
+        """
+        return read_rejected(answer, cut_chatter=self.cut_chatter)
+
+    def given(self, text: Text) -> Text:
+        """An answer that was there already: of the rows that a transform is given."""
+        return trimmed(text) if self.cut_chatter else text
+
+
+def read_chosen(answer: Answer, *, cut_chatter: bool = False) -> Text:
     """The chosen text of an answer.
 
     Raises:
         UnusableAnswerError: `empty`, `token_exhaustion`, `refused`, `too_short` or `incomplete`.
     """
-    text = read_rejected(answer)
+    text = read_rejected(answer, cut_chatter=cut_chatter)
     content = text.content
     if answer.finish_reason == ADOPTED:
         return text
@@ -131,15 +170,15 @@ def read_chosen(answer: Answer) -> Text:
     return text
 
 
-def read_rejected(answer: Answer) -> Text:
+def read_rejected(answer: Answer, *, cut_chatter: bool = False) -> Text:
     """The rejected text of an answer: taken as it is, refusals too, as long as there is any.
 
     Raises:
         UnusableAnswerError: `empty`, `refused` when it was withheld, or `token_exhaustion` when thinking
             ate every token.
     """
-    thought = split_thinking(answer.content)
-    reasoning = "\n\n".join(filter(None, (answer.reasoning.strip(), thought.reasoning)))
+    thought = split_thinking(answer.content, cut=answer.truncated)
+    reasoning = "\n\n".join(filter(None, (reported_reasoning(answer.reasoning), thought.reasoning)))
     if not thought.answer:
         if answer.truncated:
             raise UnusableAnswerError("token_exhaustion", _EXHAUSTED)
@@ -148,7 +187,14 @@ def read_rejected(answer: Answer) -> Text:
         raise UnusableAnswerError(
             "empty", "the model thought and did not answer" if reasoning else "the answer is empty"
         )
-    return Text(content=thought.answer, reasoning=reasoning, truncated=answer.truncated)
+    text = Text(content=thought.answer, reasoning=reasoning, truncated=answer.truncated)
+    return trimmed(text) if cut_chatter else text
+
+
+def trimmed(text: Text) -> Text:
+    """A text without the chatter around it; one of which too little would be left stays as it is."""
+    content = without_chatter(text.content)
+    return text if len(content) < MIN_CHOSEN_LENGTH else replace(text, content=content)
 
 
 def items_in(answer: Answer) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ _SAMPLING = (
 _LATER = frozenset(
     {
         "generation.target_pairs",
+        "generation.cut_chatter",
         "lint.drop",
         "lint.max_tokens",
         *(
@@ -96,6 +97,7 @@ EFFECTS: dict[str, Effect] = {
     "generation.include_topic_columns": Effect.ROWS,
     "generation.enable_reasoning_capture": Effect.ROWS,
     "generation.reasoning_capture_rejected": Effect.ROWS,
+    "generation.cut_chatter": Effect.PAIRS | Effect.JUDGE | Effect.ROWS,
     "generation.concurrency": Effect.NONE,
     "generation.min_success_rate": Effect.NONE,
     "generation.disable_validation_limits": Effect.NONE,

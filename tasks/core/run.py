@@ -7,6 +7,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.core.answers import Reading
 from tasks.core.cost import Bill
 from tasks.core.errors import UnusableAnswerError
 from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
@@ -58,6 +59,7 @@ class Run:
         trial: Holds jobs back until the judge has given scores once.
         further: Keys of unusable answers, the last of their tries, after which further samples are asked for
             although every allowed try is spent: as many as are allowed again, and at least one.
+        reading: How answers are read.
         replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
@@ -93,6 +95,7 @@ class Run:
         self.replaces = False
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
+        self.reading = Reading.of(config)
         self.generating = generating or Slots(config.generation.concurrency)
         self.judging = judging or Slots(config.generation.concurrency)
 

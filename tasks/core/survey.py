@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.cost import Observed, Sample, tokens_for
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.asking import SAMPLES_A_ROUND
@@ -213,9 +212,9 @@ class _Walk:
 
 async def _judge_alone(run: SurveyRun, job: Job, side: Purpose) -> None:
     """Count the judge's call for one answer of a pair that is not whole."""
-    read, question = read_chosen, run.questions.chosen
+    read, question = run.reading.chosen, run.questions.chosen
     if side is Purpose.REJECTED:
-        read, question = read_rejected, run.questions.rejected
+        read, question = run.reading.rejected, run.questions.rejected
     try:
         text = await run.ask_until_usable(lambda sample: question(job, sample), read)
     except CallError:

@@ -148,6 +148,7 @@ def test_decisive_settings_are_named_with_their_values() -> None:
         "generation.include_topic_columns": True,
         "generation.enable_reasoning_capture": False,
         "generation.reasoning_capture_rejected": False,
+        "generation.cut_chatter": False,
         "judge_filtering.enabled": False,
         "judge_filtering.min_chosen_score": 4.0,
         "judge_filtering.max_rejected_score": 3.0,

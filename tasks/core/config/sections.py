@@ -45,6 +45,8 @@ LintCheck = Literal[
     "truncated",
     "markup",
     "script",
+    "special_tokens",
+    "chatter",
     "tokens",
 ]
 OutputFormat = Literal["native", "trl"]
@@ -98,6 +100,10 @@ class Generation(Section):
     )
     reasoning_capture_rejected: bool = Field(
         default=False, description="Capture the reasoning of rejected answers too."
+    )
+    cut_chatter: bool = Field(
+        default=False,
+        description="Cut what a model says before and after its answers, such as 'Sure, here is the story:'.",
     )
     include_topic_columns: bool = Field(
         default=True, description="In mode sft, write the main topic and the subtopic into each row."

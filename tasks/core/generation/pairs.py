@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import (
     CallError,
     LedgerError,
@@ -168,8 +167,9 @@ class _Block:
     def is_answered(self, ask: _Ask) -> bool:
         """Whether the answers that were found can be used, so that nothing of the job is left to ask."""
         found = [self.known[request.key] for request in ask.requests()]
+        reading = self._run.reading
         try:
-            for answer, read in zip(found, (read_chosen, read_rejected), strict=False):
+            for answer, read in zip(found, (reading.chosen, reading.rejected), strict=False):
                 if answer is None:
                     return False
                 read(answer)
@@ -274,7 +274,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.chosen(ask.job, sample) if sample else ask.chosen,
-                read_chosen,
+                self._run.reading.chosen,
                 self.known,
             )
         except CallError as error:
@@ -285,7 +285,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.rejected(ask.job, sample) if sample else first,
-                read_rejected,
+                self._run.reading.rejected,
                 self.known,
             )
         except CallError as error:

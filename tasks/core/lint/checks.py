@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tasks.core.answers import refusal_phrase
+from tasks.core.chatter import chatter_of
 from tasks.core.lint.texts import breaks_off, first_markup, likeness, scripts_of
+from tasks.core.marks import special_token, without_tokens
 from tasks.core.thinking import split_thinking, think_tag
 
 if TYPE_CHECKING:
@@ -156,6 +158,25 @@ def _script(texts: Texts) -> Iterable[Hit] | None:
     return [Hit(BOTH, f"{one} and {other}: {rejected if one == 'Latin' else chosen}")]
 
 
+def _special_tokens(texts: Texts) -> Iterable[Hit]:
+    found = []
+    as_they_stand = {CHOSEN: texts.sample.chosen, REJECTED: texts.sample.rejected}
+    for side, answer in texts.answers():
+        if token := special_token(answer):
+            start = max(0, answer.index(token) - 20)
+            found.append(Hit(side, answer[start : start + END_SHOWN]))
+            continue
+        # Those at its ends are no part of an answer, and yet stand in the row.
+        text = (as_they_stand[side] or "").strip()
+        if (kept := without_tokens(text)) != text:
+            found.append(Hit(side, text[-END_SHOWN:] if text.startswith(kept) else text[:END_SHOWN]))
+    return found
+
+
+def _chatter(texts: Texts) -> Iterable[Hit]:
+    return [Hit(side, said) for side, text in texts.answers() for said in chatter_of(text) if said]
+
+
 CHECKS: Final = (
     Check(
         "empty",
@@ -210,6 +231,18 @@ CHECKS: Final = (
         "the sides are written in different scripts",
         "name the language in both templates, or remove these pairs: else the language is what is learned",
         _script,
+    ),
+    Check(
+        "special_tokens",
+        "special tokens of a chat template stand in an answer",
+        "remove these rows, and mend the server's template or stop tokens: they teach to write these tokens",
+        _special_tokens,
+    ),
+    Check(
+        "chatter",
+        "an answer begins or ends with words to the user about the answer",
+        "set generation.cut_chatter, or ask for nothing but the text in both templates: chatter is learned",
+        _chatter,
     ),
 )
 """What is looked for in each sample, in the order in which it is reported."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.answers import ADOPTED
-from tasks.core.errors import SessionError
+from tasks.core.answers import ADOPTED, Reading
+from tasks.core.errors import SessionError, UnusableAnswerError
 from tasks.core.judging import wants_explanations
 from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.types import SEED_STRIDE, Answer
@@ -62,7 +62,7 @@ def entries_of(
         explain = wants_explanations(config)
         sides = ((row.chosen, row.chosen_scores), (row.rejected, row.rejected_scores))
         answered += [
-            (questions.judge(job, text.strip(), 0, explain=explain), _scores(scores), "")
+            (questions.judge(job, _as_read(config, text), 0, explain=explain), _scores(scores), "")
             for text, scores in sides
             if text is not None and scores is not None
         ]
@@ -75,6 +75,14 @@ def entries_of(
         )
         for request, content, reasoning in answered
     ]
+
+
+def _as_read(config: Config, text: str) -> str:
+    """The text that a run makes of an adopted answer, which is what its judge is asked about."""
+    try:
+        return Reading.of(config).rejected(Answer(text, finish_reason=ADOPTED)).content
+    except UnusableAnswerError:
+        return text.strip()
 
 
 def _scores(scores: Scores) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tasks.core.answers import read_chosen, read_rejected
 from tasks.core.errors import CallError
 from tasks.core.judging import wants_explanations
 from tasks.core.llm.ledger_failures import failures_by_request
@@ -133,10 +132,10 @@ async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) ->
     """The answer that a call of the judge was about, of the job's two; none where it is not found."""
     run = SurveyRun(config, ledger, Survey())
     sides: list[tuple[Callable[[Job, int], ChatRequest], Callable[[Answer], Text]]] = [
-        (run.questions.chosen, read_chosen)
+        (run.questions.chosen, run.reading.chosen)
     ]
     if config.generation.dataset_mode != "sft":
-        sides.append((run.questions.rejected, read_rejected))
+        sides.append((run.questions.rejected, run.reading.rejected))
     for question, read in sides:
         with suppress(CallError):
             text = await run.ask_until_usable(partial(question, job), read)

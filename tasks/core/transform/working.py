@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.core.answers import read_chosen, read_rejected, refusal_phrase
+from tasks.core.answers import read_rejected, refusal_phrase
 from tasks.core.errors import CallError, UnusableAnswerError
 from tasks.core.judging import score_pair
 from tasks.core.models import Failure, Job, Pair, Phase, Purpose
@@ -70,6 +70,7 @@ class Transform:
             Their lines and failures. A failed row does not stop the others.
         """
         run = self.run
+        rows = [self._as_read(row) for row in rows]
         calls = [self._calls(row) for row in rows]
         first = [call.question(0) for wanted in calls for call in wanted]
         known = await run.client.recall(first)
@@ -85,14 +86,21 @@ class Transform:
         plain, reasoning = (b"".join(line[which] for line in lines) for which in (0, 1))
         return Transformed(plain, reasoning, len(lines), failures)
 
+    def _as_read(self, row: InputRow) -> InputRow:
+        """The row with its answers as the others are read: else both sides of a pair would differ in that."""
+        if not self.run.reading.cut_chatter:
+            return row
+        chosen, rejected = (text and self.run.reading.given(text) for text in (row.chosen, row.rejected))
+        return replace(row, chosen=chosen, rejected=rejected)
+
     def _calls(self, row: InputRow) -> list[_Call]:
         """The prose that a row lacks; what the judge says is asked for by `score_pair`."""
-        questions, job = self.run.questions, self._job(row)
+        questions, reading, job = self.run.questions, self.run.reading, self._job(row)
         match self.mode.purpose:
             case Purpose.REJECTED if row.kind != KTO or row.chosen is None:
-                return [_Call("rejected", lambda sample: questions.rejected(job, sample), read_rejected)]
+                return [_Call("rejected", lambda sample: questions.rejected(job, sample), reading.rejected)]
             case Purpose.CHOSEN if row.kind != KTO or row.rejected is None:
-                return [_Call("chosen", lambda sample: questions.chosen(job, sample), read_chosen)]
+                return [_Call("chosen", lambda sample: questions.chosen(job, sample), reading.chosen)]
             case Purpose.REASONING:
                 both = self.run.config.generation.reasoning_capture_rejected
                 sides = {"chosen": row.chosen, "rejected": row.rejected if both else None}

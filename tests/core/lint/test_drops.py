@@ -23,6 +23,8 @@ DEFECTS: dict[str, dict[str, Any]] = {
     "think_tags": {"rejected": f"<think>Short.</think>{OTHER}"},
     "truncated": {"rejected": OTHER[:-20]},
     "markup": {"chosen": f"# The keeper\n\n{STORY}"},
+    "special_tokens": {"rejected": f"{OTHER}<|im_end|>\n<|im_start|>user\nAnd then? {OTHER}"},
+    "chatter": {"chosen": f"Sure, here is the story:\n\n{STORY}"},
     "script": {"rejected": "Смотритель зажёг лампу, и все корабли вернулись домой."},
     "tokens": {"rejected": OTHER * 40},
 }

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODES = {"alpaca": "sft", "sharegpt": "sft", "dpo": "dpo", "kto": "kto", "mo-dpo": "mo-dpo"}
-OF_ANSWERS = ["empty", "refusals", "think_tags", "truncated", "duplicate_prompts", "tokens"]
+OF_ANSWERS = [
+    "empty",
+    "refusals",
+    "think_tags",
+    "truncated",
+    "special_tokens",
+    "chatter",
+    "duplicate_prompts",
+    "tokens",
+]
 OF_JUDGED = ["margin", "margin_follows_length"]
 
 WORDS = [f"word{number}" for number in range(200)]
@@ -49,6 +58,15 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a list against plain text": ("markup", {"chosen": LIST}),
     "a heading against plain text": ("markup", {"rejected": f"# The keeper\n\n{pair(7)['rejected']}"}),
     "another script": ("script", {"rejected": RUSSIAN}),
+    "a turn of the user played by the model": (
+        "special_tokens",
+        {"rejected": f"{pair(7)['rejected']}<|im_end|>\n<|im_start|>user\nWho was it? {pair(9)['chosen']}"},
+    ),
+    "a token at the end": ("special_tokens", {"chosen": f"{pair(7)['chosen']}</s>"}),
+    "a token at the beginning": ("special_tokens", {"chosen": f"<|begin_of_text|>{pair(7)['chosen']}"}),
+    "a bracketed thought": ("think_tags", {"chosen": f"[THINK]Hm.[/THINK]{pair(7)['chosen']}"}),
+    "an opening": ("chatter", {"chosen": f"Sure, here is the story:\n\n{pair(7)['chosen']}"}),
+    "an ending": ("chatter", {"rejected": f"{pair(7)['rejected']}\n\nI hope this helps!"}),
     "a prompt that is there already": ("duplicate_prompts", {"prompt": " TELL of  night no. 3"}),
     "a long row": ("tokens", {"prompt": "Tell of a night. " * 40}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -52,6 +53,18 @@ def test_scores_are_put_under_the_text_that_the_judge_would_see() -> None:
     assert judge.request.purpose is Purpose.JUDGE
     assert judge.request.key == questions.judge(JOB, "The keeper did.", 0, explain=True).key
     assert parse_scores(judge.answer.content, None) == SCORES
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_that_text_is_without_marks_and_without_chatter_where_it_is_cut(*, cut: bool) -> None:
+    config = configured(generation__dataset_mode="mo-dpo", generation__cut_chatter=cut)
+    questions = Questions(config)
+    story = "The keeper climbed the stairs, and the lamp was lit."
+    said = f"{story}\n\nI hope this helps!"
+    row = replace(ROW, chosen=f"<think>Hm.</think>{said}<|im_end|>")
+    [*_, judge, _] = entries_of(config, questions, JOB, row, "s")
+    seen = questions.judge(JOB, story if cut else said, 0, explain=True)
+    assert judge.request.key == seen.key
 
 
 @given(
