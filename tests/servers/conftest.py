@@ -45,7 +45,7 @@ def process(command: Sequence[str], url: str, log: Path) -> Iterator[None]:
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=10):
+        with urlopen(url, timeout=10):  # noqa: S310 - our own
             return True
     except OSError:
         return False
@@ -84,8 +84,8 @@ class Mock:
     def _ask(self, path: str, document: dict[str, Any] | None = None) -> Any:
         body = None if document is None else json.dumps(document).encode()
         headers = {"Content-Type": "application/json"}
-        request = Request(f"http://127.0.0.1:{self.port}/_llmock/{path}", data=body, headers=headers)  # noqa: S310
-        with urlopen(request, timeout=10) as response:
+        request = Request(f"http://127.0.0.1:{self.port}/_llmock/{path}", data=body, headers=headers)
+        with urlopen(request, timeout=10) as response:  # noqa: S310
             return json.load(response)
 
 
@@ -106,7 +106,7 @@ def mocks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractCon
 
 @pytest.fixture(scope="session")
 def mock(mocks: Callable[..., AbstractContextManager[Mock]]) -> Iterator[Mock]:
-    """llmock without any chaos of its own.
+    """Llmock without any chaos of its own.
 
     Its streams take a moment: one that is sent whole before the client can leave counts as read to its end.
     """

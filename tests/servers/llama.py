@@ -1,8 +1,9 @@
-"""llama.cpp, with a model of random weights: `python -m tests.servers.llama PORT SLOTS` runs it until it is killed.
+"""llama.cpp with a model of random weights: `python -m tests.servers.llama PORT SLOTS`, until it is killed.
 
 Runs in the servers' own environment. The model knows some words, every ASCII character, and the bytes of all
-others. It is made here, half a megabyte large, so that nothing is downloaded. What it writes is nonsense of these
-words, without an end: prose goes up to the token limit, and JSON is as long as its grammar lets it be.
+others. It is made here, less than half a megabyte large, so that nothing is downloaded. What it writes is
+nonsense of these words, without an end: prose goes up to the token limit, and JSON is as long as its grammar
+lets it be.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ CONTEXT: Final = 4096
 """Tokens of one question and its answer."""
 ALIAS: Final = "nonsense"
 
-_WORDS: Final = """the a keeper lamp sea fog island storm light stair tower letter ship harbour night winter window
-gull rope oil brass tide rock bell clock door coat lantern stone wind who when after before under beyond and or
-but with into found lost kept heard wrote burned turned waited forgot climbed old last quiet bitter narrow silver
-green slow heavy distant empty""".split()
+_WORDS: Final = (
+    "the a keeper lamp sea fog island storm light stair tower letter ship harbour night winter window "
+    "gull rope oil brass tide rock bell clock door coat lantern stone wind who when after before under "
+    "beyond and or but with into found lost kept heard wrote burned turned waited forgot climbed old last "
+    "quiet bitter narrow silver green slow heavy distant empty"
+)
 _SPACE: Final = "\N{LOWER ONE EIGHTH BLOCK}"
-# How likely tokens are beside each other, before the weights have their say. The marks that end a string, a list
-# and an object are likely, or the grammar of JSON would keep on to the token limit.
+# How likely tokens are beside each other, before the weights have their say. The marks that end a string, a
+# list and an object are likely, or the grammar of JSON would keep on to the token limit.
 _NEVER: Final = -1.0
 _LIKELY: Final = {'"': 0.75, ".": 0.6, ",": 0.5, "]": 0.6, "}": 0.6} | dict.fromkeys("12345", 0.3)
 _WORD: Final = 0.5
@@ -43,7 +46,7 @@ def vocabulary() -> list[tuple[str, gguf.TokenType, float]]:
         ("</s>", gguf.TokenType.CONTROL, _NEVER),
     ]
     found += [(f"<0x{byte:02X}>", gguf.TokenType.BYTE, _NEVER) for byte in range(256)]
-    found += [(_SPACE + word, gguf.TokenType.NORMAL, _WORD) for word in _WORDS]
+    found += [(_SPACE + word, gguf.TokenType.NORMAL, _WORD) for word in _WORDS.split()]
     marks = [_SPACE, *map(chr, range(33, 127))]
     found += [(mark, gguf.TokenType.NORMAL, _LIKELY.get(mark, _NEVER)) for mark in marks]
     return found
@@ -74,7 +77,7 @@ def write_model(path: Path) -> None:
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_add_bos_token(True)
+    writer.add_add_bos_token(value=True)
     writer.add_chat_template(
         "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
     )
