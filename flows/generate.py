@@ -164,14 +164,14 @@ async def _stages(work: Opened) -> Summary:
         state.failures = made.open
     except BaseException:
         # Also after an interruption or a failure: what is there is put in order, and can be used.
-        _note_numbers(work)
+        _note_numbers(work, through=False)
         try:
             await session.finish(complete=False)
         except SessionError as error:
             # What ended the run is what people must read; on a full disk this is only what follows.
             log.info(error)
         raise
-    _note_numbers(work)
+    _note_numbers(work, through=True)
     taken_over = work.jobs is not None
     missing = missing_from(run, made, taken_over=taken_over)
     session.record = replace(session.record, missing=missing)
@@ -198,11 +198,19 @@ async def _lint(work: Opened) -> None:
         log.info("%s", line)
 
 
-def _note_numbers(work: Opened) -> None:
-    """Put into the record what the session has paid for so far, and what became of its prompts."""
+def _note_numbers(work: Opened, *, through: bool) -> None:
+    """Put into the record what the session has paid for so far, and what became of its prompts.
+
+    Args:
+        work: The run.
+        through: Whether it went through all of them.
+    """
     budget, progress = work.run.budget, work.run.progress
     record = replace(work.session.record, spent=budget.session.document(budget.prices))
     if progress.phase is Phase.PAIRS and progress.wanted:
         causes = dict(progress.lost.most_common()), dict(progress.causes.most_common())
-        record = replace(record, counts=Counts(progress.wanted, progress.kept, progress.done, *causes))
+        counts = Counts(progress.wanted, progress.kept, progress.done, *causes)
+        # A resume that is cut off has read again only some of what there is.
+        if through or record.counts is None or counts.tried >= record.counts.tried:
+            record = replace(record, counts=counts)
     work.session.record = record
