@@ -94,7 +94,7 @@ def test_rows_are_exact_under_faults_and_the_client_does_right(user: User, mock:
 
 
 def test_a_quota_is_kept_to(user: User, mocks: Callable[..., AbstractContextManager[Mock]]) -> None:
-    """Thirteen requests at once, then one in 4.6 seconds: waited for by what the server says, or when refused."""
+    """Thirteen requests at once, then one in 4.6 seconds, waited for with or without a refusal."""
     with mocks("--rpm", "13") as server:
         user.write("config.toml", settings(server))
         play(server)
