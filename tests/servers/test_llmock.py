@@ -94,14 +94,14 @@ def test_rows_are_exact_under_faults_and_the_client_does_right(user: User, mock:
 
 
 def test_a_quota_is_kept_to(user: User, mocks: Callable[..., AbstractContextManager[Mock]]) -> None:
-    """Seventeen requests at once, then one in 3.5 seconds; none that was refused comes before its time."""
-    with mocks("--rpm", "17") as server:
+    """Thirteen requests at once, then one in 4.6 seconds, waited for with or without a refusal."""
+    with mocks("--rpm", "13") as server:
         user.write("config.toml", settings(server))
         play(server)
         ended = user.run("run", "--json", program=PROGRAM)
         assert ended.code == 0, ended
         assert rows_of(user.sessions()[0]) == ROWS
-        assert server.verdict()["faults_injected"] > 0
+        assert server.verdict()["attempts"] > 13
         check_verdict(server)
 
 
