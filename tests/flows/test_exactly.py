@@ -239,7 +239,7 @@ def test_a_server_that_refuses_everything_is_not_asked_for_more(user: User) -> N
     refused = "Write a short story for this prompt:"
     with model(fail_matching=refused) as server:
         user.write("config.toml", settings(server))
-        ended = user.run()
+        ended = user.run("--set", "execution.stop_at_loss=1")
         assert (ended.code, ended.out) == (3, "")
         line = ended.err.splitlines()[0]
         assert line.startswith("vellumforge2: weak-writer at ")
