@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -200,7 +200,7 @@ async def chatting(chat: Chat) -> str:
 
 @pytest.mark.parametrize("cut", [True, False])
 async def test_judge_rows_and_surveys_see_the_same_text(tmp_path: Path, *, cut: bool) -> None:
-    settings = {"generation__dataset_mode": "mo-dpo", "generation__cut_chatter": cut}
+    settings: dict[str, Any] = {"generation__dataset_mode": "mo-dpo", "generation__cut_chatter": cut}
     (job,) = some_jobs(1)
     kept: list[Pair | None] = []
 
