@@ -271,7 +271,8 @@ class ChatServer:
         word, _, text = messages[-1][1].partition(" ")
         purpose = Purpose(word.lower())
         negotiated = {"model", "messages", "response_format"}
-        parameters = {name: body[name] for name in body if name not in negotiated}
+        # What changes nothing is not sent, and yet decides the key.
+        parameters = {"top_p": 1.0} | {name: body[name] for name in body if name not in negotiated}
         for sample in _SAMPLES:
             request = ChatRequest(
                 purpose=purpose,

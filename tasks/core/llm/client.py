@@ -89,25 +89,28 @@ class ChatClient(LedgerClient):
         attempt = 1
         while True:
             self._may_pay()
-            await lane.enter(expected)
-            with lane.passage():
-                # Asked again after the wait, which may have been long.
-                self._may_pay()
-                started = time.monotonic()
-                try:
-                    arrival = await self._http.send(request, access.manner(request))
-                except AttemptError as error:
-                    self._progress.attempts_failed += 1
-                    delay = self._delay_after(error, attempt, request, access)
-                    # A refusal for being too fast is not the request's fault.
-                    attempt += error.verdict is Verdict.RETRY
-                    log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
-                else:
-                    usage = usage_of(request, arrival.answer)
-                    seconds = time.monotonic() - started
-                    lane.answered_in(seconds, purpose, expected, usage.tokens)
-                    lane.heed(arrival.advice)
-                    return arrival.answer
+            async with access.negotiation.turn(request):
+                await lane.enter(expected)
+                with lane.passage():
+                    # Asked again after the wait, which may have been long.
+                    self._may_pay()
+                    started = time.monotonic()
+                    manner = access.manner(request)
+                    try:
+                        arrival = await self._http.send(request, manner)
+                    except AttemptError as error:
+                        self._progress.attempts_failed += 1
+                        delay = self._delay_after(error, attempt, request, access)
+                        # A refusal for being too fast is not the request's fault.
+                        attempt += error.verdict is Verdict.RETRY
+                        log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
+                    else:
+                        usage = usage_of(request, arrival.answer)
+                        seconds = time.monotonic() - started
+                        lane.answered_in(seconds, purpose, expected, usage.tokens)
+                        lane.heed(arrival.advice)
+                        access.negotiation.answered(request, manner.structure)
+                        return arrival.answer
             if delay:
                 slots = self._slots.get(purpose)
                 with slots.lent() if slots else nullcontext():
@@ -135,7 +138,7 @@ class ChatClient(LedgerClient):
                 lane.failed()
             case _:
                 lane.rejected()
-        if access.negotiation.learn(error):
+        if access.negotiation.learn(error, request):
             return 0.0
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
@@ -143,7 +146,7 @@ class ChatClient(LedgerClient):
         fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
         if error.verdict is Verdict.RENEGOTIATE:
             # A form that the user insists on: every further request would be refused as well.
-            fatal = EndpointError(f"{lane.name} does not take {error.refused} as it is set: {error}")
+            fatal = EndpointError(f"{lane.name} {access.negotiation.refused_setting(error)}: {error}")
         if error.verdict is Verdict.RETRY and not lane.answered:
             # Not one answer so far: neither would the next ten thousand jobs get any.
             tries = "one attempt" if attempt == 1 else f"{attempt} attempts"

@@ -16,6 +16,7 @@ from tasks.core.llm.verdicts import (
     verdict_of,
     what_to_do,
 )
+from tasks.core.llm.wire import body_of
 from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def refusal(
         reason: The reason phrase, shown when it says nothing else.
         advice: What its headers say about limits.
     """
-    verdict, refused, tried = verdict_of(status, complaint, manner)
+    verdict, refused = verdict_of(status, complaint, manner, body_of(request, manner))
     secrets = manner.secrets
     message = f"HTTP {status}: {one_line(complaint.message, secrets) or one_line(reason, secrets)}"
     if verdict is Verdict.FATAL:
@@ -74,7 +75,6 @@ def refusal(
         status=status,
         advice=advice,
         refused=refused,
-        tried=tried,
     )
 
 
