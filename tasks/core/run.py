@@ -13,6 +13,7 @@ from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
 from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
+from tasks.core.llm.negotiation import LEARNED
 from tasks.core.llm.slots import Slots
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.questions import Questions, model_for, purposes_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.errors import CallError
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.ledger_client import LedgerClient
+    from tasks.core.llm.negotiation import Learned
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.progress import Progress
@@ -208,6 +210,7 @@ async def open_run(
     progress: Progress,
     budget: Budget | None = None,
     purposes: Iterable[Purpose] | None = None,
+    learned: Learned = LEARNED,
 ) -> AsyncIterator[Run]:
     """A run over an open ledger, with its HTTP client, closed on leaving.
 
@@ -220,11 +223,12 @@ async def open_run(
         progress: The counters.
         budget: The accounts; left out, those of the whole session.
         purposes: The kinds of call that are made; left out, those of generating.
+        learned: What is known of the form that the models take; left out, what this process knows.
 
     Raises:
         LedgerError: What the session has spent cannot be read.
     """
-    gateway = Gateway(config, stop, progress)
+    gateway = Gateway(config, stop, progress, learned=learned)
     access = {}
     for purpose in purposes_of(config) if purposes is None else purposes:
         model = model_for(config, purpose)

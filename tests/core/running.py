@@ -21,6 +21,7 @@ from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.demo_http import RequestParser
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_schema import failures
+from tasks.core.llm.negotiation import Learned
 from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
@@ -88,13 +89,24 @@ def configured(url: str = NOBODY, **settings: Any) -> Config:
 
 
 @asynccontextmanager
-async def running(folder: Path, url: str, *, stop: Stop | None = None, **settings: Any) -> AsyncIterator[Run]:
-    """A run over the ledger in `folder`, which the first one makes and the next ones find."""
+async def running(
+    folder: Path, url: str, *, stop: Stop | None = None, learned: Learned | None = None, **settings: Any
+) -> AsyncIterator[Run]:
+    """A run over the ledger in `folder`, which the first one makes and the next ones find.
+
+    Nobody waits for a first answer unless `learned` says so: these scripts wait for several requests at once.
+    """
     config = configured(url, output__folder=str(folder), **settings)
     async with (
         await Ledger.open(ledger_url(config)) as ledger,
         open_run(
-            config, Keys({}, {}), session="s", ledger=ledger, stop=stop or Stop(), progress=Progress()
+            config,
+            Keys({}, {}),
+            session="s",
+            ledger=ledger,
+            stop=stop or Stop(),
+            progress=Progress(),
+            learned=learned or Learned(alone=0.0),
         ) as run,
     ):
         yield run

@@ -29,6 +29,9 @@ log = logging.getLogger("vellumforge.negotiation")
 IN_A_ROW: Final = 2
 """Answers that did not keep to the form, after which it is weakened."""
 
+ALONE: Final = 5.0
+"""Seconds for which the first request of a kind is alone: a refusal comes at once, an answer may take long."""
+
 _AT_ONCE: Final = nullcontext()
 
 
@@ -57,9 +60,14 @@ class Known:
 
 
 class Learned:
-    """What was found out about all models in this process, so that the next run in it begins with that."""
+    """What was found out about all models in this process, so that the next run in it begins with that.
 
-    def __init__(self) -> None:
+    Args:
+        alone: Seconds for which the first request of a kind is alone.
+    """
+
+    def __init__(self, alone: float = ALONE) -> None:
+        self.alone = alone
         self._known: dict[Hashable, Known] = {}
 
     def of(self, key: Hashable, first: Form) -> Known:
@@ -113,9 +121,12 @@ class Negotiation:
             streaming=use_streaming,
             stream_usage=use_streaming,
         )
-        self._known = (learned or Learned()).of(key, first)
+        learned = learned or Learned()
+        self._known = learned.of(key, first)
+        self._alone = learned.alone
         self._under_way: dict[Hashable, asyncio.Event] = {}
-        self._released = False
+        self._open: set[Hashable] = set()
+        self._released = self._alone <= 0
         for notice in self._known.left_out.values():
             log.warning("%s", notice)
 
@@ -165,10 +176,14 @@ class Negotiation:
         """What an attempt at a request is made in.
 
         Requests of a kind wait for the first of them to be answered: what is refused is then refused once,
-        not as often as there are requests under way. After that nobody waits.
+        not as often as there are requests under way. After that nobody waits, nor when the first one takes
+        longer than any refusal.
         """
         kind = _kind(request)
-        return _AT_ONCE if kind in self._known.answered else _Turn(self, kind)
+        return _AT_ONCE if self._may_go(kind) else _Turn(self, kind)
+
+    def _may_go(self, kind: Hashable) -> bool:
+        return kind in self._known.answered or kind in self._open or self._released
 
     def release(self) -> None:
         """Let everybody go on who waits for a first answer: the run stops."""
@@ -178,13 +193,19 @@ class Negotiation:
 
     async def begin(self, kind: Hashable) -> bool:
         """Wait for the request of this kind that is under way; whether it is now the caller's turn alone."""
-        while not self._released and kind not in self._known.answered:
-            event = self._under_way.get(kind)
-            if event is None:
-                self._under_way[kind] = asyncio.Event()
+        while not self._may_go(kind):
+            waited = self._under_way.get(kind)
+            if waited is None:
+                self._under_way[kind] = event = asyncio.Event()
+                asyncio.get_running_loop().call_later(self._alone, self._open_slow, kind, event)
                 return True
-            await event.wait()
+            await waited.wait()
         return False
+
+    def _open_slow(self, kind: Hashable, event: asyncio.Event) -> None:
+        if not event.is_set():
+            self._open.add(kind)
+            event.set()
 
     def end(self, kind: Hashable) -> None:
         """The request that was alone is answered, or failed: the others look again."""
