@@ -91,7 +91,6 @@ async def test_what_a_model_does_not_take_is_found_out() -> None:
         REFUSED["stream"],
         completion("ready"),
         REFUSED["json"],
-        REFUSED["json"],
         completion("1. red\n2. blue"),
         models__main__extra_body={"reasoning_effort": "low"},
     )
@@ -99,7 +98,7 @@ async def test_what_a_model_does_not_take_is_found_out() -> None:
     assert not ping.reasoning
     assert [name for body in bodies for name in ("max_tokens", "max_completion_tokens") if name in body] == [
         "max_tokens",
-        *["max_completion_tokens"] * 6,
+        *["max_completion_tokens"] * 5,
     ]
     assert all(body["reasoning_effort"] == "low" for body in bodies)
 

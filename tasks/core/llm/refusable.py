@@ -318,10 +318,6 @@ def _rivals(entries: Iterable[Refusable], words: str) -> tuple[str, ...]:
     return named if len(named) == 2 else ()  # noqa: PLR2004 - a pair
 
 
-_WHOLE: Final = re.compile(
-    r"\b(?:unrecogni[sz]ed|unknown|unexpected|extra)\b|\bextra_forbidden|\bunsupported_parameter"
-    r"|\bnot permitted|\bresponse_format[\"'`]? (?:is|are) not (?:supported|allowed|available)"
-)
 _A_TYPE: Final = re.compile(r"\btype\b[^_]|json_schema|json_object|json schema")
 _BOUNDS: Final = re.compile(r"minitems|maxitems|\bminimum\b|\bmaximum\b|\bkeyword|invalid schema")
 _BOUNDED: Final = re.compile(r"'(?:minItems|minimum)'")
@@ -332,18 +328,21 @@ def _refused(
 ) -> Refused | None:
     """What an error that names an entry refuses of it; None where it does not."""
     if entry.name == RESPONSE_FORMAT:
-        return _format(words, body, structure)
+        return _format(words, body, structure, named=True)
     if entry.name in {TOKEN_LIMIT, HIGHEST}:
         refused = _limit(complaint, words, body)
         return refused if refused is not None and refused.name == entry.name else None
     return Refused(entry.name, tried=entry.name)
 
 
-def _format(words: str, body: Mapping[str, Any], tried: Structure, *, guessed: bool = False) -> Refused:
+def _format(
+    words: str, body: Mapping[str, Any], tried: Structure, *, named: bool = False, guessed: bool = False
+) -> Refused:
     step = ""
     if tried == "json_schema" and _BOUNDS.search(words) and _BOUNDED.search(str(body[RESPONSE_FORMAT])):
         step = "plain_schema"
-    elif not guessed and _WHOLE.search(words) and not _A_TYPE.search(words):
+    elif named and not _A_TYPE.search(words):
+        # Not one type of it: whatever is in it would be refused.
         step = "off"
     return Refused(RESPONSE_FORMAT, tried=tried, step=step, guessed=guessed)
 
