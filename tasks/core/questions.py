@@ -142,9 +142,7 @@ class Questions:
         values = _job_values(job) | {"StoryText": text}
         suffix = "" if explain else _SCORES_ALONE
         shape = _Shape(SCORES, criteria=self._criteria, explain=explain)
-        return self._request(
-            Purpose.JUDGE, values, job.first_sample + sample, shape=shape, suffix=suffix
-        )
+        return self._request(Purpose.JUDGE, values, job.first_sample + sample, shape=shape, suffix=suffix)
 
     def reasoning(self, job: Job, answer: str, sample: int) -> ChatRequest:
         """Ask the main model for the reasoning that leads from the job's prompt to `answer`."""

@@ -55,10 +55,12 @@ def camel(name: str) -> str:
 
 WORDINGS: dict[str, Callable[[str], str]] = {
     "unsupported": lambda name: f"Unsupported parameter: '{name}' is not supported with this model.",
-    "value": lambda name: f"Unsupported value: '{name}' does not support that. Only the default is supported.",
+    "value": lambda name: (
+        f"Unsupported value: '{name}' does not support that. Only the default is supported."
+    ),
     "unrecognized": lambda name: f"Unrecognized request argument supplied: {name}",
     "backticks": lambda name: f"`{name}` is deprecated for this model.",
-    "hyphens": lambda name: f"The parameter \"{name.replace('_', '-')}\" can not be used here",
+    "hyphens": lambda name: f'The parameter "{name.replace("_", "-")}" can not be used here',
     "camel": lambda name: f"Invalid request: field '{camel(name)}' is not allowed",
     "list": lambda name: f"some-server does not support parameters: ['{name}'], for model=strong",
     "offer": lambda name: f"Supported parameters: model, messages, max_tokens. Unknown parameter: '{name}'.",
@@ -111,6 +113,13 @@ WRAPPINGS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
+def document_of(name: str, wording: str, wrapping: str, limit: str = "max_tokens") -> str:
+    """The body of an error that refuses a thing."""
+    place = {"highest": limit, "system": "messages"}.get(name, name)
+    document = WRAPPINGS[wrapping](_SPOKEN.get(name) or WORDINGS[wording](name), place)
+    return document if isinstance(document, str) else json.dumps(document)
+
+
 class Refusing(DemoServer):
     """The demo model behind a server that takes not everything.
 
@@ -120,24 +129,31 @@ class Refusing(DemoServer):
     """
 
     def __init__(
-        self, things: Collection[str], wording: str = "unsupported", wrapping: str = "openai", status: int = 400
+        self,
+        things: Collection[str],
+        wording: str = "unsupported",
+        wrapping: str = "openai",
+        status: int = 400,
     ) -> None:
         super().__init__()
         self.things = things
         self.refused: Counter[tuple[str, str]] = Counter()
         self.bodies: list[dict[str, Any]] = []
-        self._wording = WORDINGS[wording]
-        self._wrapping = WRAPPINGS[wrapping]
+        self._words = wording, wrapping
         self._status = status
 
     def _chat(self, request: Request) -> Response:
         body = json.loads(request.body)
         self.bodies.append(body)
+        if (refusal := self._refusal(body)) is not None:
+            name, text = refusal
+            self.refused[name, body["model"]] += 1
+            return Response(self._status, text.encode())
+        return super()._chat(request)
+
+    def _refusal(self, body: dict[str, Any]) -> tuple[str, str] | None:
+        """The first thing in a body that is refused, with the error that says so."""
         for name in self.things:
             if OTHERS[name](body) if name in OTHERS else name in body:
-                self.refused[name, body["model"]] += 1
-                place = limit_of(body)[0] if name == "highest" else "messages" if name == "system" else name
-                document = self._wrapping(_SPOKEN.get(name) or self._wording(name), place)
-                text = document if isinstance(document, str) else json.dumps(document)
-                return Response(self._status, text.encode())
-        return super()._chat(request)
+                return name, document_of(name, *self._words, limit_of(body)[0])
+        return None

@@ -240,7 +240,12 @@ def _number_or_unset(most: int, *, absent: bool = False) -> tuple[object, ...]:
     """What makes a number a setting that may be sent not at all; its errors stay those of a number."""
     number = {"type": "number", "minimum": 0, "maximum": most}
     options = [number, {"type": "string", "const": UNSET}, *([{"type": "null"}] if absent else [])]
-    return Field(ge=0, le=most), WrapValidator(_or_unset), SerializeAsAny(), WithJsonSchema({"anyOf": options})
+    return (
+        Field(ge=0, le=most),
+        WrapValidator(_or_unset),
+        SerializeAsAny(),
+        WithJsonSchema({"anyOf": options}),
+    )
 
 
 if TYPE_CHECKING:

@@ -62,9 +62,7 @@ class Access:
 class Gateway:
     """Makes the accesses of a run; roles that ask one model share its lane and what was negotiated."""
 
-    def __init__(
-        self, config: Config, stop: Stop, progress: Progress, *, learned: Learned = LEARNED
-    ) -> None:
+    def __init__(self, config: Config, stop: Stop, progress: Progress, *, learned: Learned = LEARNED) -> None:
         """Make a gateway that begins with what was learned about the models."""
         self._learned = learned
         self._config = config

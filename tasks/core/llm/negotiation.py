@@ -11,7 +11,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tasks.core.llm.refusable import HIGHEST, RESPONSE_FORMAT, SYSTEM, TOKEN_LIMIT, UNKEPT, Form, Refused, entry_of
+from tasks.core.llm.refusable import (
+    HIGHEST,
+    RESPONSE_FORMAT,
+    SYSTEM,
+    TOKEN_LIMIT,
+    UNKEPT,
+    Form,
+    Refused,
+    entry_of,
+)
 from tasks.core.llm.retry import Verdict
 
 if TYPE_CHECKING:
@@ -273,7 +282,7 @@ class Negotiation:
         named = " and ".join(names)
         if not self._adapts and all(map(_changes, names)):
             return (
-                f'does not take {named}: set {" and ".join(_fix(name) for name in names)}, '
+                f"does not take {named}: set {' and '.join(_fix(name) for name in names)}, "
                 'or unsupported = "adapt" to leave it out'
             )
         return f"does not take {named} as it is set"

@@ -211,10 +211,12 @@ def entry_of(name: str) -> Refusable:
 
 
 def _extra(name: str) -> Refusable:
-    pattern = rf"(?<![a-z0-9_]){re.escape(name.lower())}(?![a-z0-9_])"
-    if not re.search(r"[_\d]", name):
+    plain = re.escape(name.lower()).replace("_", r"[ _-]?")
+    if re.search(r"[_\d]", name):
+        pattern = rf"(?<![a-z0-9_]){plain}(?![a-z0-9_])"
+    else:
         # A single word stands in many a sentence.
-        pattern = rf"[\"'`]{re.escape(name.lower())}[\"'`]|^{re.escape(name.lower())}$"
+        pattern = rf"[\"'`.]{plain}(?=[\"'`]|$)|^{plain}$|(?<=[:,\[] ){plain}(?=[,.\]]|$)"
     return Refusable(name, re.compile(pattern), _left_out, _OUT)
 
 
@@ -241,6 +243,8 @@ def refused_in(
         *(entry for entry in TABLE if entry.sent(body)),
         *(_extra(name) for name in body if name not in ENTRIES and name not in _NEVER),
     ]
+    # A model may be called after anything.
+    words = words.replace(str(body["model"]).lower(), "…")
     if rivals := _rivals(entries, words):
         return (Refused(rivals[0], rivals=rivals),)
     for named in (_at(entries, complaint.places), _spoken(entries, words)):
@@ -341,7 +345,7 @@ def _format(
     step = ""
     if tried == "json_schema" and _BOUNDS.search(words) and _BOUNDED.search(str(body[RESPONSE_FORMAT])):
         step = "plain_schema"
-    elif named and not _A_TYPE.search(words):
+    elif named and not _A_TYPE.search(words) and not _BOUNDS.search(words):
         # Not one type of it: whatever is in it would be refused.
         step = "off"
     return Refused(RESPONSE_FORMAT, tried=tried, step=step, guessed=guessed)

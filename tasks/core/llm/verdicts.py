@@ -147,7 +147,8 @@ def verdict_of(
         The verdict, and what of the request was refused. With RENEGOTIATE that is what the error means; with
         any other verdict, what it may mean if nothing else is wrong.
     """
-    words = " ".join((complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *complaint.codes))
+    said = (complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *sorted(complaint.codes))
+    words = "\n".join(filter(None, said))
     if complaint.codes & _UNKEPT:
         return Verdict.RETRY, (Refused(UNKEPT, tried=manner.structure),)
     verdict = _plain_verdict(status, complaint, words)
