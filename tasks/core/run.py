@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
 
 from tasks.core.cost import Bill
 from tasks.core.errors import UnusableAnswerError
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from tasks.core.secrets import Keys
 
 log = logging.getLogger("vellumforge.run")
+
+PLAIN_TRIES = 2
+"""Samples beyond those that are allowed, asked for without a schema where the answers were broken by it."""
 
 ENDLESS_TRIES = 10
 """Tries of an unusable answer when `max_retries = -1`: HTTP is tried without end, money is not spent so."""
@@ -110,17 +116,42 @@ class Run:
             CallError: No answer came.
         """
         sample = 0
+        # Whether every answer so far may have been broken by the form in which it was asked for.
+        broken = True
         while True:
             request = question(sample)
+            if sample > self.tries(request.purpose):
+                request = replace(request, plainly=True)
             answer = await self.client.ask(request, known)
             sample += 1
             try:
-                return read(answer)
+                found = read(answer)
             except UnusableAnswerError as error:
-                if sample > self.tries(request.purpose) or await self._ends_with(request, question(sample)):
+                formless = bool(request.schema) and is_broken(answer)
+                broken = broken and formless
+                if request.schema:
+                    self.client.kept_form(request, kept=not formless)
+                if sample > self.tries(request.purpose):
+                    over = not (broken and self._may_ask_plainly(request.purpose, sample))
+                else:
+                    over = await self._ends_with(request, question(sample))
+                if over:
                     error.attempts, error.request = sample, request.key.hex()
                     raise
                 log.debug("%s answer asked for again: %s", request.purpose, error)
+            else:
+                if request.schema:
+                    self.client.kept_form(request, kept=True)
+                return found
+
+    def _may_ask_plainly(self, purpose: Purpose, sample: int) -> bool:
+        """Whether a sample beyond those that are allowed is asked for, without a schema.
+
+        It follows from the configuration and the answers alone, so that a re-run walks the same path, and a
+        session whose answers were broken by their form asks again when it is resumed.
+        """
+        auto = model_for(self.config, purpose).structured_output == "auto"
+        return auto and sample <= self.tries(purpose) + PLAIN_TRIES
 
     async def _ends_with(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
@@ -165,6 +196,25 @@ class Run:
                 fresh.append(failure)
         if self.lists_failures:
             await self.ledger.add_failures(self.session, fresh)
+
+
+def is_broken(answer: Answer) -> bool:
+    """Whether an answer that cannot be read is like one of a server that takes a schema and cannot keep it.
+
+    That begins as JSON does and comes to nothing: white space up to the token limit, half an object, or one
+    with nothing of what was asked for. Prose shows that the model was not held to any form.
+    """
+    content = answer.content.strip()
+    if answer.refused or (not content and answer.reasoning):
+        return False
+    if content[:1] not in {"", "{", "["}:
+        return False
+    try:
+        orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return True
+    # Scores of other criteria are the model's own doing.
+    return not any(character.isdigit() for character in content)
 
 
 def further_tries(config: Config, purpose: Purpose) -> int:

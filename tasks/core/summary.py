@@ -13,7 +13,7 @@ from tasks.core.export.written import TRL
 from tasks.core.models import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.core.generation.waves import Made
     from tasks.core.run import Run
@@ -60,6 +60,7 @@ class Summary:
         lint: What lint found in the dataset, as `Report.figures` gives it; empty when it was not looked at.
         lint_line: All its findings on one line, or "".
         report: The page about the dataset, or "" where it was not written.
+        left_out: What the models were found not to take, each in one line.
         exported: The rows of each configuration that was written for trainers; empty without that format.
     """
 
@@ -95,6 +96,7 @@ class Summary:
     lint_line: str
     report: str
     exported: Mapping[str, int]
+    left_out: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
@@ -131,6 +133,7 @@ class Summary:
         if (calls := self.session["calls"]) > self.paid:
             money = f": {self.session_cost}" if self.session_cost else ""
             lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
+        lines += self.left_out
         lines += self._losses()
         if self.truncated:
             lines.append(
@@ -244,4 +247,5 @@ def summarize(
         lint_line=session.lint.brief() if session.lint else "",
         report=str(session.report) if session.report else "",
         exported=session.exported.rows if session.exported else {},
+        left_out=run.gateway.left_out if run.gateway else (),
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.core.llm.budget import Budget
     from tasks.core.llm.http import ChatHttp
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.schemas import Structure
     from tasks.core.llm.slots import Slots
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
@@ -65,6 +66,17 @@ class ChatClient(LedgerClient):
         self._stop = stop
         self._budget = budget
         self._slots = slots
+        self._asked_as: dict[bytes, Structure] = {}
+
+    def kept_form(self, request: ChatRequest, *, kept: bool) -> None:
+        """Note whether an answer kept to the shape that was asked for: a server may take one and not keep it."""
+        negotiation = self._access[request.purpose].negotiation
+        # Of an answer that the ledger had, nobody knows how it was asked for: as one would ask now.
+        tried = self._asked_as.pop(request.key, None) or negotiation.structure(request)
+        if kept:
+            negotiation.readable()
+        elif tried != "off":
+            negotiation.unreadable(tried)
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return."""
@@ -110,6 +122,8 @@ class ChatClient(LedgerClient):
                         lane.answered_in(seconds, purpose, expected, usage.tokens)
                         lane.heed(arrival.advice)
                         access.negotiation.answered(request, manner.structure)
+                        if request.schema:
+                            self._asked_as[request.key] = manner.structure
                         return arrival.answer
             if delay:
                 slots = self._slots.get(purpose)
