@@ -131,8 +131,16 @@ ASKED = replace(
     question(
         schema="items",
         parameters={
-            **{"temperature": 0.7, "top_p": 0.9, "max_tokens": 4096, "top_k": 40, "min_p": 0.05, "seed": 7},
-            **{"stop": ["END"], "presence_penalty": 0.5, "frequency_penalty": 0.5, "reasoning_effort": "low"},
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "max_tokens": 4096,
+            "top_k": 40,
+            "min_p": 0.05,
+            "seed": 7,
+            "stop": ["END"],
+            "presence_penalty": 0.5,
+            "frequency_penalty": 0.5,
+            "reasoning_effort": "low",
         },
     ),
     messages=(("system", "Be brief."), ("user", "Why?")),

@@ -146,10 +146,10 @@ class _Growth:
         async with self._run.generating:
             try:
                 answer = await self._run.client.ask(request, known)
-                items = parse_items(answer.content)
-                broken = not items and is_broken(answer)
-                self._broken = self._broken or broken
-                self._run.client.kept_form(request, kept=not broken)
-                return items
             except CallError as error:
                 return failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)
+        items = parse_items(answer.content)
+        broken = not items and is_broken(answer)
+        self._broken = self._broken or broken
+        self._run.client.kept_form(request, kept=not broken)
+        return items

@@ -69,7 +69,7 @@ class ChatClient(LedgerClient):
         self._asked_as: dict[bytes, Structure] = {}
 
     def kept_form(self, request: ChatRequest, *, kept: bool) -> None:
-        """Note whether an answer kept to the shape that was asked for: a server may take one and not keep it."""
+        """Note whether an answer kept to its shape: a server may take one and not keep it."""
         negotiation = self._access[request.purpose].negotiation
         # Of an answer that the ledger had, nobody knows how it was asked for: as one would ask now.
         tried = self._asked_as.pop(request.key, None) or negotiation.structure(request)

@@ -39,7 +39,8 @@ IN_A_ROW: Final = 2
 """Answers that did not keep to the form, after which it is weakened."""
 
 ALONE: Final = 5.0
-"""Seconds for which the first request of a kind is alone: a refusal comes at once, an answer may take long."""
+"""Seconds for which the first request of a kind is alone: a refusal comes at once, an answer may take
+long."""
 
 _AT_ONCE: Final = nullcontext()
 
@@ -247,7 +248,8 @@ class Negotiation:
             return self.unreadable(tried, step="off") and tried != "off"
         if error.refused[0].guessed:
             return self._guess(error.refused[0], request.schema if request else "")
-        return all([self._yield(refused) for refused in error.refused])
+        learned = [self._yield(refused) for refused in error.refused]
+        return all(learned)
 
     def unreadable(self, tried: str, step: str = "") -> bool:
         """Note an answer that did not keep to the form in which it was asked for.
@@ -277,7 +279,7 @@ class Negotiation:
         self._known.unreadable = 0
 
     def refused_setting(self, error: AttemptError) -> str:
-        """What of the settings a server refuses for good, and what helps, for the message that ends the run."""
+        """What of the settings a server refuses for good, and what helps: the message that ends the run."""
         names = [refused.name for refused in error.refused]
         named = " and ".join(names)
         if not self._adapts and all(map(_changes, names)):

@@ -112,9 +112,7 @@ def _renamed(form: Form, refused: Refused) -> Form | None:
         return form
     if form.renamed:
         return None
-    other: TokenLimit = (
-        "max_tokens" if form.token_limit == "max_completion_tokens" else "max_completion_tokens"
-    )
+    other = next(name for name in _LIMITS if name != form.token_limit)
     return replace(form, token_limit=other, renamed=True)
 
 
@@ -285,7 +283,7 @@ _MOST_CLAUSES: Final = 64
 
 
 def _spoken(entries: Iterable[Refusable], words: str) -> list[Refusable]:
-    """The entries that words name first, where they refuse something; what is listed with it is among them."""
+    """The entries that words name first, where they refuse something, with what is listed beside it."""
     clauses = _CLAUSES.split(words, maxsplit=_MOST_CLAUSES)
     for clause in clauses:
         if _NO.search(clause) and not _OFFER.match(clause) and (named := _listed(entries, clause)):
@@ -358,11 +356,13 @@ _OTHER_NAME: Final = re.compile(
 )
 _TOO_MANY: Final = re.compile(
     r"\btoo (?:large|high|big|many|great)|\bat most\b|\bless than\b|\bup to\b|\bexceed|\bmaximum|\brange\b"
-    r"|\bbetween\b|<|>|\bgreater than\b|\blimit(?:ed)? (?:of|to|is)\b|\bmore than\b|\bcannot be (?:larger|higher)"
+    r"|\bbetween\b|<|>|\bgreater than\b|\blimit(?:ed)? (?:of|to|is)\b|\bmore than\b"
+    r"|\bcannot be (?:larger|higher)"
 )
 _NUMBER: Final = re.compile(r"(?<![\w.-])[0-9]{1,3}(?:,[0-9]{3})+(?![\w-])|(?<![\w.-])[0-9]{1,9}(?![\w-])")
 _BOUND: Final = re.compile(
-    r"(?:at most|up to|less than or equal to|less than|<=?|>|maximum(?: (?:allowed|value|number))?(?: of| is|:)?"
+    r"(?:at most|up to|less than or equal to|less than|<=?|>"
+    r"|maximum(?: (?:allowed|value|number))?(?: of| is|:)?"
     r"|limit(?:ed)? (?:of|to|is)|exceed|more than|greater than|larger than|higher than|and|,)\s*$"
 )
 _LEAST: Final = re.compile(r"(?:at least|minimum(?: of| is|:)?|>=|greater than or equal to)\s*$")

@@ -77,7 +77,7 @@ class _Found:
             self.read(error, depth + 1)
         text = next((value[key] for key in _MESSAGES if isinstance(value.get(key), str) and value[key]), "")
         if text:
-            # A place that is no word of the message would be lost to the reader: FastAPI's say only "Extra inputs".
+            # FastAPI's messages say only "Extra inputs": the place tells the reader which.
             named = place.rpartition(".")[2] if "loc" in value or "field" in value else ""
             self.read(f"{named}: {text}" if named and _document(text) is None else text, depth + 1)
         for key in _INSIDE:
