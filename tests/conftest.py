@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+from tasks.core.llm.negotiation import LEARNED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # How long an example takes is the machine's business: no test asserts on speed.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -14,3 +21,11 @@ settings.load_profile("steady")
 # starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _unlearned() -> Iterator[None]:
+    """What one test's server refused is not known of the next one's, which may have its port."""
+    LEARNED.forget()
+    yield
+    LEARNED.forget()

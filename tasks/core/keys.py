@@ -71,6 +71,7 @@ _CONDUCT = (
     "api_key_env",
     "api_key_block",
     "max_tokens_parameter",
+    "unsupported",
     "max_retries",
     "max_backoff_seconds",
     "http_timeout_seconds",

@@ -207,11 +207,12 @@ async def _stream(
         try:
             return _WORKS, await http.send(request, manner)
         except AttemptError as error:
-            if error.refused == "stream":
+            refused = {each.name for each in error.refused}
+            if "stream" in refused:
                 return _NOT_TAKEN, None
-            if error.refused == "stream_options" and with_usage:
+            if "stream_options" in refused and with_usage:
                 with_usage = False
-            elif not access.negotiation.learn(error):
+            elif not access.negotiation.learn(error, request):
                 return str(error), None
 
 
@@ -220,7 +221,7 @@ async def _send(http: ChatHttp, request: ChatRequest, access: Access) -> Arrival
         try:
             return await http.send(request, access.manner(request))
         except AttemptError as error:
-            if not access.negotiation.learn(error):
+            if not access.negotiation.learn(error, request):
                 raise
 
 

@@ -20,8 +20,9 @@ from tasks.core.errors import CallError, EndpointError, ModelError, UnusableAnsw
 from tasks.core.json_regions import json_values
 from tasks.core.llm.ledger_records import earlier_answers
 from tasks.core.llm.retry import AttemptError, Verdict
+from tasks.core.llm.schemas import ITEMS, SCORES
 from tasks.core.models import Purpose
-from tasks.core.questions import ITEMS, SCORES, TEMPLATES, Questions, model_for, shape_of
+from tasks.core.questions import TEMPLATES, Questions, model_for, shape_of
 from tasks.core.run import all_of
 from tasks.core.thinking import split_thinking
 
@@ -220,7 +221,7 @@ def _name(trial: Trial) -> str:
 
 def _in_words(error: AttemptError) -> str:
     if error.verdict is Verdict.RENEGOTIATE:
-        return f"it does not take {error.refused} as it is set: {error}"
+        return f"it {' '.join(getattr(error, '__notes__', ()))}: {error}"
     return str(error)
 
 

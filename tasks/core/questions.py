@@ -6,10 +6,13 @@ of arrival), and of its sample. That is what makes a re-run find every answer in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.core.config.values import UNSET
+from tasks.core.llm.schemas import ITEMS, SCORES
 from tasks.core.llm.types import SEED_STRIDE, ChatRequest
 from tasks.core.models import Purpose
+from tasks.core.rubric import criteria_in
 from tasks.core.templates import compile_template
 
 if TYPE_CHECKING:
@@ -18,9 +21,6 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config, ModelConfig
     from tasks.core.models import Job
     from tasks.core.templates import Template
-
-ITEMS = "items"
-SCORES = "scores"
 
 SEEDS = 1 << 31
 """How many seeds there are: the servers agree on 31 bits alone."""
@@ -36,6 +36,7 @@ TEMPLATES = {
 }
 
 _SHAPES = {Purpose.SUBTOPICS: ITEMS, Purpose.PROMPTS: ITEMS, Purpose.JUDGE: SCORES}
+_SMALL_LEAST = 3
 _SMALL_HINT = "Answer in JSON."
 _SMALL_SYSTEM = "You answer briefly."
 # None of them names a form of the answer: a server that ignores `response_format` shows it.
@@ -84,6 +85,23 @@ def models_of(config: Config) -> tuple[ModelConfig, ...]:
     return tuple({id(model): model for model in (model_for(config, p) for p in purposes_of(config))}.values())
 
 
+def known_criteria(config: Config) -> tuple[str, ...]:
+    """The criteria that the rubric names, for the schema; () where it does not tell them."""
+    return criteria_in(config.prompt_templates.judge_rubric) or ()
+
+
+class _Shape(NamedTuple):
+    """The shape of an answer: what is said of it in a schema, beside the words of the question."""
+
+    schema: str = ""
+    least: int = 0
+    criteria: tuple[str, ...] = ()
+    explain: bool = False
+
+
+_PROSE = _Shape()
+
+
 class Questions:
     """The pipeline's requests for one configuration; its templates are compiled once."""
 
@@ -97,6 +115,7 @@ class Questions:
         }
         self._parameters: dict[tuple[Purpose, bool], dict[str, Any]] = {}
         self._first_sample = config.generation.seed * SEED_STRIDE
+        self._criteria = known_criteria(config)
 
     def subtopics(self, count: int, exclude: str, sample: int) -> ChatRequest:
         """Ask for `count` subtopics; `exclude` lists those that exist, "" in the first round."""
@@ -106,7 +125,7 @@ class Questions:
             "IsRetry": bool(exclude),
             "ExcludeSubtopics": exclude,
         }
-        return self._request(Purpose.SUBTOPICS, values, sample, schema=ITEMS)
+        return self._request(Purpose.SUBTOPICS, values, sample, shape=_Shape(ITEMS, least=count))
 
     def prompts(self, subtopic: str, count: int, exclude: Sequence[str], sample: int) -> ChatRequest:
         """Ask for `count` prompts of a subtopic, other than those in `exclude`."""
@@ -119,7 +138,8 @@ class Questions:
         suffix = (
             "Do not repeat any of these:\n" + "\n".join(f"- {item}" for item in exclude) if exclude else ""
         )
-        return self._request(Purpose.PROMPTS, values, sample, schema=ITEMS, suffix=suffix)
+        shape = _Shape(ITEMS, least=count)
+        return self._request(Purpose.PROMPTS, values, sample, shape=shape, suffix=suffix)
 
     def system_prompt(self, job: Job) -> str:
         """The system prompt under which the job's chosen answer is asked for; "" when there is none."""
@@ -137,8 +157,8 @@ class Questions:
         """Ask the judge to score `text` as an answer to the job's prompt, with or without reasoning."""
         values = _job_values(job) | {"StoryText": text}
         suffix = "" if explain else _SCORES_ALONE
-        first = job.first_sample
-        return self._request(Purpose.JUDGE, values, first + sample, schema=SCORES, suffix=suffix)
+        shape = _Shape(SCORES, criteria=self._criteria, explain=explain)
+        return self._request(Purpose.JUDGE, values, job.first_sample + sample, shape=shape, suffix=suffix)
 
     def reasoning(self, job: Job, answer: str, sample: int) -> ChatRequest:
         """Ask the main model for the reasoning that leads from the job's prompt to `answer`."""
@@ -166,13 +186,21 @@ class Questions:
             model=model.model_name,
             messages=(*system, ("user", _SMALL[schema])),
             json_hint=_SMALL_HINT if schema else "",
+            least=_SMALL_LEAST if schema == ITEMS else 0,
+            criteria=self._criteria if schema == SCORES else (),
             parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
             schema=schema,
             sample=self._first_sample + sample,
         )
 
     def _request(
-        self, purpose: Purpose, values: dict[str, Any], sample: int, *, schema: str = "", suffix: str = ""
+        self,
+        purpose: Purpose,
+        values: dict[str, Any],
+        sample: int,
+        *,
+        shape: _Shape = _PROSE,
+        suffix: str = "",
     ) -> ChatRequest:
         user = self._templates[TEMPLATES[purpose][0]].render(**values)
         if suffix:
@@ -184,9 +212,14 @@ class Questions:
             endpoint=model.base_url.rstrip("/"),
             model=model.model_name,
             messages=(("system", system), ("user", user)) if system else (("user", user),),
-            parameters=self._sampling(purpose, model, self._first_sample + sample, structured=bool(schema)),
-            schema=schema,
+            parameters=self._sampling(
+                purpose, model, self._first_sample + sample, structured=bool(shape.schema)
+            ),
+            schema=shape.schema,
             sample=self._first_sample + sample,
+            least=shape.least,
+            criteria=shape.criteria,
+            explain=shape.explain,
         )
 
     def _system(self, purpose: Purpose, values: dict[str, Any]) -> str:
@@ -213,15 +246,16 @@ def _job_values(job: Job) -> dict[str, Any]:
 
 
 def _sampling_parameters(model: ModelConfig, *, structured: bool) -> dict[str, Any]:
-    """Zero is sent as zero; what not every server knows is sent only when it is set."""
+    """Zero is zero; what not every server knows is there only when it is set, and nothing that is "unset"."""
     temperature = model.temperature
     if structured and model.structure_temperature is not None:
         temperature = model.structure_temperature
-    parameters: dict[str, Any] = {
-        "temperature": float(temperature),
-        "top_p": float(model.top_p),
-        "max_tokens": model.max_output_tokens,
-    }
+    parameters: dict[str, Any] = {}
+    if temperature != UNSET:
+        parameters["temperature"] = float(temperature)
+    if model.top_p != UNSET:
+        parameters["top_p"] = float(model.top_p)
+    parameters["max_tokens"] = model.max_output_tokens
     if model.top_k >= 0:
         parameters["top_k"] = model.top_k
     if model.min_p is not None:

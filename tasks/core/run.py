@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
 
 from tasks.core.answers import Reading
 from tasks.core.cost import Bill
@@ -14,6 +17,7 @@ from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
 from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
+from tasks.core.llm.negotiation import LEARNED
 from tasks.core.llm.slots import Slots
 from tasks.core.losses import Losses, Trial
 from tasks.core.models import Failure, Phase, Purpose
@@ -26,12 +30,16 @@ if TYPE_CHECKING:
     from tasks.core.errors import CallError
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.ledger_client import LedgerClient
+    from tasks.core.llm.negotiation import Learned
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.progress import Progress
     from tasks.core.secrets import Keys
 
 log = logging.getLogger("vellumforge.run")
+
+PLAIN_TRIES = 2
+"""Samples beyond those that are allowed, asked for without a schema where the answers were broken by it."""
 
 ENDLESS_TRIES = 10
 """Tries of an unusable answer when `max_retries = -1`: HTTP is tried without end, money is not spent so."""
@@ -120,23 +128,47 @@ class Run:
             CallError: No answer came.
         """
         sample, further = 0, 0
+        # Whether every answer so far may have been broken by the form in which it was asked for.
+        broken = True
         while True:
             request = question(sample)
+            if sample > self.tries(request.purpose):
+                request = replace(request, plainly=True)
             answer = await self.client.ask(request, known)
             sample += 1
             try:
-                return read(answer)
+                found = read(answer)
             except UnusableAnswerError as error:
+                formless = bool(request.schema) and is_broken(answer)
+                broken = broken and formless
+                if request.schema:
+                    self.client.kept_form(request, kept=not formless)
                 allowed = self.tries(request.purpose)
                 if request.key in self.further:
                     further = sample + max(1, allowed) - 1
-                ends = sample > max(allowed, further) or self._left_at(request, question(sample))
+                spent = sample > max(allowed, further) and not (
+                    broken and self._may_ask_plainly(request.purpose, sample)
+                )
+                ends = spent or self._left_at(request, question(sample))
                 # Listed, or walked by a run that allowed fewer tries than one that has paid for the next.
                 if ends and not await self._is_paid(question(sample)):
                     error.attempts, error.request = sample, request.key.hex()
                     error.answer = answer.content.strip() or answer.reasoning
                     raise
                 log.debug("%s answer asked for again: %s", request.purpose, error)
+            else:
+                if request.schema:
+                    self.client.kept_form(request, kept=True)
+                return found
+
+    def _may_ask_plainly(self, purpose: Purpose, sample: int) -> bool:
+        """Whether a sample beyond those that are allowed is asked for, without a schema.
+
+        It follows from the configuration and the answers alone, so that a re-run walks the same path, and a
+        session whose answers were broken by their form asks again when it is resumed.
+        """
+        auto = model_for(self.config, purpose).structured_output == "auto"
+        return auto and sample <= self.tries(purpose) + PLAIN_TRIES
 
     def _left_at(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
@@ -187,6 +219,25 @@ class Run:
             await self.ledger.add_failures(self.session, fresh)
 
 
+def is_broken(answer: Answer) -> bool:
+    """Whether an answer that cannot be read is like one of a server that takes a schema and cannot keep it.
+
+    That begins as JSON does and comes to nothing: white space up to the token limit, half an object, or one
+    with nothing of what was asked for. Prose shows that the model was not held to any form.
+    """
+    content = answer.content.strip()
+    if answer.refused or (not content and answer.reasoning):
+        return False
+    if content[:1] not in {"", "{", "["}:
+        return False
+    try:
+        orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return True
+    # Scores of other criteria are the model's own doing.
+    return not any(character.isdigit() for character in content)
+
+
 def further_tries(config: Config, purpose: Purpose) -> int:
     """Samples that may be asked for after an unusable answer to the first."""
     max_retries = model_for(config, purpose).max_retries
@@ -230,6 +281,7 @@ async def open_run(
     progress: Progress,
     budget: Budget | None = None,
     purposes: Iterable[Purpose] | None = None,
+    learned: Learned = LEARNED,
 ) -> AsyncIterator[Run]:
     """A run over an open ledger, with its HTTP client, closed on leaving.
 
@@ -242,11 +294,12 @@ async def open_run(
         progress: The counters.
         budget: The accounts; left out, those of the whole session.
         purposes: The kinds of call that are made; left out, those of generating.
+        learned: What is known of the form that the models take; left out, what this process knows.
 
     Raises:
         LedgerError: What the session has spent cannot be read.
     """
-    gateway = Gateway(config, stop, progress)
+    gateway = Gateway(config, stop, progress, learned=learned)
     access = {}
     for purpose in purposes_of(config) if purposes is None else purposes:
         model = model_for(config, purpose)

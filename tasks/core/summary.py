@@ -14,7 +14,7 @@ from tasks.core.losses import what_helps
 from tasks.core.models import UNUSABLE, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.core.generation.waves import Made
     from tasks.core.run import Run
@@ -66,6 +66,7 @@ class Summary:
         lint: What lint found in the dataset, as `Report.figures` gives it; empty when it was not looked at.
         lint_line: All its findings on one line, or "".
         report: The page about the dataset, or "" where it was not written.
+        left_out: What the models were found not to take, each in one line.
         exported: The rows of each configuration that was written for trainers; empty without that format.
         example: A prompt that came to no pair because its answers cannot be used, with the last of them, on
             one line; "" when there is none.
@@ -107,6 +108,7 @@ class Summary:
     report: str
     exported: Mapping[str, int]
     example: str = ""
+    left_out: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
@@ -170,6 +172,7 @@ class Summary:
         if (calls := self.session["calls"]) > self.paid:
             money = f": {self.session_cost}" if self.session_cost else ""
             lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
+        lines += self.left_out
         lines += self._losses()
         if self.truncated:
             lines.append(
@@ -315,4 +318,5 @@ def summarize(
         report=str(session.report) if session.report else "",
         exported=session.exported.rows if session.exported else {},
         example=_example(run),
+        left_out=run.gateway.left_out if run.gateway else (),
     )

@@ -23,6 +23,7 @@ from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.demo_http import RequestParser
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_schema import failures
+from tasks.core.llm.negotiation import Learned
 from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose
@@ -100,13 +101,24 @@ for _purpose in Purpose:
 
 
 @asynccontextmanager
-async def running(folder: Path, url: str, *, stop: Stop | None = None, **settings: Any) -> AsyncIterator[Run]:
-    """A run over the ledger in `folder`, which the first one makes and the next ones find."""
+async def running(
+    folder: Path, url: str, *, stop: Stop | None = None, learned: Learned | None = None, **settings: Any
+) -> AsyncIterator[Run]:
+    """A run over the ledger in `folder`, which the first one makes and the next ones find.
+
+    Nobody waits for a first answer unless `learned` says so: these scripts wait for several requests at once.
+    """
     config = configured(url, output__folder=str(folder), **settings)
     async with (
         await Ledger.open(ledger_url(config)) as ledger,
         open_run(
-            config, Keys({}, {}), session="s", ledger=ledger, stop=stop or Stop(), progress=Progress()
+            config,
+            Keys({}, {}),
+            session="s",
+            ledger=ledger,
+            stop=stop or Stop(),
+            progress=Progress(),
+            learned=learned or Learned(alone=0.0),
         ) as run,
     ):
         yield run
@@ -309,7 +321,8 @@ class ChatServer:
             word, _, text = messages[-1][1].partition(" ")
             purposes = [Purpose(word.lower())]
         negotiated = {"model", "messages", "response_format"}
-        parameters = {name: body[name] for name in body if name not in negotiated}
+        # What changes nothing is not sent, and yet decides the key.
+        parameters = {"top_p": 1.0} | {name: body[name] for name in body if name not in negotiated}
         for purpose, sample in itertools.product(purposes, _SAMPLES):
             request = ChatRequest(
                 purpose=purpose,

@@ -8,10 +8,22 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tasks.core.config.section import Section
 from tasks.core.config.tables import check_extra_body, check_headers, check_stop, check_variable
-from tasks.core.config.values import MOST, Count, Line, Seconds, Share, Size, check_base_url
+from tasks.core.config.values import (
+    MOST,
+    Count,
+    Line,
+    Nucleus,
+    OwnTemperature,
+    Seconds,
+    Share,
+    Size,
+    Temperature,
+    check_base_url,
+)
 
 StructuredOutput = Literal["auto", "json_schema", "json_object", "off"]
 TokensParameter = Literal["auto", "max_tokens", "max_completion_tokens"]
+Unsupported = Literal["adapt", "stop"]
 
 
 class ModelConfig(Section):
@@ -29,17 +41,19 @@ class ModelConfig(Section):
     api_key_block: Line = Field(
         "", description="Prefect Secret block that holds the key; empty for a variable."
     )
-    temperature: float = Field(0.7, ge=0, le=2, description="Randomness of the answers.")
+    temperature: Temperature = Field(0.7, description='Randomness of the answers; "unset" sends none.')
     max_output_tokens: Size = Field(4096, description="Most tokens of an answer.")
     context_size: Size = Field(16384, description="Tokens that question and answer may have together.")
     rate_limit_per_minute: Count = Field(60, description="Requests a minute; 0 is no limit.")
     tokens_per_minute: Count = Field(
         0, description="Tokens a minute, of questions and answers; 0 is no limit."
     )
-    structure_temperature: float | None = Field(
-        None, ge=0, le=2, description="Randomness of JSON answers; the same as temperature when left out."
+    structure_temperature: OwnTemperature = Field(
+        None, description="Randomness of JSON answers; the same as temperature when left out."
     )
-    top_p: Share = Field(1.0, description="Share of probability that tokens are drawn from; 1 is all of it.")
+    top_p: Nucleus = Field(
+        1.0, description="Share of probability that tokens are drawn from; 1 is all of it, and not sent."
+    )
     top_k: int = Field(
         -1, ge=-1, le=MOST, description="Number of tokens that are drawn from; -1 is no limit."
     )
@@ -66,6 +80,9 @@ class ModelConfig(Section):
     )
     max_tokens_parameter: TokensParameter = Field(
         "auto", description="What the server calls that limit; auto finds it out."
+    )
+    unsupported: Unsupported = Field(
+        "adapt", description="What a parameter that the server refuses brings: leave it out, or stop."
     )
     max_retries: int = Field(
         3, ge=-1, le=MOST, description="Further attempts after a passing failure; -1 is no limit."

@@ -10,11 +10,17 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializeAsAny, WithJsonSchema, WrapValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNSET: Final = "unset"
+"""In place of a number: the parameter is not sent, and is no part of a request's key."""
 
 PROVIDER_HOSTS: Final = {
     "openai.com": "openai",
@@ -226,6 +232,31 @@ def check_template_size(value: str) -> str:
     return value
 
 
+def _or_unset(value: object, check: Callable[[object], float | None]) -> object:
+    return value if value == UNSET else check(value)
+
+
+def _number_or_unset(most: int, *, absent: bool = False) -> tuple[object, ...]:
+    """What makes a number a setting that may be sent not at all; its errors stay those of a number."""
+    number = {"type": "number", "minimum": 0, "maximum": most}
+    options = [number, {"type": "string", "const": UNSET}, *([{"type": "null"}] if absent else [])]
+    return (
+        Field(ge=0, le=most),
+        WrapValidator(_or_unset),
+        SerializeAsAny(),  # type: ignore[type-arg]  # an annotation is made of it, and no type
+        WithJsonSchema({"anyOf": options}),
+    )
+
+
+if TYPE_CHECKING:
+    Temperature = float | Literal["unset"]
+    OwnTemperature = float | Literal["unset"] | None
+    Nucleus = float | Literal["unset"]
+else:
+    # Not a union of types, whose errors would name each of them.
+    Temperature = Annotated[float, *_number_or_unset(2)]
+    OwnTemperature = Annotated[float | None, *_number_or_unset(2, absent=True)]
+    Nucleus = Annotated[float, *_number_or_unset(1)]
 Size = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]

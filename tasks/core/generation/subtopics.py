@@ -17,7 +17,7 @@ import orjson
 from tasks.core.answers import items_in
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.models import Failure, Phase, Purpose
-from tasks.core.run import all_of, failure_of
+from tasks.core.run import all_of, failure_of, is_broken
 from tasks.core.sameness import Sieve
 from tasks.core.selection import chunk_sizes, exclusion_list, with_buffer
 
@@ -29,6 +29,11 @@ log = logging.getLogger("vellumforge.subtopics")
 
 BARREN_ROUNDS = 3
 """Rounds in a row that may bring nothing new before the model is taken to have no more."""
+
+
+BROKEN_ROUNDS = 4
+"""Rounds that are not counted among those, where an answer was broken by the form it was asked for in: two
+for each step from a schema to none."""
 
 
 async def find_subtopics(run: Run) -> tuple[str, ...]:
@@ -83,14 +88,20 @@ class _Growth:
         self._run = run
         self._sieve = Sieve(run.config.generation.similarity_threshold)
         self._chunk = 0
+        self._broken = False
 
     async def grow_to(self, target: int) -> None:
         """Ask in rounds until there are `target` items or the model has no more that are new."""
-        barren = 0
+        barren = excused = 0
         while len(self.items) < target and barren < BARREN_ROUNDS:
             before = len(self.items)
+            self._broken = False
             await self._round(target - before)
             self._run.progress.done = min(len(self.items), self._run.progress.total)
+            if self._broken and excused < BROKEN_ROUNDS and len(self.items) == before:
+                # It is the form that is at fault, which is weakened meanwhile.
+                excused += 1
+                continue
             barren = barren + 1 if len(self.items) == before else 0
 
     async def _round(self, missing: int) -> None:
@@ -138,6 +149,11 @@ class _Growth:
     ) -> tuple[str, ...] | Failure:
         async with self._run.generating:
             try:
-                return items_in(await self._run.client.ask(request, known))
+                answer = await self._run.client.ask(request, known)
             except CallError as error:
                 return failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)
+        items = items_in(answer)
+        broken = not items and is_broken(answer)
+        self._broken = self._broken or broken
+        self._run.client.kept_form(request, kept=not broken)
+        return items

@@ -10,7 +10,7 @@ from tasks.core.llm.concurrency import AdaptiveLimit
 from tasks.core.llm.http import Manner
 from tasks.core.llm.lanes import Lane
 from tasks.core.llm.limits import Allowance, Quota
-from tasks.core.llm.negotiation import Negotiation
+from tasks.core.llm.negotiation import LEARNED, Negotiation
 from tasks.core.llm.pace import Pace
 from tasks.core.llm.retry import RetryPolicy
 from tasks.core.models import Purpose
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.config.models import Config, ModelConfig
-    from tasks.core.llm.negotiation import Form
+    from tasks.core.llm.negotiation import Learned
+    from tasks.core.llm.refusable import Form
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import ChatRequest
     from tasks.core.progress import Progress
@@ -61,7 +62,9 @@ class Access:
 class Gateway:
     """Makes the accesses of a run; roles that ask one model share its lane and what was negotiated."""
 
-    def __init__(self, config: Config, stop: Stop, progress: Progress) -> None:
+    def __init__(self, config: Config, stop: Stop, progress: Progress, *, learned: Learned = LEARNED) -> None:
+        """Make a gateway that begins with what was learned about the models."""
+        self._learned = learned
         self._config = config
         self._stop = stop
         self._progress = progress
@@ -111,12 +114,26 @@ class Gateway:
 
     def _negotiation(self, model: ModelConfig) -> Negotiation:
         form = (model.structured_output, model.max_tokens_parameter, str(model.use_streaming))
-        key = (*_place(model), *form)
+        key = (*_place(model), *form, model.unsupported)
         if key not in self._negotiations:
-            self._negotiations[key] = Negotiation(
-                model.structured_output, model.max_tokens_parameter, use_streaming=model.use_streaming
+            self._negotiations[key] = negotiation = Negotiation(
+                model.structured_output,
+                model.max_tokens_parameter,
+                use_streaming=model.use_streaming,
+                model=model.model_name,
+                wanted=frozenset(model.model_fields_set),
+                adapts=model.unsupported == "adapt",
+                learned=self._learned,
+                key=key,
             )
+            self._stop.listen(negotiation.release)
         return self._negotiations[key]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the models were found not to take, each in one line."""
+        lines = (line for negotiation in self._negotiations.values() for line in negotiation.left_out)
+        return tuple(dict.fromkeys(lines))
 
     def _lane(self, model: ModelConfig) -> Lane:
         place = _place(model)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tasks.core.llm.access import Access
     from tasks.core.llm.budget import Budget
     from tasks.core.llm.http import ChatHttp
-    from tasks.core.llm.lanes import Lane
     from tasks.core.llm.ledger import Ledger
+    from tasks.core.llm.schemas import Structure
     from tasks.core.llm.slots import Slots
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
@@ -80,6 +80,17 @@ class ChatClient(LedgerClient):
         self._slots = slots
         self.control: Callable[[Purpose, int], ChatRequest] | None = None
         self._doubts: defaultdict[Purpose, Doubt] = defaultdict(Doubt)
+        self._asked_as: dict[bytes, Structure] = {}
+
+    def kept_form(self, request: ChatRequest, *, kept: bool) -> None:
+        """Note whether an answer kept to its shape: a server may take one and not keep it."""
+        negotiation = self._access[request.purpose].negotiation
+        # Of an answer that the ledger had, nobody knows how it was asked for: as one would ask now.
+        tried = self._asked_as.pop(request.key, None) or negotiation.structure(request)
+        if kept:
+            negotiation.readable()
+        elif tried != "off":
+            negotiation.unreadable(tried)
 
     async def _buy(self, request: ChatRequest) -> Answer:
         """Attempt the call until it is answered or its policy gives up; the answer is durable on return.
@@ -188,27 +199,32 @@ class ChatClient(LedgerClient):
         attempt = 1
         while True:
             self._may_pay()
-            await lane.enter(expected)
-            with lane.passage():
-                # Asked again after the wait, which may have been long.
-                self._may_pay()
-                started = time.monotonic()
-                asked = False
-                try:
-                    arrival = await self._http.send(request, access.manner(request))
-                except AttemptError as error:
-                    self._progress.attempts_failed += 1
-                    delay = self._delay_after(error, attempt, request, access)
-                    # A refusal for being too fast is not the request's fault.
-                    attempt += error.verdict is Verdict.RETRY
-                    asked = error.retry_after is not None and error.retry_after <= delay
-                    log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
-                else:
-                    usage = usage_of(request, arrival.answer)
-                    seconds = time.monotonic() - started
-                    lane.answered_in(seconds, purpose, expected, usage.tokens)
-                    lane.heed(arrival.advice)
-                    return arrival.answer
+            async with access.negotiation.turn(request):
+                await lane.enter(expected)
+                with lane.passage():
+                    # Asked again after the wait, which may have been long.
+                    self._may_pay()
+                    started = time.monotonic()
+                    asked = False
+                    manner = access.manner(request)
+                    try:
+                        arrival = await self._http.send(request, manner)
+                    except AttemptError as error:
+                        self._progress.attempts_failed += 1
+                        delay = self._delay_after(error, attempt, request, access)
+                        # A refusal for being too fast is not the request's fault.
+                        attempt += error.verdict is Verdict.RETRY
+                        asked = error.retry_after is not None and error.retry_after <= delay
+                        log.debug("%s call tried again in %.1f s: %s", purpose, delay, error)
+                    else:
+                        usage = usage_of(request, arrival.answer)
+                        seconds = time.monotonic() - started
+                        lane.answered_in(seconds, purpose, expected, usage.tokens)
+                        lane.heed(arrival.advice)
+                        access.negotiation.answered(request, manner.structure)
+                        if request.schema:
+                            self._asked_as[request.key] = manner.structure
+                        return arrival.answer
             if delay:
                 slots = self._slots.get(purpose)
                 with slots.lent() if slots else nullcontext(), self._progress.waiting(delay, asked=asked):
@@ -240,23 +256,26 @@ class ChatClient(LedgerClient):
                 lane.failed()
             case _:
                 lane.rejected()
-        if access.negotiation.learn(error):
+        if access.negotiation.learn(error, request):
             return 0.0
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay
-        end = self._end_of(error, attempt, request, lane)
+        end = self._end_of(error, attempt, request, access)
         raise end from (None if end is error else error)
 
-    def _end_of(self, error: AttemptError, attempt: int, request: ChatRequest, lane: Lane) -> Exception:
+    def _end_of(self, error: AttemptError, attempt: int, request: ChatRequest, access: Access) -> Exception:
         """What a call fails with that is not attempted again; where all others would fail, the run stops."""
+        lane = access.lane
+        if error.verdict is Verdict.RENEGOTIATE:
+            error.add_note(access.negotiation.refused_setting(error))
         if request.key in self._trials and not error.passing:
             # What it says of the model is for whoever tries the model out.
             return error
         fatal = EndpointError(str(error)) if error.verdict is Verdict.FATAL else None
         if error.verdict is Verdict.RENEGOTIATE:
             # A form that the user insists on: every further request would be refused as well.
-            fatal = EndpointError(f"{lane.name} does not take {error.refused} as it is set: {error}")
+            fatal = EndpointError(f"{lane.name} {error.__notes__[-1]}: {error}")
         if error.verdict is Verdict.RETRY and not lane.answered:
             # Not one answer so far: neither would the next ten thousand jobs get any.
             tries = "one attempt" if attempt == 1 else f"{attempt} attempts"

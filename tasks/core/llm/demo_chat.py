@@ -28,6 +28,8 @@ _PLAIN_MODELS = ("weak", "reject", "small")
 _DEFAULT_CRITERIA = ("relevance", "clarity", "style")
 # What decides the answer. The token limit only cuts it, and response_format is negotiated with a server.
 _DECISIVE = ("model", "messages", "temperature", "top_p", "top_k", "min_p", "seed")
+# What an absent field means: a client that leaves it out asks the same.
+_ABSENT = {"top_p": 1.0}
 
 _QUOTES = re.compile(r'"[^"\n]*"|“[^”\n]*”')
 _LIST = re.compile(r'json\W+(?:\w+\W+){0,3}?(?:array|list)\b|\b(?:array|list) of (?:\w+ )?strings|\[\s*"')
@@ -117,7 +119,7 @@ def read_chat(body: bytes) -> Chat:
         max_tokens=_max_tokens(document),
         stream=bool(document.get("stream")),
         stream_usage=isinstance(options, dict) and bool(options.get("include_usage")),
-        digest=sha256(orjson.dumps([document.get(name) for name in _DECISIVE])).digest(),
+        digest=sha256(orjson.dumps([document.get(name, _ABSENT.get(name)) for name in _DECISIVE])).digest(),
     )
 
 

@@ -11,7 +11,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import httpx
 import orjson
@@ -19,11 +19,11 @@ import orjson
 from tasks.core.llm.advice import read_advice
 from tasks.core.llm.body import TRANSPORT_ERRORS, Share, beginning, decoded, gather
 from tasks.core.llm.connections import Connections
-from tasks.core.llm.negotiation import response_format
 from tasks.core.llm.reading import parse, read_document
 from tasks.core.llm.refusals import check, masked, one_line, read_error, refusal, with_excerpt
 from tasks.core.llm.retry import AttemptError
 from tasks.core.llm.streaming import is_stream, read_stream
+from tasks.core.llm.wire import body_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.llm.advice import Advice
-    from tasks.core.llm.negotiation import Structure, TokenLimit
+    from tasks.core.llm.refusable import TokenLimit
+    from tasks.core.llm.schemas import Structure
     from tasks.core.llm.types import Answer, ChatRequest
 
 CONNECT_TIMEOUT = 30.0
@@ -63,6 +64,9 @@ class Manner:
         stream_usage: Whether a stream is asked to report its usage.
         structure: How the shape of a request with a schema is asked for.
         token_limit: The name under which the request's `max_tokens` is sent.
+        most_tokens: Its highest value; 0 where none is known.
+        left_out: Fields of the body that are not sent.
+        system: Whether a system message is sent as one.
         max_bytes: The most that a body may have, decompressed.
     """
 
@@ -73,6 +77,9 @@ class Manner:
     stream_usage: bool = True
     structure: Structure = "off"
     token_limit: TokenLimit = "max_tokens"  # noqa: S105 - a parameter
+    most_tokens: int = 0
+    left_out: frozenset[str] = frozenset()
+    system: bool = True
     max_bytes: int = MAX_BYTES
 
     @cached_property
@@ -121,7 +128,7 @@ class ChatHttp:
         outgoing = httpx.Request(
             "POST",
             _url(request.endpoint),
-            content=orjson.dumps(_body(request, manner)),
+            content=orjson.dumps(body_of(request, manner)),
             headers=_headers(request, manner),
             extensions=_TIMEOUT,
         )
@@ -181,21 +188,6 @@ def _without_secrets(answer: Answer, secrets: tuple[str, ...]) -> Answer:
 def _url(endpoint: str) -> httpx.URL:
     """Where completions are; read once for each endpoint, for that costs as much as a small answer."""
     return httpx.URL(f"{endpoint}/chat/completions")
-
-
-def _body(request: ChatRequest, manner: Manner) -> dict[str, Any]:
-    body = request.body()
-    if "max_tokens" in body and manner.token_limit != "max_tokens":  # noqa: S105 - a parameter
-        body[manner.token_limit] = body.pop("max_tokens")
-    if (form := response_format(manner.structure, request.schema)) is not None:
-        body["response_format"] = form
-        if request.json_hint and form["type"] == "json_object":
-            body["messages"][-1]["content"] += f" {request.json_hint}"
-    if manner.streaming:
-        body["stream"] = True
-        if manner.stream_usage:
-            body["stream_options"] = {"include_usage": True}
-    return body
 
 
 def _headers(request: ChatRequest, manner: Manner) -> dict[str, str]:

@@ -82,6 +82,9 @@ class LedgerClient(ABC):
     async def _buy(self, request: ChatRequest) -> Answer:
         """The answer to a request that is not in the ledger; durable on return."""
 
+    def kept_form(self, request: ChatRequest, *, kept: bool) -> None:  # noqa: B027 - not every one asks
+        """Note whether an answer kept to the shape that was asked for; of use to who asks a server."""
+
     async def recall(self, requests: Iterable[ChatRequest]) -> dict[bytes, Answer | None]:
         """Look many requests up at once: key to answer, None for what was not paid for yet.
 

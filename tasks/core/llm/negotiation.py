@@ -1,75 +1,100 @@
-"""The form of a request that a server takes: found out by what it refuses, and remembered for the run."""
+"""The form of a request that a server takes: found out by what it refuses, and remembered for the process.
+
+Nothing of it is part of a request's key: an answer stays the same one however it was asked for.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tasks.core.llm.refusable import (
+    HIGHEST,
+    RESPONSE_FORMAT,
+    SYSTEM,
+    TOKEN_LIMIT,
+    UNKEPT,
+    Form,
+    Refused,
+    entry_of,
+)
 from tasks.core.llm.retry import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from contextlib import AbstractAsyncContextManager
+
     from tasks.core.llm.http import Manner
+    from tasks.core.llm.refusable import TokenLimit
     from tasks.core.llm.retry import AttemptError
+    from tasks.core.llm.schemas import Structure
     from tasks.core.llm.types import ChatRequest
 
-Structure = Literal["json_schema", "json_object", "off"]
-TokenLimit = Literal["max_tokens", "max_completion_tokens"]
-Form = tuple[Structure, TokenLimit, bool, bool]
-"""How the shape is asked for, the token limit's name, whether to stream, and with usage."""
+log = logging.getLogger("vellumforge.negotiation")
 
-_WEAKER: Final[dict[Structure, Structure]] = {"json_schema": "json_object", "json_object": "off"}
+IN_A_ROW: Final = 2
+"""Answers that did not keep to the form, after which it is weakened."""
 
+ALONE: Final = 5.0
+"""Seconds for which the first request of a kind is alone: a refusal comes at once, an answer may take
+long."""
 
-_SCORE: Final[dict[str, Any]] = {
-    "anyOf": [
-        {"type": "number"},
-        {
-            "type": "object",
-            "properties": {"score": {"type": "number"}, "reasoning": {"type": "string"}},
-            "required": ["score"],
-        },
-    ]
-}
-# OpenAI's strict mode wants an object at the root, and every property of it named: the criteria are not
-# known here, since a rubric may be the user's own.
-_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
-    "items": {
-        "name": "items",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"items": {"type": "array", "items": {"type": "string"}}},
-            "required": ["items"],
-            "additionalProperties": False,
-        },
-    },
-    "scores": {
-        "name": "scores",
-        "strict": False,
-        "schema": {"type": "object", "additionalProperties": _SCORE},
-    },
-}
+_AT_ONCE: Final = nullcontext()
 
 
-def response_format(structure: Structure, schema: str) -> dict[str, Any] | None:
-    """The request's `response_format`, or None when it has none.
+@dataclass(slots=True)
+class Known:
+    """What is known of one model at one server, and outlives a run.
+
+    Attributes:
+        form: The form that it takes, as far as it was found out.
+        answered: The kinds of request that it has answered.
+        shapes: The schemas that it has answered in this structure.
+        left_out: What it was found not to take, in words, by name.
+        before_guessing: The structure that was given up without a word of the server about it, until an
+            answer in a weaker one shows that this was right; None where none was.
+        guessed: Whether that was tried, and was not right.
+        unreadable: Answers in a row that did not keep to the form.
+    """
+
+    form: Form
+    answered: set[Hashable] = field(default_factory=set)
+    shapes: set[str] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
+    before_guessing: Structure | None = None
+    guessed: bool = False
+    unreadable: int = 0
+
+
+class Learned:
+    """What was found out about all models in this process, so that the next run in it begins with that.
 
     Args:
-        structure: How the shape is asked for.
-        schema: The shape, `items` or `scores`; "" for prose.
+        alone: Seconds for which the first request of a kind is alone.
     """
-    if structure == "off" or not schema:
-        return None
-    if structure == "json_object" or schema not in _SCHEMAS:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": _SCHEMAS[schema]}
+
+    def __init__(self, alone: float = ALONE) -> None:
+        self.alone = alone
+        self._known: dict[Hashable, Known] = {}
+
+    def of(self, key: Hashable, first: Form) -> Known:
+        """What is known under a key: the model, its address, and what is configured of the form."""
+        return self._known.setdefault(key, Known(first))
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._known.clear()
+
+
+LEARNED: Final = Learned()
+"""That of this process."""
 
 
 class Negotiation:
-    """What is known about the form that one model at one server takes; `auto` is open to being learned.
-
-    Not part of a request's key: an answer stays the same one however it was asked for.
-    """
+    """What is known about the form that one model at one server takes; `auto` is open to being learned."""
 
     def __init__(
         self,
@@ -77,71 +102,309 @@ class Negotiation:
         max_tokens_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
         *,
         use_streaming: bool = False,
+        model: str = "the model",
+        wanted: frozenset[str] = frozenset(),
+        adapts: bool = True,
+        learned: Learned | None = None,
+        key: Hashable = (),
     ) -> None:
-        self._structure: Structure = "json_schema" if structured_output == "auto" else structured_output
-        self._structure_open = structured_output == "auto"
-        self.token_limit: TokenLimit = (
-            "max_tokens" if max_tokens_parameter == "auto" else max_tokens_parameter
+        """Begin with what was learned before.
+
+        Args:
+            structured_output: How shapes are asked for.
+            max_tokens_parameter: The name of the token limit.
+            use_streaming: Whether answers are asked for piece by piece.
+            model: The model's name, for messages.
+            wanted: The parameters that the user has set: of two that exclude each other, the other one goes.
+            adapts: Whether a parameter that the server does not take is left out.
+            learned: What the process knows; left out, nothing.
+            key: The place of this model in it, all that decides the form among it.
+        """
+        self._forced = structured_output != "auto"
+        self._limit_forced = max_tokens_parameter != "auto"
+        self._wanted = wanted
+        self._adapts = adapts
+        self._model = model
+        first = Form(
+            structure="json_schema" if structured_output == "auto" else structured_output,
+            token_limit="max_tokens" if max_tokens_parameter == "auto" else max_tokens_parameter,
+            streaming=use_streaming,
+            stream_usage=use_streaming,
         )
-        self._token_limit_open = max_tokens_parameter == "auto"
-        self.streaming = use_streaming
-        self.stream_usage = use_streaming
+        learned = learned or Learned()
+        self._known = learned.of(key, first)
+        self._alone = learned.alone
+        self._under_way: dict[Hashable, asyncio.Event] = {}
+        self._open: set[Hashable] = set()
+        self._released = self._alone <= 0
+        for notice in self._known.left_out.values():
+            log.warning("%s", notice)
+
+    @property
+    def token_limit(self) -> TokenLimit:
+        """The name of the token limit."""
+        return self._known.form.token_limit
+
+    @property
+    def streaming(self) -> bool:
+        """Whether answers are asked for piece by piece."""
+        return self._known.form.streaming
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the model was found not to take, each in one line."""
+        return tuple(self._known.left_out.values())
 
     def structure(self, request: ChatRequest) -> Structure:
-        """How the answer's shape is asked for; `off` for prose."""
-        return self._structure if request.schema else "off"
+        """How the answer's shape is asked for; `off` for prose, and for a question that is asked plainly."""
+        return self._known.form.structure if request.schema and not self._plainly(request) else "off"
+
+    def _plainly(self, request: ChatRequest) -> bool:
+        return request.plainly and not self._forced
 
     def form(self, request: ChatRequest) -> Form:
         """The form that the server is known to take for a request."""
-        return self.structure(request), self.token_limit, self.streaming, self.stream_usage
+        form = self._known.form
+        structure = self.structure(request)
+        return form if structure == form.structure else replace(form, structure=structure)
 
     def manner(self, request: ChatRequest, manner: Manner) -> Manner:
         """The manner of the next attempt: as given, in the form that the server is known to take."""
-        structure, token_limit, streaming, stream_usage = self.form(request)
+        form = self.form(request)
         return replace(
             manner,
-            structure=structure,
-            token_limit=token_limit,
-            streaming=streaming,
-            stream_usage=stream_usage,
+            structure=form.structure,
+            token_limit=form.token_limit,
+            most_tokens=form.most_tokens,
+            streaming=form.streaming,
+            stream_usage=form.stream_usage,
+            left_out=form.left_out,
+            system=form.system,
         )
 
-    def learn(self, error: AttemptError) -> bool:
+    def turn(self, request: ChatRequest) -> AbstractAsyncContextManager[Any]:
+        """What an attempt at a request is made in.
+
+        Requests of a kind wait for the first of them to be answered: what is refused is then refused once,
+        not as often as there are requests under way. After that nobody waits, nor when the first one takes
+        longer than any refusal.
+        """
+        kind = _kind(request)
+        return _AT_ONCE if self._may_go(kind) else _Turn(self, kind)
+
+    def _may_go(self, kind: Hashable) -> bool:
+        return kind in self._known.answered or kind in self._open or self._released
+
+    def release(self) -> None:
+        """Let everybody go on who waits for a first answer: the run stops."""
+        self._released = True
+        for event in self._under_way.values():
+            event.set()
+
+    async def begin(self, kind: Hashable) -> bool:
+        """Wait for the request of this kind that is under way; whether it is now the caller's turn alone."""
+        while not self._may_go(kind):
+            waited = self._under_way.get(kind)
+            if waited is None:
+                self._under_way[kind] = event = asyncio.Event()
+                asyncio.get_running_loop().call_later(self._alone, self._open_slow, kind, event)
+                return True
+            await waited.wait()
+        return False
+
+    def _open_slow(self, kind: Hashable, event: asyncio.Event) -> None:
+        if not event.is_set():
+            self._open.add(kind)
+            event.set()
+
+    def end(self, kind: Hashable) -> None:
+        """The request that was alone is answered, or failed: the others look again."""
+        self._under_way.pop(kind).set()
+
+    def answered(self, request: ChatRequest, structure: Structure) -> None:
+        """Note that a request was answered in this structure: its kind is taken."""
+        known = self._known
+        known.answered.add(_kind(request))
+        if request.schema and not request.plainly and structure == known.form.structure:
+            known.shapes.add(request.schema)
+            known.before_guessing, known.guessed = None, False
+
+    def learn(self, error: AttemptError, request: ChatRequest | None = None) -> bool:
         """Learn from a refusal of the form.
+
+        Args:
+            error: What the server refused.
+            request: What was asked, where it is known whether its like was answered.
 
         Returns:
             True when there is another form now, in which the request is sent again at once, at no cost of a
-            retry; False when there is nothing left to try, and the error is final for its call.
+            retry; False when nothing was learned: what the error says beside that counts.
         """
-        if error.verdict is not Verdict.RENEGOTIATE:
+        if not error.refused:
+            self._take_back(error)
             return False
-        match error.refused:
-            case "response_format":
-                return self._weaken(error.tried)
-            case "max_tokens":
-                return self._rename(error.tried)
-            case "stream_options":
-                self.stream_usage = False
-                return True
-            case "stream":
-                self.streaming = False
-                return True
-            case _:
-                return False
+        if error.refused[0].name == UNKEPT:
+            tried = error.refused[0].tried
+            return self.unreadable(tried, step="off") and tried != "off"
+        if error.refused[0].guessed:
+            return self._guess(error.refused[0], request.schema if request else "")
+        learned = [self._yield(refused) for refused in error.refused]
+        return all(learned)
 
-    def _weaken(self, tried: str) -> bool:
-        if tried != self._structure:
-            return True  # Somebody else has learned it since; the weaker form was not tried by this call.
-        weaker = _WEAKER.get(self._structure)
-        if weaker is None or not self._structure_open:
-            return False
-        self._structure = weaker
-        return True
+    def unreadable(self, tried: str, step: str = "") -> bool:
+        """Note an answer that did not keep to the form in which it was asked for.
 
-    def _rename(self, tried: str) -> bool:
-        if tried != self.token_limit:
+        Args:
+            tried: The structure that was asked for.
+            step: The next one, where it is not the table's.
+
+        Returns:
+            Whether that form is given up by now.
+        """
+        known = self._known
+        if tried != known.form.structure:
             return True
-        if not self._token_limit_open or tried != "max_tokens":
+        known.unreadable += 1
+        if known.unreadable < IN_A_ROW:
             return False
-        self.token_limit = "max_completion_tokens"  # noqa: S105 - a parameter
+        weaker = entry_of(RESPONSE_FORMAT).yields(known.form, Refused(RESPONSE_FORMAT, tried, step))
+        if self._forced or weaker is None:
+            return False
+        log.info("%s does not keep to %s: asked for as %s", self._model, tried, weaker.structure)
+        self._reshape(weaker)
         return True
+
+    def readable(self) -> None:
+        """Note an answer that kept to the form."""
+        self._known.unreadable = 0
+
+    def refused_setting(self, error: AttemptError) -> str:
+        """What of the settings a server refuses for good, and what helps: the message that ends the run."""
+        names = [refused.name for refused in error.refused]
+        named = " and ".join(names)
+        if not self._adapts and all(map(_changes, names)):
+            return (
+                f"does not take {named}: set {' and '.join(_fix(name) for name in names)}, "
+                'or unsupported = "adapt" to leave it out'
+            )
+        return f"does not take {named} as it is set"
+
+    def _yield(self, refused: Refused) -> bool:
+        known, form = self._known, self._known.form
+        name = self._loser(refused.rivals) if refused.rivals else refused.name
+        refused = replace(refused, name=name)
+        entry = entry_of(name)
+        if not self._adapts and _changes(name):
+            return False
+        if self._forced and name == RESPONSE_FORMAT:
+            # It stays what it is set to; its bounds alone may go.
+            if refused.tried != "json_schema":
+                return False
+            refused = replace(refused, step="plain_schema")
+        if self._limit_forced and name == TOKEN_LIMIT:
+            return False
+        following = entry.yields(form, refused)
+        if following is None:
+            return False
+        if following.structure != form.structure:
+            self._reshape(following)
+        elif following != form:
+            known.form = following
+        if entry.notice and following != form:
+            self._say(name, entry.notice.format(name=name, step=refused.step))
+        return True
+
+    def _loser(self, rivals: tuple[str, ...]) -> str:
+        """Which of two parameters that exclude each other goes: the one that nobody set, else top_p."""
+        gone = [name for name in rivals if name in self._known.form.left_out]
+        unset = [name for name in rivals if name not in self._wanted]
+        if gone or len(unset) == 1:
+            return (gone or unset)[0]
+        return "top_p" if "top_p" in rivals else rivals[0]
+
+    def _reshape(self, form: Form) -> None:
+        known = self._known
+        known.form = form
+        known.shapes.clear()
+        known.unreadable = 0
+        # What follows is asked for in another shape: again one goes first.
+        known.answered = {kind for kind in known.answered if not _is_shaped(kind)}
+
+    def _guess(self, refused: Refused, schema: str) -> bool:
+        """Try a weaker shape where the error may mean that."""
+        known = self._known
+        if refused.tried != known.form.structure:
+            return True
+        if self._forced or known.guessed or schema in known.shapes:
+            # It was taken before, or weaker ones did not help: it is something else.
+            self._restore()
+            return False
+        weaker = entry_of(RESPONSE_FORMAT).yields(known.form, refused)
+        if weaker is None:
+            return False
+        before = known.before_guessing or known.form.structure
+        self._reshape(weaker)
+        known.before_guessing = before
+        return True
+
+    def _take_back(self, error: AttemptError) -> None:
+        """Undo what was guessed, when the plainest request is refused as well."""
+        if error.verdict in {Verdict.GIVE_UP, Verdict.FATAL} and self._known.form.structure == "off":
+            self._restore()
+
+    def _restore(self) -> None:
+        known = self._known
+        if known.before_guessing is not None:
+            self._reshape(replace(known.form, structure=known.before_guessing))
+            known.before_guessing, known.guessed = None, True
+
+    def _say(self, name: str, notice: str) -> None:
+        line = f"{self._model} {notice}"
+        if self._known.left_out.get(name) != line:
+            self._known.left_out[name] = line
+            log.warning("%s", line)
+
+
+class _Turn:
+    """An attempt that waits while another of its kind is the first one."""
+
+    def __init__(self, negotiation: Negotiation, kind: Hashable) -> None:
+        self._negotiation = negotiation
+        self._kind = kind
+        self._alone = False
+
+    async def __aenter__(self) -> None:
+        self._alone = await self._negotiation.begin(self._kind)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._alone:
+            self._negotiation.end(self._kind)
+
+
+def _kind(request: ChatRequest) -> Hashable:
+    """What a server may refuse a request for, but for its words: those of one kind are refused alike."""
+    parameters = request.parameters
+    return (
+        "" if request.plainly else request.schema,
+        request.messages[0][0],
+        tuple(parameters),
+        parameters.get("temperature"),
+        parameters.get("top_p"),
+        parameters.get("max_tokens"),
+    )
+
+
+def _is_shaped(kind: Any) -> bool:
+    return bool(kind[0])
+
+
+def _changes(name: str) -> bool:
+    """Whether answers may differ without it."""
+    return bool(entry_of(name).notice)
+
+
+def _fix(name: str) -> str:
+    """How a configuration asks for no such thing."""
+    if name in {"temperature", "top_p"}:
+        return f'{name} = "unset"'
+    return {HIGHEST: "a lower max_output_tokens", SYSTEM: "no system prompt"}.get(name, f"no {name}")

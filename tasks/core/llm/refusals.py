@@ -18,6 +18,7 @@ from tasks.core.llm.verdicts import (
     verdict_of,
     what_to_do,
 )
+from tasks.core.llm.wire import body_of
 from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def refusal(
         reason: The reason phrase, shown when it says nothing else.
         advice: What its headers say about limits.
     """
-    verdict, refused, tried = verdict_of(status, complaint, manner)
+    verdict, refused = verdict_of(status, complaint, manner, body_of(request, manner))
     secrets = manner.secrets
     message = f"HTTP {status}: {one_line(complaint.message, secrets) or one_line(reason, secrets)}"
     if verdict is Verdict.FATAL:
@@ -81,7 +82,6 @@ def refusal(
         status=status,
         advice=advice,
         refused=refused,
-        tried=tried,
         about_content=verdict is Verdict.GIVE_UP and is_about_content(complaint),
         crowded=verdict is Verdict.THROTTLED and is_crowded(complaint),
     )

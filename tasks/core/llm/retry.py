@@ -10,6 +10,7 @@ from tasks.core.llm.advice import NO_ADVICE
 
 if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
+    from tasks.core.llm.refusable import Refused
 
 RATE_LIMITED = 429
 LATER = 0.05
@@ -43,9 +44,7 @@ class AttemptError(Exception):
         status: HTTP status, or None when there was no complete response; the code of an error object in a
             response that was no error otherwise.
         advice: What the server said about its limits.
-        refused: With RENEGOTIATE, the part of the form that was refused: `response_format`, `max_tokens` or
-            `stream_options` or `stream`; else "".
-        tried: What that part was in the attempt, such as `json_schema`.
+        refused: What of the request was refused; with another verdict than RENEGOTIATE, what may have been.
         about_content: With GIVE_UP, whether the server says that it refuses what is in the request.
         crowded: With THROTTLED, whether the server says that too many requests are under way at once.
     """
@@ -58,8 +57,7 @@ class AttemptError(Exception):
         verdict: Verdict = Verdict.RETRY,
         status: int | None = None,
         advice: Advice = NO_ADVICE,
-        refused: str = "",
-        tried: str = "",
+        refused: tuple[Refused, ...] = (),
         about_content: bool = False,
         crowded: bool = False,
     ) -> None:
@@ -68,7 +66,6 @@ class AttemptError(Exception):
         self.status = status
         self.advice = advice
         self.refused = refused
-        self.tried = tried
         self.about_content = about_content
         self.crowded = crowded
         super().__init__(message)

@@ -10,7 +10,7 @@ finds its answers.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +43,15 @@ class ChatRequest:
         endpoint: Base URL without user info and query, e.g. `http://127.0.0.1:8000/v1`.
         model: The model's name as the server knows it.
         messages: Role and content of each message, in order.
-        parameters: Sampling parameters exactly as they are sent; what is not set is absent.
+        parameters: Sampling parameters as they are configured; what is not set is absent.
         schema: The shape asked for, `items` or `scores`; "" for prose.
         sample: 0 for the first try, n for the nth after an unusable answer or for the nth chunk, moved as
             a whole by the seed.
+        least: Of a list: how many items are asked for. This and what follows is in the words of the
+            messages, and is not part of the key: it only says how the schema is put to a server.
+        criteria: Of scores: their names; () where the rubric does not tell them.
+        explain: Of scores: whether reasoning is asked for beside each.
+        plainly: Whether the shape is asked for by the messages alone.
         json_hint: Added to the last message where JSON is asked for without a schema: servers demand that
             the messages speak of it then. Not in the key, as all that is negotiated.
     """
@@ -58,7 +63,11 @@ class ChatRequest:
     parameters: Mapping[str, Any]
     schema: str = ""
     sample: int = 0
-    json_hint: str = ""
+    least: int = field(default=0, compare=False)
+    criteria: tuple[str, ...] = field(default=(), compare=False)
+    explain: bool = field(default=False, compare=False)
+    plainly: bool = field(default=False, compare=False)
+    json_hint: str = field(default="", compare=False)
 
     @cached_property
     def key(self) -> bytes:
@@ -80,11 +89,15 @@ class ChatRequest:
 
     def body(self) -> dict[str, Any]:
         """The JSON body of the request, without what is negotiated with the server."""
-        return {
+        body = {
             "model": self.model,
             "messages": [{"role": role, "content": content} for role, content in self.messages],
             **self.parameters,
         }
+        if body.get("top_p") == 1.0:
+            # It changes nothing, and some servers refuse it.
+            del body["top_p"]
+        return body
 
 
 @dataclass(frozen=True, slots=True)

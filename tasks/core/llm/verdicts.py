@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from tasks.core.llm.refusable import RESPONSE_FORMAT, SOME_PARAMETERS, UNKEPT, Refused, guess, refused_in
 from tasks.core.llm.retry import RATE_LIMITED, Verdict
+from tasks.core.llm.wrappings import unwrapped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.core.llm.http import Manner
 
 UNAUTHORIZED: Final = 401
@@ -77,21 +82,15 @@ _MODEL: Final = re.compile(
 _TOO_LONG: Final = re.compile(
     r"context[ _](?:length|window|size)|maximum context|too many (?:input )?tokens|too long"
 )
-_STRUCTURE: Final = re.compile(
-    r"response_format|response format|json_schema|json_object|json schema|json mode|structured[ _]output|"
-    r"guided|grammar|outlines|\bschema\b"
-)
 # LiteLLM, Moonshot, Anthropic, Zhipu; those that say it in the words of everybody.
 _CROWDED: Final = re.compile(
     r"\bparallel|\bconcurren|\bsimultaneous|max_(?:parallel|concurrent)|并发|"
     r"\bat (?:a|the same) time\b|\bin[- ]flight\b|\balready (?:in progress|running|processing)\b"
 )
-_STREAM_OPTIONS: Final = re.compile(r"stream_options|include_usage")
-_STREAM: Final = re.compile(
-    r"\bstream(?:ing)?\b[^.\n]{0,80}\bnot (?:supported|allowed|available)|\bnot stream\b"
-)
+_UNKEPT: Final = frozenset({"json_validate_failed"})
+"""Codes of answers that were not of the schema: the model's fault, not the request's."""
 
-
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _UNNAMED: Final = "an error that the server does not name"
 _MOST_WORDS: Final = 4000
 """Characters of an error that are searched."""
@@ -105,6 +104,7 @@ class Complaint:
         message: The text for people.
         codes: Its code and type, in lower case.
         parameter: The parameter of the request that it names.
+        places: All places of the request that it points to, that parameter among them.
         status: The HTTP status that the error object itself names.
         moderated: Whether it was the content of this request that was refused.
     """
@@ -112,6 +112,7 @@ class Complaint:
     message: str
     codes: frozenset[str] = frozenset()
     parameter: str = ""
+    places: tuple[str, ...] = ()
     status: int | None = None
     moderated: bool = False
 
@@ -129,26 +130,25 @@ def complaint_in(document: Any) -> Complaint | None:
     if not isinstance(document, dict):
         return None
     error: Any = document.get("error")
+    wrapped = unwrapped(document)
     if isinstance(error, str) and error:
-        return Complaint(error, _codes(document.get("error_type"), document.get("code")))
+        codes = _codes(document.get("error_type"), document.get("code"), *wrapped.codes)
+        return Complaint(wrapped.message or error, codes, places=wrapped.places)
     error = error if isinstance(error, dict) and error else document
-    texts = [error.get(key) for key in ("message", "detail", "title")]
-    message: str = next((text for text in texts if isinstance(text, str) and text), "")
-    if not message and error is document:
+    if not wrapped.message and error is document:
         return None
     metadata = error.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    # OpenRouter's "Provider returned error" says what it was beside.
-    raw = metadata.get("raw")
     status = next(
         (code for key in ("code", "status", "http_code") if (code := _status(error.get(key))) is not None),
         None,
     )
     parameter = error.get("param")
     return Complaint(
-        message=f"{message}: {raw}" if isinstance(raw, str) and raw else message,
-        codes=_codes(error.get("code"), error.get("type"), error.get("status")),
+        message=wrapped.message,
+        codes=_codes(error.get("code"), error.get("type"), error.get("status"), *wrapped.codes),
         parameter=parameter.lower() if isinstance(parameter, str) else "",
+        places=wrapped.places,
         status=status,
         moderated="reasons" in metadata or "flagged_input" in metadata,
     )
@@ -165,23 +165,45 @@ def error_within(document: dict[str, Any]) -> Complaint | None:
     return None
 
 
-def verdict_of(status: int, complaint: Complaint, manner: Manner) -> tuple[Verdict, str, str]:
+def verdict_of(
+    status: int, complaint: Complaint, manner: Manner, body: Mapping[str, Any] = _NOTHING
+) -> tuple[Verdict, tuple[Refused, ...]]:
     """What an error response says about the next attempt.
 
     Args:
         status: HTTP status of the response, or the one that the error object in it stands for.
         complaint: The error.
-        manner: How the attempt was made: a form is only refused where it was used.
+        manner: How the attempt was made.
+        body: What was sent: only what is in it was refused.
 
     Returns:
-        The verdict; with RENEGOTIATE the part of the form that was refused and what it was, else "" twice.
+        The verdict, and what of the request was refused. With RENEGOTIATE that is what the error means; with
+        any other verdict, what it may mean if nothing else is wrong.
     """
-    words = _words(complaint)
-    if status in _REFUSED_FORM and not _TOO_LONG.search(words):
-        refused, tried = _refused_form(words, complaint, manner)
-        if refused and (status != SERVER_ERROR or refused == "response_format"):
-            return Verdict.RENEGOTIATE, refused, tried
-    return _plain_verdict(status, complaint, words), "", ""
+    said = (complaint.message[:_MOST_WORDS].lower(), complaint.parameter, *sorted(complaint.codes))
+    words = "\n".join(filter(None, said))
+    if complaint.codes & _UNKEPT:
+        return Verdict.RETRY, (Refused(UNKEPT, tried=manner.structure),)
+    verdict = _plain_verdict(status, complaint, words)
+    if not body or status not in _REFUSED_FORM or _is_about_more(status, complaint, words):
+        return verdict, ()
+    refused = refused_in(complaint, words, body, manner.structure)
+    if status >= SERVER_ERROR:
+        refused = tuple(each for each in refused if each.name == RESPONSE_FORMAT)
+    if refused:
+        return Verdict.RENEGOTIATE, refused
+    return verdict, () if verdict is Verdict.FATAL else guess(words, body, manner.structure)
+
+
+def _is_about_more(status: int, complaint: Complaint, words: str) -> bool:
+    """Whether an error is about what is asked, or who asks, whatever it names beside that."""
+    moderated = complaint.moderated or _MODERATED.search(words)
+    return bool(
+        moderated
+        or _TOO_LONG.search(words)
+        or _is_out_of_credit(status, words, complaint)
+        or _is_account(status, words)
+    )
 
 
 def is_about_content(complaint: Complaint) -> bool:
@@ -204,6 +226,8 @@ def what_to_do(status: int, complaint: Complaint) -> str:
         return "it is the account or its key, and not the question; mend that, then resume"
     if status in {UNAUTHORIZED, FORBIDDEN}:
         return "check its API key"
+    if SOME_PARAMETERS.search(complaint.message.lower()):
+        return "no provider of this model takes the request; leave parameters out or choose another model"
     return "check model_name and base_url"
 
 
@@ -242,20 +266,6 @@ def _is_account(status: int, words: str) -> bool:
     if _ACCOUNT.search(words):
         return True
     return status not in THROTTLED_STATUS and status < SERVER_ERROR and bool(_QUOTA.search(words))
-
-
-def _refused_form(words: str, complaint: Complaint, manner: Manner) -> tuple[str, str]:
-    if manner.streaming and manner.stream_usage and _STREAM_OPTIONS.search(words):
-        return "stream_options", "include_usage"
-    if "max_completion_tokens" in words or (
-        complaint.parameter == "max_tokens" and complaint.codes & {"unsupported_parameter"}
-    ):
-        return "max_tokens", manner.token_limit
-    if manner.structure != "off" and _STRUCTURE.search(words):
-        return "response_format", manner.structure
-    if manner.streaming and (complaint.parameter == "stream" or _STREAM.search(words)):
-        return "stream", "stream"
-    return "", ""
 
 
 def _codes(*values: object) -> frozenset[str]:

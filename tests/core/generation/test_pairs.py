@@ -130,14 +130,12 @@ async def test_the_models_are_asked_as_they_are_configured(tmp_path: Path) -> No
             {"role": "user", "content": "chosen p0"},
         ],
         "temperature": 0.0,
-        "top_p": 1.0,
         "max_tokens": 4096,
     }
     assert body[Purpose.REJECTED] == {
         "model": "weak",
         "messages": [{"role": "user", "content": "rejected p0"}],
         "temperature": 0.7,
-        "top_p": 1.0,
         "max_tokens": 4096,
         "top_k": 40,
         "min_p": 0.0,

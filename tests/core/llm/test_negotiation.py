@@ -8,8 +8,10 @@ from typing import Any, Literal
 import pytest
 
 from tasks.core.llm.http import ChatHttp, Manner
-from tasks.core.llm.negotiation import Negotiation, response_format
+from tasks.core.llm.negotiation import Negotiation
+from tasks.core.llm.refusable import Refused
 from tasks.core.llm.retry import AttemptError, Verdict
+from tasks.core.llm.schemas import response_format
 from tasks.core.parsing import parse_items, parse_scores
 from tests.core.llm.attempts import KEY
 from tests.core.llm.scripted import Scripted, completion, http, question
@@ -20,7 +22,9 @@ SCORES = question(schema="scores")
 
 
 def refused(form: str, tried: str) -> AttemptError:
-    return AttemptError("http_400", "no", verdict=Verdict.RENEGOTIATE, status=400, refused=form, tried=tried)
+    return AttemptError(
+        "http_400", "no", verdict=Verdict.RENEGOTIATE, status=400, refused=(Refused(form, tried),)
+    )
 
 
 def test_a_shape_is_asked_for_in_weaker_forms_one_after_the_other() -> None:
@@ -43,8 +47,17 @@ def test_calls_that_were_refused_together_learn_one_thing() -> None:
     assert form.structure(LIST) == "json_object"
 
 
-@pytest.mark.parametrize("setting", ["json_schema", "json_object", "off"])
-def test_what_is_set_is_not_negotiated(setting: Literal["json_schema", "json_object", "off"]) -> None:
+def test_of_a_schema_that_is_set_the_bounds_alone_may_go() -> None:
+    form = Negotiation("json_schema")
+    assert form.learn(refused("response_format", "json_schema"))
+    assert form.structure(LIST) == "plain_schema"
+    assert form.learn(refused("response_format", "json_schema"))
+    assert not form.learn(refused("response_format", "plain_schema"))
+    assert form.structure(LIST) == "plain_schema"
+
+
+@pytest.mark.parametrize("setting", ["json_object", "off"])
+def test_what_is_set_is_not_negotiated(setting: Literal["json_object", "off"]) -> None:
     form = Negotiation(setting)
     assert form.structure(LIST) == setting
     assert not form.learn(refused("response_format", setting))
@@ -72,11 +85,10 @@ def test_streaming_is_given_up_in_two_steps() -> None:
     assert not form.manner(PROSE, manner).streaming
 
 
-@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.RENEGOTIATE])
-def test_nothing_is_learned_of_other_errors(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", Verdict)
+def test_nothing_is_learned_of_errors_that_refuse_nothing(verdict: Verdict) -> None:
     form = Negotiation()
-    error = AttemptError("cause", "no", verdict=verdict, refused="response_format", tried="json_schema")
-    assert not form.learn(error)
+    assert not form.learn(AttemptError("cause", "no", verdict=verdict))
     assert form.structure(LIST) == "json_schema"
 
 
@@ -135,5 +147,5 @@ async def test_a_server_that_takes_nothing_is_asked_plainly_in_the_end() -> None
         True,
         {"include_usage": True},
     )
-    assert sorted(last) == ["max_completion_tokens", "messages", "model", "temperature", "top_p"]
+    assert sorted(last) == ["max_completion_tokens", "messages", "model", "temperature"]
     assert last["max_completion_tokens"] == 64

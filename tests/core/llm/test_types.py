@@ -110,9 +110,16 @@ def test_a_body_holds_what_the_server_needs_and_nothing_of_ours() -> None:
             {"role": "user", "content": "Wie schön ist das? 🙂"},
         ],
         "temperature": 0.0,
-        "top_p": 1.0,
         "max_tokens": 512,
     }
+
+
+def test_a_top_p_that_changes_nothing_is_in_the_key_and_not_sent() -> None:
+    one, less, none = (
+        replace(GOLDEN, parameters=parameters) for parameters in ({"top_p": 1.0}, {"top_p": 0.9}, {})
+    )
+    assert [request.body().get("top_p") for request in (one, less, none)] == [None, 0.9, None]
+    assert len({request.key for request in (one, less, none)}) == 3
 
 
 @given(requests, st.integers(0, 99), st.sampled_from(Purpose))
