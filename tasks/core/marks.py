@@ -82,8 +82,9 @@ def _kinds(table: dict[str, tuple[str, ...]]) -> str:
     return "|".join(f"(?P<{kind}>{'|'.join(patterns)})" for kind, patterns in table.items())
 
 
-# A first character that is fixed makes a search quick: most texts with a "<" have no mark.
-_ANGLES: Final = re.compile(f"<(?:{_kinds(_AFTER_ANGLE)})")
+# A first character that is fixed, and a look at the second, make a search quick: most texts with a "<" have
+# no mark.
+_ANGLES: Final = re.compile(f"<(?=[A-Za-z/|｜思])(?:{_kinds(_AFTER_ANGLE)})")  # noqa: RUF001
 _SQUARES: Final = re.compile(r"\[(?:(?P<open>THINK\]|unused16\])|(?P<close>/THINK\]|unused17\]))")
 _RARE: Final = re.compile(f"(?P<open>{_OTHERS.format(*[''] * 5)})|(?P<close>{_OTHERS.format(*'/////')})")
 
