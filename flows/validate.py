@@ -192,6 +192,7 @@ def _ping_lines(target: Target, ping: Ping) -> list[str]:
         f"    JSON: {ping.structure}",
         f"    reasoning: {'comes beside the answers' if ping.reasoning else 'none came'}",
     ]
+    lines += [f"    {_short(line)}" for line in ping.left_out]
     if ping.advice != NO_ADVICE:
         lines.append(f"    limits: {', '.join(_limits(ping.advice))}")
     return lines

@@ -12,6 +12,7 @@ from tasks.core.errors import UnusableAnswerError
 from tasks.core.llm.access import Gateway
 from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.http import ChatHttp
+from tasks.core.llm.negotiation import Learned
 from tasks.core.llm.retry import AttemptError
 from tasks.core.llm.stop import Stop
 from tasks.core.models import Job, Purpose
@@ -64,6 +65,7 @@ class Ping:
         reasoning: Whether reasoning came, or tokens that were spent on it.
         tokens: All that was paid for, as far as it was reported.
         advice: What the server says about its limits.
+        left_out: What the model was found not to take, each in one line.
     """
 
     error: str = ""
@@ -75,6 +77,7 @@ class Ping:
     reasoning: bool = False
     tokens: int = 0
     advice: Advice = NO_ADVICE
+    left_out: tuple[str, ...] = ()
 
 
 def sample_requests(config: Config) -> dict[Purpose, ChatRequest]:
@@ -115,7 +118,9 @@ async def ping_all(config: Config, targets: Sequence[Target], keys: Keys) -> lis
     Raises:
         UsageError: A key or a header cannot be sent.
     """
-    gateway, questions = Gateway(config, Stop(), Progress()), Questions(config)
+    # What this process learned before is found out anew: that is what is asked.
+    gateway = Gateway(config, Stop(), Progress(), learned=Learned())
+    questions = Questions(config)
     probes = [
         [_Probe(trial, _access(gateway, trial, keys)) for trial in _prose_first(config, target)]
         for target in targets
@@ -175,6 +180,7 @@ async def _ping(http: ChatHttp, questions: Questions, probes: Sequence[_Probe]) 
         reasoning=any(_has_reasoning(arrival.answer) for arrival in arrivals),
         tokens=_tokens(arrivals),
         advice=arrivals[0].advice,
+        left_out=tuple(dict.fromkeys(line for probe in probes for line in probe.access.negotiation.left_out)),
     )
 
 

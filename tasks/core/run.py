@@ -132,7 +132,7 @@ class Run:
         broken = True
         while True:
             request = question(sample)
-            if sample > self.tries(request.purpose):
+            if broken and sample > self.tries(request.purpose):
                 request = replace(request, plainly=True)
             answer = await self.client.ask(request, known)
             sample += 1

@@ -92,7 +92,6 @@ async def test_what_a_model_does_not_take_is_found_out() -> None:
         completion("ready"),
         REFUSED["stream"],
         REFUSED["json"],
-        REFUSED["json"],
         completion("1. red\n2. blue"),
         models__main__extra_body={"reasoning_effort": "low"},
     )
@@ -100,11 +99,27 @@ async def test_what_a_model_does_not_take_is_found_out() -> None:
     assert not ping.reasoning
     assert [name for body in bodies for name in ("max_tokens", "max_completion_tokens") if name in body] == [
         "max_tokens",
-        *["max_completion_tokens"] * 5,
+        *["max_completion_tokens"] * 4,
     ]
     assert all(body["reasoning_effort"] == "low" for body in bodies)
-    # Servers demand the word where they are asked for JSON without a schema.
-    assert ["JSON" in body["messages"][-1]["content"] for body in bodies] == [False] * 4 + [True, False]
+    assert not any("JSON" in body["messages"][-1]["content"] for body in bodies)
+
+
+async def test_where_json_is_asked_for_without_a_schema_the_word_is_said() -> None:
+    """Servers demand that the messages speak of it."""
+    refused = http(400, json.dumps({"error": {"message": "json_schema is not supported"}}))
+    ping, bodies = await pinged(completion("ready"), stream({"content": "ready"}), refused, LISTED)
+    assert ping.structure == "json_object"
+    assert ["JSON" in body["messages"][-1]["content"] for body in bodies] == [False] * 3 + [True]
+
+
+async def test_what_is_left_out_is_said() -> None:
+    refused = http(
+        400, json.dumps({"error": {"message": "temperature is not supported", "param": "temperature"}})
+    )
+    ping, bodies = await pinged(refused, completion("ready"), stream({"content": "ready"}), LISTED)
+    assert ping.left_out == ("strong takes no temperature: left out",)
+    assert ["temperature" in body for body in bodies] == [True] + [False] * 3
 
 
 async def test_a_stream_is_tried_without_usage_where_that_is_not_taken() -> None:
@@ -155,7 +170,8 @@ async def test_a_model_that_says_nothing_cannot_be_used(choice: dict[str, Any], 
 
 async def test_a_form_that_is_refused_is_named() -> None:
     refused = http(400, json.dumps({"error": {"message": "no lists today"}}))
-    ping, _ = await pinged(completion("ready"), stream({"content": "ready"}), refused)
+    # It may be the schema, so it is asked for in weaker forms as well.
+    ping, _ = await pinged(completion("ready"), stream({"content": "ready"}), *[refused] * 3)
     assert ping.error == "asked for a list (subtopics, prompts): HTTP 400: no lists today"
 
 
