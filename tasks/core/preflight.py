@@ -13,9 +13,10 @@ from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.http import ChatHttp, Manner
 from tasks.core.llm.negotiation import Negotiation
 from tasks.core.llm.retry import AttemptError
+from tasks.core.llm.schemas import ITEMS
 from tasks.core.models import Job, Purpose
 from tasks.core.parsing import ParseError, parse_items
-from tasks.core.questions import ITEMS, Questions, model_for, purposes_of
+from tasks.core.questions import Questions, model_for, purposes_of
 from tasks.core.thinking import split_thinking
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.config.models import Config, ModelConfig
     from tasks.core.llm.advice import Advice
     from tasks.core.llm.http import Arrival
-    from tasks.core.llm.negotiation import TokenLimit
+    from tasks.core.llm.refusable import TokenLimit
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.secrets import Keys
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.llm.demo import DemoServer
-from tasks.core.llm.demo_chat import Kind, read_chat
+from tasks.core.llm.demo_chat import read_chat
 from tasks.core.llm.demo_http import Response
+from tasks.core.llm.demo_text import Kind
 from tests.flows.command import config, rows_of
 
 if TYPE_CHECKING:
