@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from tasks.core.config.models import Config, ModelConfig
     from tasks.core.llm.advice import Advice
+    from tasks.core.llm.form import TokenLimit
     from tasks.core.llm.http import Arrival
-    from tasks.core.llm.refusable import TokenLimit
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.secrets import Keys
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.llm.demo_http import Response
-from tasks.core.llm.negotiation import Learned
+from tasks.core.llm.learned import Learned
 from tasks.core.llm.schemas import response_format
 from tests.core.refusing import Refusing
 from tests.core.test_refused_parameters import a_run, pairs_of

@@ -243,7 +243,7 @@ def _number_or_unset(most: int, *, absent: bool = False) -> tuple[object, ...]:
     return (
         Field(ge=0, le=most),
         WrapValidator(_or_unset),
-        SerializeAsAny(),  # type: ignore[type-arg] - the mark itself
+        SerializeAsAny(),  # type: ignore[type-arg]  # the mark itself
         WithJsonSchema({"anyOf": options}),
     )
 
