@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.core.llm.form import Form, Refused
+from tasks.core.llm.form import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tasks.core.llm.form import TokenLimit
+    from tasks.core.llm.form import Form, TokenLimit
     from tasks.core.llm.schemas import Structure
     from tasks.core.llm.verdicts import Complaint
 
