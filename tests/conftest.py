@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tasks.core.llm.negotiation import LEARNED
+from tasks.core.llm.learned import LEARNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from tasks.core.errors import UnusableAnswerError
 from tasks.core.llm.access import Gateway
 from tasks.core.llm.advice import NO_ADVICE
 from tasks.core.llm.http import ChatHttp
-from tasks.core.llm.negotiation import Learned
+from tasks.core.llm.learned import Learned
 from tasks.core.llm.retry import AttemptError
 from tasks.core.llm.stop import Stop
 from tasks.core.models import Job, Purpose

@@ -17,7 +17,7 @@ from tasks.core.llm.access import CALLS_OF_A_JOB, Gateway
 from tasks.core.llm.budget import Budget, open_budget
 from tasks.core.llm.client import ChatClient
 from tasks.core.llm.http import ChatHttp
-from tasks.core.llm.negotiation import LEARNED
+from tasks.core.llm.learned import LEARNED
 from tasks.core.llm.slots import Slots
 from tasks.core.losses import Losses, Trial
 from tasks.core.models import Failure, Phase, Purpose
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from tasks.core.config.models import Config
     from tasks.core.errors import CallError
+    from tasks.core.llm.learned import Learned
     from tasks.core.llm.ledger import Ledger
     from tasks.core.llm.ledger_client import LedgerClient
-    from tasks.core.llm.negotiation import Learned
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import Answer, ChatRequest
     from tasks.core.progress import Progress

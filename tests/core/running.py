@@ -21,9 +21,9 @@ from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.llm.database import connect, ledger_url
 from tasks.core.llm.demo_http import RequestParser
+from tasks.core.llm.learned import Learned
 from tasks.core.llm.ledger import Ledger
 from tasks.core.llm.ledger_schema import failures
-from tasks.core.llm.negotiation import Learned
 from tasks.core.llm.stop import Stop
 from tasks.core.llm.types import ChatRequest
 from tasks.core.models import Job, Purpose

@@ -18,7 +18,7 @@ from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import jobs_of, numbered, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.llm.http import Manner
-from tasks.core.llm.negotiation import Learned
+from tasks.core.llm.learned import Learned
 from tasks.core.llm.refusals import read_error
 from tasks.core.llm.retry import Verdict
 from tasks.core.llm.verdicts import verdict_of

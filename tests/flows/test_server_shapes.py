@@ -189,9 +189,7 @@ SHAPES: dict[str, tuple[Refusal, Change]] = {
 def test_a_run_comes_about(user: User, shape: str) -> None:
     with serving(Shaped(*SHAPES[shape])) as url:
         models = "max_retries = 3\nmax_backoff_seconds = 0.1\ntop_p = 0.9"
-        systems = "\n".join(f'{name}_system_prompt = "You keep lights."' for name in ("chosen", "rejected"))
-        text = config(url, mode="mo-dpo", subtopics=2, prompts=2, models=models)
-        user.write("config.toml", text.replace("[prompt_templates]", f"[prompt_templates]\n{systems}"))
+        user.write("config.toml", config(url, mode="mo-dpo", subtopics=2, prompts=2, models=models))
         ended = user.run()
     assert ended.code == 0, ended
     (session,) = user.sessions()

@@ -9,8 +9,9 @@ from tasks.core.config.models import provider_of
 from tasks.core.llm.concurrency import AdaptiveLimit
 from tasks.core.llm.http import Manner
 from tasks.core.llm.lanes import Lane
+from tasks.core.llm.learned import LEARNED
 from tasks.core.llm.limits import Allowance, Quota
-from tasks.core.llm.negotiation import LEARNED, Negotiation
+from tasks.core.llm.negotiation import Negotiation
 from tasks.core.llm.pace import Pace
 from tasks.core.llm.retry import RetryPolicy
 from tasks.core.models import Purpose
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.config.models import Config, ModelConfig
-    from tasks.core.llm.negotiation import Learned
-    from tasks.core.llm.refusable import Form
+    from tasks.core.llm.form import Form
+    from tasks.core.llm.learned import Learned
     from tasks.core.llm.stop import Stop
     from tasks.core.llm.types import ChatRequest
     from tasks.core.progress import Progress

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.llm.advice import Advice
-    from tasks.core.llm.refusable import TokenLimit
+    from tasks.core.llm.form import TokenLimit
     from tasks.core.llm.schemas import Structure
     from tasks.core.llm.types import Answer, ChatRequest
 

@@ -10,7 +10,7 @@ from tasks.core.llm.advice import NO_ADVICE
 
 if TYPE_CHECKING:
     from tasks.core.llm.advice import Advice
-    from tasks.core.llm.refusable import Refused
+    from tasks.core.llm.form import Refused
 
 RATE_LIMITED = 429
 LATER = 0.05

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.core.llm.refusable import RESPONSE_FORMAT, SOME_PARAMETERS, UNKEPT, Refused, guess, refused_in
+from tasks.core.llm.form import Refused
+from tasks.core.llm.refusable import RESPONSE_FORMAT, SOME_PARAMETERS, UNKEPT, guess, refused_in
 from tasks.core.llm.retry import RATE_LIMITED, Verdict
 from tasks.core.llm.wrappings import unwrapped
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pytest
 
+from tasks.core.llm.form import Refused
 from tasks.core.llm.http import ChatHttp, Manner
 from tasks.core.llm.negotiation import Negotiation
-from tasks.core.llm.refusable import Refused
 from tasks.core.llm.retry import AttemptError, Verdict
 from tasks.core.llm.schemas import response_format
 from tasks.core.parsing import parse_items, parse_scores
