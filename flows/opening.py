@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import ModelError, SessionError, UsageError
+from tasks.core.errors import SessionError, UsageError
 from tasks.core.llm.database import ledger_url
 from tasks.core.llm.ledger_records import find_session_row
 from tasks.core.preflight import checked_first
@@ -127,13 +127,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                 elif jobs is None:
                     # They were replaced: a resume must come to the same.
                     run.client.left_alone = await settled_refusals(session.record, config, ledger)
-                try:
-                    yield Opened(run, session, subtopics, jobs, copy_soon)
-                except ModelError:
-                    if resumption is None:
-                        # Nothing came about in it, and there is nothing to go on with.
-                        session.discarded, console.session = True, ""
-                    raise
+                yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 
 

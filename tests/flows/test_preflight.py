@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from tests.flows.command import User
 
 
-def test_a_judge_that_cannot_be_used_ends_a_run_that_then_leaves_nothing(user: User) -> None:
+def test_a_judge_that_cannot_be_used_ends_a_run_that_a_resume_goes_on_with(user: User) -> None:
     with model(fail_models="critic") as server:
         user.write("config.toml", config(server.url, mode="mo-dpo", preflight=True))
         ended = user.run("run", program=PROGRAM)
         assert (ended.code, ended.out) == (2, "")
-        (said,) = ended.err.splitlines()
+        said, advice = ended.err.splitlines()
+        (session,) = user.sessions()
+        assert advice.endswith(f"vellumforge2 checkpoint resume {session.name}")
         assert said.startswith(
             f"vellumforge2: critic at {server.url} cannot be used for scores (judge): HTTP 404"
         )
-        assert user.sessions() == []
         asked = server.requests()
         assert 1 <= len(asked) <= 4
         assert "subtopics" not in {request["kind"] for request in asked}
-        assert not list((user.folder / "output").glob(".removed-*"))
 
         server.start()
-        ended = user.run("run", "--json", program=PROGRAM)
+        ended = user.run("checkpoint", "resume", session.name, "--json", program=PROGRAM)
         assert (ended.code, ended.err) == (0, "")
         # What the others answered is kept. Then: subtopics, 3 lists of prompts, 6 pairs, and their scores.
         kept = sum(request["status"] == 200 for request in asked)
@@ -68,4 +68,3 @@ def test_a_transform_asks_its_model_first(user: User) -> None:
         assert ended.code == 2
         assert "weak-writer at " in ended.err
         assert len(server.requests()) == 1
-        assert user.sessions() == []

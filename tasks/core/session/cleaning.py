@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.models import Phase
 from tasks.core.session.find import all_sessions
-from tasks.core.session.folder import remove_folder
 from tasks.core.session.lock import SessionLockedError, locked
 from tasks.core.session.reading import read_checkpoint
 from tasks.core.session.record import read_record
@@ -109,7 +109,8 @@ def judge_sessions(
 def remove_sessions(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Remove what the verdicts say; returns what became of each.
 
-    A session that is being written to stays.
+    A session that is being written to stays. A folder is renamed before it is emptied, so that a removal
+    which was cut off leaves no half session in the list.
 
     Raises:
         SessionError: A folder cannot be removed.
@@ -122,7 +123,10 @@ def remove_sessions(verdicts: Sequence[Verdict]) -> list[Verdict]:
         folder = verdict.folder
         try:
             with locked(folder):
-                remove_folder(folder)
+                doomed = folder.with_name(f".removed-{folder.name}")
+                if doomed.exists():
+                    shutil.rmtree(doomed)  # Left by a removal that was cut off.
+                shutil.rmtree(folder.rename(doomed))
         except SessionLockedError as error:
             outcome.append(Verdict(folder, remove=False, reason=str(error)))
         except OSError as error:

@@ -49,20 +49,6 @@ def create_folder(output: Path, now: datetime, fill: Callable[[Path], None]) -> 
         raise SessionError(f"{error.filename} cannot be made: {error.strerror}") from error
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a session folder whose lock is held. What cannot be removed stays, under a hidden name.
-
-    It is renamed before it is emptied, so that a removal that is cut off leaves no half session in the list.
-
-    Raises:
-        OSError: It cannot be renamed, or what an earlier removal left is in the way and stays.
-    """
-    doomed = folder.with_name(f".removed-{folder.name}")
-    if doomed.exists():
-        shutil.rmtree(doomed)  # Left by a removal that was cut off.
-    shutil.rmtree(folder.rename(doomed))
-
-
 def _put_in_place(made: Path, output: Path, stamp: str) -> Path:
     for number in itertools.count(1):
         folder = output / (stamp if number == 1 else f"{stamp}-{number}")

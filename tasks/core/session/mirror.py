@@ -77,10 +77,7 @@ async def mirrored(run: Run, session: Session) -> AsyncIterator[Callable[[], Non
         stopped = run.stop.requested
         # A session that is complete is taken as it stands in the mirror; any other dataset is made anew.
         whole = not stopped or session.record.complete
-        if session.discarded:
-            await mirror.leave()
-        else:
-            await mirror.close(STOPPED_SECONDS if stopped else LAST_SECONDS, whole=whole)
+        await mirror.close(STOPPED_SECONDS if stopped else LAST_SECONDS, whole=whole)
 
 
 class Mirror:
@@ -132,18 +129,14 @@ class Mirror:
                 async with asyncio.timeout(seconds):
                     reason = await self._copy(whole=whole)
         finally:
-            await self.leave()
+            self._copier.cancel()
+            await asyncio.gather(self._copier, return_exceptions=True)
         if reason:
             log.warning(
                 "the mirror is behind the session: %s; `checkpoint export` makes a copy of all", reason
             )
         elif self._behind:
             self._say_whole()
-
-    async def leave(self) -> None:
-        """Copy no more: the mirror stays as it is."""
-        self._copier.cancel()
-        await asyncio.gather(self._copier, return_exceptions=True)
 
     async def _copy_now_and_then(self) -> None:
         while True:

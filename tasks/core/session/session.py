@@ -23,7 +23,7 @@ from tasks.core.session import files
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
 from tasks.core.session.dataset import DatasetFile
 from tasks.core.session.exporting import export_to
-from tasks.core.session.folder import create_folder, remove_folder
+from tasks.core.session.folder import create_folder
 from tasks.core.session.journal import journal
 from tasks.core.session.lock import locked
 from tasks.core.session.record import BACKUP, SessionRecord, write_record
@@ -57,7 +57,6 @@ class Session:
         lint: What lint found in the finished dataset; None before that.
         exported: What was written for trainers, once the session is complete; None without that format.
         report: The page about it; None before that, or where it could not be written.
-        discarded: Whether the folder is removed on closing: a new session in which nothing came about.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Session:
         self.lint: Report | None = None
         self.exported: Exported | None = None
         self.report: Path | None = None
-        self.discarded = False
         self.dataset = DatasetFile(folder / "dataset.jsonl")
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
@@ -235,9 +233,6 @@ def open_session(
             # What ended the run counts; that the files cannot be closed either is only what follows.
             with suppress(SessionError):
                 session.close()
-            if session.discarded:
-                with suppress(OSError):
-                    remove_folder(folder)
             raise
         session.close()
 

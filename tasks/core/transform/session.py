@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING
 
 import orjson
 
-from tasks.core.errors import ModelError, SessionError, UsageError
+from tasks.core.errors import SessionError, UsageError
 from tasks.core.session import files
-from tasks.core.session.folder import create_folder, remove_folder
+from tasks.core.session.folder import create_folder
 from tasks.core.session.journal import journal
 from tasks.core.session.lock import locked
 from tasks.core.session.record import SessionRecord, write_record
@@ -153,11 +153,6 @@ def open_transform(config: Config, *, command: str, ledger: str, flow_run: str) 
         session = TransformSession(folder, record)
         try:
             yield session
-        except ModelError:
-            # Nothing came about in it: the same command makes another one.
-            with suppress(OSError):
-                remove_folder(folder)
-            raise
         finally:
             session.close()
 

@@ -222,18 +222,6 @@ def test_an_error_inside_closes_the_files(tmp_path: Path) -> None:
     assert len(rows(folder / "dataset.jsonl")) == 1
 
 
-@pytest.mark.parametrize("discarded", [False, True])
-def test_a_session_that_is_discarded_leaves_no_folder(tmp_path: Path, *, discarded: bool) -> None:
-    def begin_and_fail() -> None:
-        with opened(config_for(tmp_path)) as session:
-            session.discarded = discarded
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        begin_and_fail()
-    assert len(list((tmp_path / "output").iterdir())) == (not discarded)
-
-
 @pytest.mark.parametrize("reasoning", [False, True])
 async def test_a_full_disk_is_one_error_in_one_line(tmp_path: Path, *, reasoning: bool) -> None:
     config = config_for(tmp_path, generation__enable_reasoning_capture=reasoning)
