@@ -34,8 +34,8 @@ app = App(
     "ledger: the same command again goes on where the last one ended.",
     version=lambda: version(DISTRIBUTION),
     help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk, Prefect or the Hub failed, or lint found "
-    "too much; 2 bad configuration or usage, or a model that cannot be used; 3 finished or stopped with failures or by its budget; 130 and "
-    "143 interrupted.",
+    "too much; 2 bad configuration or usage, or a model that cannot be used; 3 finished or stopped with "
+    "failures or by its budget; 130 and 143 interrupted.",
     # No default says more than that the option was left out.
     default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
