@@ -44,6 +44,9 @@ PLAIN_TRIES = 2
 ENDLESS_TRIES = 10
 """Tries of an unusable answer when `max_retries = -1`: HTTP is tried without end, money is not spent so."""
 
+REFUSED = "refused"
+"""Cause of an answer in which the model declines: no form is to blame for it."""
+
 _Read = TypeVar("_Read")
 
 
@@ -139,7 +142,7 @@ class Run:
             try:
                 found = read(answer)
             except UnusableAnswerError as error:
-                formless = bool(request.schema) and is_broken(answer)
+                formless = bool(request.schema) and error.cause != REFUSED and is_broken(answer)
                 broken = broken and formless
                 if request.schema:
                     self.client.kept_form(request, kept=not formless)

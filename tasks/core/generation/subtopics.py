@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tasks.core.answers import items_in
-from tasks.core.errors import CallError, PhaseError
+from tasks.core.answers import read_items
+from tasks.core.errors import CallError, PhaseError, UnusableAnswerError
 from tasks.core.models import Failure, Phase, Purpose
-from tasks.core.run import all_of, failure_of, is_broken
+from tasks.core.run import REFUSED, all_of, failure_of, is_broken
 from tasks.core.sameness import Sieve
 from tasks.core.selection import chunk_sizes, exclusion_list, with_buffer
 
@@ -152,8 +152,12 @@ class _Growth:
                 answer = await self._run.client.ask(request, known)
             except CallError as error:
                 return failure_of(error, Phase.SUBTOPICS, f"chunk {number}", Purpose.SUBTOPICS)
-        items = items_in(answer)
-        broken = not items and is_broken(answer)
+        items: tuple[str, ...] = ()
+        broken = False
+        try:
+            items = read_items(answer, "subtopics")
+        except UnusableAnswerError as error:
+            broken = error.cause != REFUSED and is_broken(answer)
         self._broken = self._broken or broken
         self._run.client.kept_form(request, kept=not broken)
         return items

@@ -240,7 +240,7 @@ async def test_a_status_is_its_cause(client: ChatHttp, status: int, cause: str, 
         (" \n ", "Reason"),
         ('{"error": {"message": ""}}', '{"error": {"message": ""}}'),
         (f"key {SECRET} is wrong", "key *** is wrong"),
-        (json.dumps({"error": {"message": f"Incorrect API key: {SECRET}."}}), "Incorrect API key: ***."),
+        (json.dumps({"error": {"message": f"Not so with {SECRET}."}}), "Not so with ***."),
     ],
 )
 async def test_what_a_server_says_is_shown_on_one_line(client: ChatHttp, body: str, text: str) -> None:

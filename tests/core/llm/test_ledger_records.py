@@ -34,7 +34,7 @@ from tasks.core.llm.ledger_records import (
     spent_by,
 )
 from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.models import Failure, Phase, Purpose
+from tasks.core.models import QUESTION_REFUSED, Failure, Phase, Purpose
 from tests.core.llm.databases import sql
 from tests.core.llm.scripted import answer, question
 
@@ -200,7 +200,8 @@ async def test_of_a_request_the_failure_that_was_listed_last_counts(url: str) ->
             b"\xaa": failed("aa", 500),
             b"\xbb": failed("bb", 403),
         }
-        assert await refused_questions(ledger, "id 1") == {b"\xbb": failed("bb", 403)}
+        refused = replace(failed("bb", 403), cause=QUESTION_REFUSED)
+        assert await refused_questions(ledger, "id 1") == {b"\xbb": refused}
         assert await failures_by_request(ledger, "id 3") == {}
 
 
@@ -219,7 +220,8 @@ async def test_refusals_are_listed_once_for_a_session_and_what_is_later_stays(ur
         assert await refusal_rows(ledger, "id 1") == await refusal_rows(ledger, "id 3") == rows
         assert await failures_of(ledger, "id 3") == {"http_400": 1, "http_403": 1}
         assert await failures_of(ledger, "id 1") == {"http_400": 1, "http_403": 1, "http_500": 1}
-        assert await refused_questions(ledger, "id 2") == {b"\xbb": failed("bb", 403)}
+        refused = replace(failed("bb", 403), cause=QUESTION_REFUSED)
+        assert await refused_questions(ledger, "id 2") == {b"\xbb": refused}
         later = [row | {"at": row["at"] + 1000} for row in rows]
         await put_refusal_rows(ledger, "id 2", later)
         assert await refusal_rows(ledger, "id 2") == later
