@@ -118,6 +118,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
+                run.mends_forms = resumption is None or not resumption.record.complete
                 if retry is not None:
                     run.further = retry.further
                     if retry.note:
@@ -126,7 +127,9 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
                     run.client.left_alone = retry.left_alone
                 elif jobs is None:
                     # They were replaced: a resume must come to the same.
-                    run.client.left_alone = await settled_refusals(session.record, config, ledger)
+                    complete = resumption is not None and resumption.record.complete
+                    record = replace(session.record, complete=complete)
+                    run.client.left_alone = await settled_refusals(record, config, ledger)
                 yield Opened(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 

@@ -44,6 +44,7 @@ HELP = {
     "empty": "a higher max_output_tokens, or a model that answers and does not only think",
     "incomplete": "a higher max_output_tokens",
     "no_list": "a prompt template that asks for a JSON list alone, or structured_output",
+    "question_refused": "another model or provider, or prompts that it takes",
     "refused": "another model or another wording of the template",
     "token_exhaustion": "a higher max_output_tokens",
     "too_short": "a template that asks for longer answers",
@@ -106,6 +107,22 @@ class Losses:
         self._finished = 0
         self._causes: Counter[str] = Counter()
         self._sides: Counter[str] = Counter()
+        self._doubts: dict[int, Loss] = {}
+
+    def doubt(self, job: int, loss: Loss) -> None:
+        """Note a job of which a server refused a question once: it counts as lost until it is worked on.
+
+        Else the other half of every pair would be paid for before it is known that there is none.
+        """
+        self._doubts[job] = loss
+        self._count(loss, failed=True)
+
+    def work_on(self, job: int) -> None:
+        """Note that a job is worked on, again if it was in doubt."""
+        if (loss := self._doubts.pop(job, None)) is not None:
+            self._finished -= 1
+            self._causes[loss.cause] -= 1
+            self._sides[loss.purpose] -= 1
 
     def keep(self, *, asked: bool) -> None:
         """Note a job with a pair; `asked`: whether this run asked a server for any of it."""
@@ -124,6 +141,9 @@ class Losses:
             return
         if first:
             log.info("the first of the prompts that came to no pair by %s: %s", loss.cause, loss.example())
+        self._count(loss, failed=failed)
+
+    def _count(self, loss: Loss, *, failed: bool) -> None:
         self._finished += 1
         self._causes[loss.cause] += 1
         self._sides[loss.purpose] += failed

@@ -235,9 +235,10 @@ def special_token(text: str) -> str:
         return ""
     if "`" in text:
         text = _CODE.sub("`", text)
+    struck = text.find("<s>")
     for found in _INSIDE.finditer(text):
         # </s> after <s> is HTML's.
-        if found[0] != "</s>" or not 0 <= text.find("<s>") < found.start():
+        if found[0] != "</s>" or not 0 <= struck < found.start():
             return found[0]
     return ""
 

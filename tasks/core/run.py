@@ -21,6 +21,7 @@ from tasks.core.llm.learned import LEARNED
 from tasks.core.llm.slots import Slots
 from tasks.core.losses import Losses, Trial
 from tasks.core.models import Failure, Phase, Purpose
+from tasks.core.printable import printable_line
 from tasks.core.questions import Questions, is_judged, model_for, purposes_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ PLAIN_TRIES = 2
 
 ENDLESS_TRIES = 10
 """Tries of an unusable answer when `max_retries = -1`: HTTP is tried without end, money is not spent so."""
+
+MESSAGE = 500
+"""Characters of a failure's message."""
 
 REFUSED = "refused"
 """Cause of an answer in which the model declines: no form is to blame for it."""
@@ -71,6 +75,8 @@ class Run:
         further: Keys of unusable answers, the last of their tries, after which further samples are asked for
             although every allowed try is spent: as many as are allowed again, and at least one.
         reading: How answers are read.
+        mends_forms: Whether what a form broke is asked for again, beyond what is allowed. Not in a session
+            that is complete: it has other pairs in the place of what came to none.
         replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
@@ -104,6 +110,7 @@ class Run:
         self.trial = Trial(config, stop, judged=is_judged(config))
         self.further: Collection[bytes] = ()
         self.replaces = False
+        self.mends_forms = True
         self.results: dict[str, Any] = {}
         self.questions = Questions(config)
         self.reading = Reading.of(config)
@@ -154,7 +161,7 @@ class Run:
                 )
                 ends = spent or self._left_at(request, question(sample))
                 # Listed, or walked by a run that allowed fewer tries than one that has paid for the next.
-                if ends and not await self._is_paid(question(sample)):
+                if ends and not await self.is_paid(question(sample)):
                     error.attempts, error.request = sample, request.key.hex()
                     error.answer = answer.content.strip() or answer.reasoning
                     raise
@@ -171,14 +178,15 @@ class Run:
         session whose answers were broken by their form asks again when it is resumed.
         """
         auto = model_for(self.config, purpose).structured_output == "auto"
-        return auto and sample <= self.tries(purpose) + PLAIN_TRIES
+        return self.mends_forms and auto and sample <= self.tries(purpose) + PLAIN_TRIES
 
     def _left_at(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
         left_alone = self.client.left_alone
         return request.key in left_alone and following.key not in left_alone
 
-    async def _is_paid(self, request: ChatRequest) -> bool:
+    async def is_paid(self, request: ChatRequest) -> bool:
+        """Whether the ledger has the answer to a request."""
         return any((await self.client.recall([request])).values())
 
     def tries(self, purpose: Purpose) -> int:
@@ -225,20 +233,22 @@ class Run:
 def is_broken(answer: Answer) -> bool:
     """Whether an answer that cannot be read is like one of a server that takes a schema and cannot keep it.
 
-    That begins as JSON does and comes to nothing: white space up to the token limit, half an object, or one
-    with nothing of what was asked for. Prose shows that the model was not held to any form.
+    That begins as JSON does and comes to no end: white space up to the token limit, or half an object. What
+    is whole is the model's own doing: other criteria, or an empty list, for it has no more. Prose shows that
+    the model was not held to any form.
     """
     content = answer.content.strip()
-    if answer.refused or (not content and answer.reasoning):
+    if answer.refused:
         return False
-    if content[:1] not in {"", "{", "["}:
+    if not content:
+        return answer.truncated and not answer.reasoning
+    if content[0] not in "{[":
         return False
     try:
         orjson.loads(content)
     except orjson.JSONDecodeError:
         return True
-    # Scores of other criteria are the model's own doing.
-    return not any(character.isdigit() for character in content)
+    return False
 
 
 def further_tries(config: Config, purpose: Purpose) -> int:
@@ -254,7 +264,8 @@ def failure_of(error: CallError, phase: Phase, item: str, purpose: Purpose) -> F
         item=item,
         purpose=purpose,
         cause=error.cause,
-        message=str(error),
+        # It may say what a model wrote.
+        message=printable_line(str(error), MESSAGE),
         status=error.status,
         attempts=error.attempts,
         request=error.request,

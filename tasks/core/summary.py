@@ -43,6 +43,7 @@ class Summary:
             `near_duplicate`.
         missing: Pairs that are wanted and for which there is no prompt.
         refused: Questions that a server refuses for good, where pairs are missing; a resume asks them again.
+        unreadable: Subtopics that were answered without a list of prompts, where pairs are missing.
         spent: Whether that is because max_candidates is reached.
         failures: Things that failed in this run and may come about in the next, subtopics and jobs.
         causes: The same by cause, the most frequent first.
@@ -82,6 +83,7 @@ class Summary:
     dropped: Mapping[str, int]
     missing: int
     refused: int
+    unreadable: int
     spent: bool
     failures: int
     causes: Mapping[str, int]
@@ -123,7 +125,7 @@ class Summary:
         """
         if self.failures:
             return UNUSABLE.issuperset(self.causes)
-        return self.missing > 0 and not UNUSABLE.isdisjoint(self.lost)
+        return self.missing > 0 and bool(self.unreadable or not UNUSABLE.isdisjoint(self.lost))
 
     def shortfall(self) -> str:
         """Why the run is not complete, in one line."""
@@ -144,7 +146,7 @@ class Summary:
         """What helps where every allowed try brought an answer that cannot be used, with one of them."""
         if not self.is_spent:
             return []
-        cause = next(cause for cause in (*self.causes, *self.lost) if cause in UNUSABLE)
+        cause = next((cause for cause in (*self.causes, *self.lost) if cause in UNUSABLE), "no_list")
         parts = ["every try that max_retries allows is paid for, and cannot be used"]
         parts += [f"for example {self.example}"] if self.example else []
         return parts + [f"what helps: {words}" for words in [what_helps(cause)] if words]
@@ -194,6 +196,8 @@ class Summary:
         """Why prompts are missing."""
         if self.refused:
             return f"{_counted(self.refused, 'question')} refused; a resume asks again"
+        if self.unreadable:
+            return f"{_counted(self.unreadable, 'subtopic')} answered without a list of prompts"
         return "requests for others failed" if self.failures else NO_MORE
 
     def _losses(self) -> list[str]:
@@ -251,11 +255,12 @@ def missing_from(run: Run, made: Made, *, taken_over: bool) -> int:
 def is_complete(run: Run, made: Made, *, taken_over: bool) -> bool:
     """Whether a session has all its rows, or nothing more can come: the models had no more prompts.
 
-    What failed, or was refused, may come about when it is asked again.
+    What failed, or was refused, may come about when it is asked again, and a retry asks for further answers
+    in place of those that cannot be used.
     """
     if run.progress.failures or made.spent:
         return False
-    return not (made.refusals and missing_from(run, made, taken_over=taken_over))
+    return not ((made.refusals or made.unusable) and missing_from(run, made, taken_over=taken_over))
 
 
 def summarize(
@@ -293,6 +298,7 @@ def summarize(
         dropped=made.dropped,
         missing=missing,
         refused=made.refusals if missing else 0,
+        unreadable=made.unreadable if missing else 0,
         spent=made.spent,
         failures=progress.failures,
         causes=dict(progress.causes.most_common()),

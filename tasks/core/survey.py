@@ -110,6 +110,7 @@ async def survey(
     subtopics: Sequence[str] | None = None,
     refused: Mapping[bytes, Failure] = MappingProxyType({}),
     strict: bool = False,
+    mends_forms: bool = True,
 ) -> Survey:
     """Walk a configuration over a ledger; nothing is asked, paid for or written.
 
@@ -121,6 +122,7 @@ async def survey(
         subtopics: The subtopics, for a session that took them over.
         refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.
         strict: Whether no pair is looked for where a run would stop because too few subtopics have prompts.
+        mends_forms: See `Run`; not for a session that is complete.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -128,6 +130,7 @@ async def survey(
     found = Survey()
     run = SurveyRun(config, ledger, found, strict=strict)
     run.client.left_alone = refused
+    run.mends_forms = mends_forms
     walk = _Walk(run, found, keep)
     if jobs is not None:
         found.jobs, found.subtopics = list(jobs), tuple(subtopics or ())

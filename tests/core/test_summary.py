@@ -31,6 +31,7 @@ WHOLE = Summary(
     dropped={},
     missing=0,
     refused=0,
+    unreadable=0,
     spent=False,
     failures=0,
     causes={},

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.core.generation.asking import Wish, ask_all
-from tasks.core.models import QUESTION_REFUSED, Job
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Job
 from tasks.core.sameness import Sieve
 from tasks.core.selection import shares
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from tasks.core.generation.asking import SubtopicPrompts
     from tasks.core.models import Failure
@@ -102,8 +102,16 @@ class Candidates:
     @property
     def refused(self) -> int:
         """Subtopics whose last request a server refuses for good."""
+        return self._failed_by({QUESTION_REFUSED})
+
+    @property
+    def unreadable(self) -> int:
+        """Subtopics whose last request brought no list, in all tries that are allowed."""
+        return self._failed_by(UNUSABLE)
+
+    def _failed_by(self, causes: Container[str]) -> int:
         failures = (line.failure for line in self._lines)
-        return sum(failure is not None and failure.cause == QUESTION_REFUSED for failure in failures)
+        return sum(failure is not None and failure.cause in causes for failure in failures)
 
     def owed(self, place: int) -> int:
         """Prompts for which a subtopic is still to be asked, by a resume."""

@@ -180,10 +180,13 @@ class _Block:
     async def work(self, ask: _Ask) -> None:
         """Make the job's pair and hand it on, or note why there is none."""
         run = self._run
+        run.losses.work_on(ask.job.id)
         with open_tab() as tab:
             pair = await self._make(ask)
         if isinstance(pair, _Failed) and isinstance(pair.error, RefusedError):
             self.in_doubt.add(ask.job.id)
+            doubt = Loss(f"job {ask.job.id}", pair.purpose, QUESTION_REFUSED, str(pair.error))
+            run.losses.doubt(ask.job.id, doubt)
             return
         run.progress.done += 1
         asked = tab.asked > 0

@@ -98,7 +98,12 @@ class _Growth:
             self._broken = False
             await self._round(target - before)
             self._run.progress.done = min(len(self.items), self._run.progress.total)
-            if self._broken and excused < BROKEN_ROUNDS and len(self.items) == before:
+            if (
+                self._broken
+                and excused < BROKEN_ROUNDS
+                and len(self.items) == before
+                and (self._run.mends_forms or await self._run.is_paid(self._requests(target - before)[0]))
+            ):
                 # It is the form that is at fault, which is weakened meanwhile.
                 excused += 1
                 continue
@@ -106,18 +111,22 @@ class _Growth:
 
     async def _round(self, missing: int) -> None:
         """Ask for what is missing, chunk by chunk at the same time, and take over what is new."""
+        first, requests = self._chunk, self._requests(missing)
+        self._chunk += len(requests)
+        for items in await self._answers(requests, first):
+            self.items.extend(self._sieve.fresh(items))
+
+    def _requests(self, missing: int) -> list[ChatRequest]:
+        """The requests of the next round."""
         generation = self._run.config.generation
         sizes = chunk_sizes(
             with_buffer(missing, generation.over_generation_buffer), generation.subtopic_chunk_size
         )
         exclude = exclusion_list(self.items, generation.max_exclusion_list_size)
-        first = self._chunk
-        self._chunk += len(sizes)
-        requests = [
-            self._run.questions.subtopics(size, exclude, first + number) for number, size in enumerate(sizes)
+        return [
+            self._run.questions.subtopics(size, exclude, number)
+            for number, size in enumerate(sizes, self._chunk)
         ]
-        for items in await self._answers(requests, first):
-            self.items.extend(self._sieve.fresh(items))
 
     async def _answers(self, requests: list[ChatRequest], first: int) -> list[tuple[str, ...]]:
         """The items of each chunk, numbered from `first`; an answer without a list, or a refusal, has none.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import PhaseError
 from tasks.core.generation.quota import Quota
-from tasks.core.models import QUESTION_REFUSED
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +40,7 @@ class Made:
         dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
         spent: Whether pairs are missing because as many prompts were answered as may be.
         refused: Subtopics whose request for prompts a server refuses for good.
+        unreadable: Subtopics that were answered with no list of prompts, in all tries that are allowed.
     """
 
     jobs: list[Job]
@@ -47,6 +48,7 @@ class Made:
     dropped: dict[str, int]
     spent: bool = False
     refused: int = 0
+    unreadable: int = 0
 
     @property
     def kept(self) -> int:
@@ -63,6 +65,11 @@ class Made:
     def refusals(self) -> int:
         """Questions that a server refuses for good, of jobs and of subtopics."""
         return self.refused + self.lost.get(QUESTION_REFUSED, 0)
+
+    @property
+    def unusable(self) -> int:
+        """Jobs and subtopics of which every answer is of no use: a retry asks for further ones."""
+        return self.unreadable + sum(self.lost.get(cause, 0) for cause in UNUSABLE)
 
     @property
     def open(self) -> int:
@@ -105,7 +112,8 @@ async def make_exactly(
         outcomes = await make(fresh)
         quota.note(fresh, outcomes)
         made.outcomes += outcomes
-    made.dropped, made.refused = candidates.dropped, candidates.refused
+    made.dropped = candidates.dropped
+    made.refused, made.unreadable = candidates.refused, candidates.unreadable
     made.spent = quota.missing() > 0 and quota.is_spent()
     return made
 

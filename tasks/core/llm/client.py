@@ -18,6 +18,7 @@ from tasks.core.llm.ledger_schema import LedgerEntry
 from tasks.core.llm.retry import AttemptError, Verdict, retry_delay
 from tasks.core.llm.tab import note_call
 from tasks.core.llm.usage import usage_of
+from tasks.core.llm.verdicts import SERVER_ERROR
 from tasks.core.models import QUESTION_REFUSED, Purpose
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class ChatClient(LedgerClient):
         await self.gate.passed()
         doubt = self._doubts[request.purpose]
         if known := doubt.decided(request.key):
+            note_call()  # It was asked, by this run.
             raise self._refused_for_good(request, known)
         proofs = doubt.proofs
         try:
@@ -119,6 +121,10 @@ class ChatClient(LedgerClient):
             if again and request.purpose is not Purpose.SUBTOPICS:
                 raise self._refused_for_good(request, error) from error
             self.in_doubt.add(request.key)
+            raise
+        except CallError:
+            # It failed otherwise now: that is what is listed, and asked again by a resume.
+            self.in_doubt.discard(request.key)
             raise
         doubt.answer()
         self.in_doubt.discard(request.key)
@@ -258,6 +264,10 @@ class ChatClient(LedgerClient):
                 lane.rejected()
         if access.negotiation.learn(error, request):
             return 0.0
+        if error.verdict is Verdict.RENEGOTIATE and (error.status or 0) >= SERVER_ERROR:
+            # Nothing is to be learned of it: it is an error of the server like any other.
+            error.verdict = Verdict.RETRY
+            lane.failed()
         delay = retry_delay(error, attempt, access.policy, random.random())  # noqa: S311 - jitter
         if delay is not None:
             return delay

@@ -157,7 +157,7 @@ class Lane:
     def note(self, error: AttemptError) -> None:
         """An attempt brought no answer. Told first: what it says is what a stop ends with."""
         self._last_words = str(error)
-        if error.cause == "malformed_response":
+        if error.cause == "malformed_response" and not error.reported:
             self._unusable += 1
             if self._unusable == MOST_UNUSABLE:
                 self._stop.request(

@@ -202,7 +202,7 @@ def refused_in(
     words = words.replace(str(body["model"]).lower(), "…")
     if rivals := _rivals(entries, words):
         return (Refused(rivals[0], rivals=rivals),)
-    for named in (_at(entries, complaint.places), _spoken(entries, words)):
+    for named in (_at(entries, complaint.places), _spoken(entries, _QUOTED.sub(" ", words))):
         found = tuple(
             refused
             for entry in named
@@ -237,6 +237,10 @@ _OFFER: Final = re.compile(
 _CLAUSES: Final = re.compile(r"(?<=[.;!?])\s+|\n+")
 _BETWEEN: Final = re.compile(r"[\s,'\"`\[\](){}&]*(?:and|or)?[\s,'\"`\[\](){}&]*")
 _MOST_CLAUSES: Final = 64
+
+
+# A question that is said back may name anything.
+_QUOTED: Final = re.compile(r"'[^'\n{}]{30,}'|\"[^\"\n{}]{30,}\"|`[^`\n{}]{30,}`")
 
 
 def _spoken(entries: Iterable[Refusable], words: str) -> list[Refusable]:
@@ -352,7 +356,8 @@ def _bounds(words: str, value: int) -> list[int]:
         number, before = int(match[0].replace(",", "")), words[max(0, match.start() - 40) : match.start()]
         if 0 < number < value and not _LEAST.search(before):
             found.append((bool(_BOUND.search(before)), number))
-    return [number for _, number in sorted(found, reverse=True)]
+    # A number that nothing calls a bound may count anything.
+    return [number for bound, number in sorted(found, reverse=True) if bound]
 
 
 SOME_PARAMETERS: Final = re.compile(

@@ -99,7 +99,7 @@ def check(document: dict[str, Any], *, request: ChatRequest, manner: Manner, adv
     status = complaint.meant_status
     if status is None or status < _CLIENT_ERROR:
         said = one_line(complaint.message, manner.secrets)
-        raise AttemptError("malformed_response", f"{_IN_PLACE}: {said}", advice=advice)
+        raise AttemptError("malformed_response", f"{_IN_PLACE}: {said}", advice=advice, reported=True)
     raise refusal(status, complaint, request=request, manner=manner, advice=advice)
 
 

@@ -46,6 +46,7 @@ class AttemptError(Exception):
         advice: What the server said about its limits.
         refused: What of the request was refused; with another verdict than RENEGOTIATE, what may have been.
         about_content: With GIVE_UP, whether the server says that it refuses what is in the request.
+        reported: Whether it is an error that a server reports in place of an answer, with status 200.
         crowded: With THROTTLED, whether the server says that too many requests are under way at once.
     """
 
@@ -60,6 +61,7 @@ class AttemptError(Exception):
         refused: tuple[Refused, ...] = (),
         about_content: bool = False,
         crowded: bool = False,
+        reported: bool = False,
     ) -> None:
         self.cause = cause
         self.verdict = verdict
@@ -68,6 +70,7 @@ class AttemptError(Exception):
         self.refused = refused
         self.about_content = about_content
         self.crowded = crowded
+        self.reported = reported
         super().__init__(message)
 
     @property

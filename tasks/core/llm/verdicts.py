@@ -65,6 +65,11 @@ _ACCOUNT: Final = re.compile(
     """,
     re.VERBOSE,
 )
+# A question that is said back may speak of anything.
+_QUOTED: Final = re.compile(r"'[^'\n]{20,}'|\"[^\"\n]{20,}\"|`[^`\n]{20,}`")
+_PASSES: Final = re.compile(
+    r"\bper (?:second|minute|hour)|this minute|\b(?:retry|try again) (?:in|after|later)|temporar"
+)
 # Those of 429s pass in a minute.
 _QUOTA: Final = re.compile(
     r"\bquotas?\b[^\n]{0,60}?\b(?:exceeded|exhausted|reached|used up)|\bexceed\w* [^\n]{0,40}?\bquotas?\b"
@@ -87,6 +92,10 @@ _TOO_LONG: Final = re.compile(
 _CROWDED: Final = re.compile(
     r"\bparallel|\bconcurren|\bsimultaneous|max_(?:parallel|concurrent)|并发|"
     r"\bat (?:a|the same) time\b|\bin[- ]flight\b|\balready (?:in progress|running|processing)\b"
+)
+# Servers name the context as what the limit of an answer must fit in.
+_LIMIT_ITSELF: Final = re.compile(
+    r"max_(?:completion_)?tokens\W{0,3}(?:or\W{0,3}\w+\W{0,3})?(?:must be|is too large|>|cannot|should be)"
 )
 _UNKEPT: Final = frozenset({"json_validate_failed"})
 """Codes of answers that were not of the schema: the model's fault, not the request's."""
@@ -199,11 +208,9 @@ def verdict_of(
 def _is_about_more(status: int, complaint: Complaint, words: str) -> bool:
     """Whether an error is about what is asked, or who asks, whatever it names beside that."""
     moderated = complaint.moderated or _MODERATED.search(words)
+    too_long = _TOO_LONG.search(words) and not _LIMIT_ITSELF.search(words)
     return bool(
-        moderated
-        or _TOO_LONG.search(words)
-        or _is_out_of_credit(status, words, complaint)
-        or _is_account(status, words)
+        moderated or too_long or _is_out_of_credit(status, words, complaint) or _is_account(status, words)
     )
 
 
@@ -240,7 +247,8 @@ def _words(complaint: Complaint) -> str:
 def _plain_verdict(status: int, complaint: Complaint, words: str) -> Verdict:
     moderated = complaint.moderated or bool(_MODERATED.search(words))
     credit = status < SERVER_ERROR and _is_out_of_credit(status, words, complaint)
-    if credit or _is_account(status, words):
+    # What is moderated quotes the question, and threatens with what becomes of the account.
+    if credit or (not moderated and _is_account(status, words)):
         return Verdict.FATAL
     if status in THROTTLED_STATUS:
         return Verdict.THROTTLED
@@ -264,7 +272,7 @@ def _is_out_of_credit(status: int, words: str, complaint: Complaint) -> bool:
 
 def _is_account(status: int, words: str) -> bool:
     """Whether an error is about the account or its key; limits that pass by themselves are not."""
-    if _ACCOUNT.search(words):
+    if _ACCOUNT.search(_QUOTED.sub(" ", words)) and not _PASSES.search(words):
         return True
     return status not in THROTTLED_STATUS and status < SERVER_ERROR and bool(_QUOTA.search(words))
 

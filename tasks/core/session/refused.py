@@ -34,7 +34,7 @@ class Refusal(BaseModel):
     purpose: Purpose
     cause: Word = Field(max_length=64)
     message: Word = Field(max_length=LONGEST)
-    status: int = Field(ge=400, lt=500)
+    status: int = Field(ge=100, lt=600)
     attempts: int = Field(ge=1, lt=2**31)
     at: float = Field(allow_inf_nan=False)
 

@@ -191,7 +191,7 @@ async def settled_refusals(record: SessionRecord, config: Config, ledger: Ledger
     refused = await refused_questions(ledger, record.id)
     if not refused:
         return {}
-    found = await survey(config, ledger, refused=refused)
+    found = await survey(config, ledger, refused=refused, mends_forms=not record.complete)
     return refused if found.done - len(found.lost) >= config.generation.wanted_pairs else {}
 
 
@@ -231,7 +231,16 @@ async def survey_session(
     subtopics, jobs = unpack_jobs(row.jobs) if row is not None and row.jobs is not None else (None, None)
     if refused is None:
         refused = await refused_questions(ledger, record.id) if config.generation.replaces else {}
-    return await survey(config, ledger, keep, jobs=jobs, subtopics=subtopics, refused=refused, strict=strict)
+    return await survey(
+        config,
+        ledger,
+        keep,
+        jobs=jobs,
+        subtopics=subtopics,
+        refused=refused,
+        strict=strict,
+        mends_forms=not record.complete,
+    )
 
 
 async def survey_resumption(record: SessionRecord, config: Config, ledger: Ledger) -> Survey:
