@@ -50,7 +50,20 @@ def texts_in(value: object) -> Iterator[str]:
         for element in value:
             yield from _of_element(element)
     elif isinstance(value, dict):
-        yield from _inside(value) or _of_keys(value, (*_ASKING, *_NAMING))
+        yield from _inside(value) or _numbered(value) or _of_keys(value, (*_ASKING, *_NAMING))
+
+
+_NUMBERED: Final = re.compile(r"[a-z\s_.-]{0,40}[0-9]{1,4}")
+
+
+def _numbered(fields: Mapping[str, object]) -> tuple[str, ...]:
+    """The items of an object whose fields are numbered: `{"1": …, "2": …}`, `{"prompt_1": …}`.
+
+    With `json_object` a model must answer with an object, and this is how many write a list then.
+    """
+    texts = tuple(field for field in fields.values() if isinstance(field, str))
+    numbered = all(_NUMBERED.fullmatch(str(key).strip().casefold()) for key in fields)
+    return texts if numbered and len(texts) == len(fields) else ()
 
 
 def _of_element(element: object) -> Iterable[str]:

@@ -33,7 +33,8 @@ _NAMESPACE: Final = r"(?:[a-z][\w.-]{0,30}:)?"
 # <seed:think>, <think:name>, <longcat_think>; a longer word such as <rethink> is another.
 _THINK: Final = rf"(?i:{_NAMESPACE}(?:think|thinking|思考|思考过程)(?::[\w-]{{1,30}})?|[a-z]{{1,20}}_think)"
 _THOUGHT: Final = (
-    rf"(?i:{_NAMESPACE}(?:thoughts?|thought_process|thinking_process|reasoning|reason|reflection|scratchpad))"
+    rf"(?i:{_NAMESPACE}(?:thoughts?|thought_process|thinking_process|reasoning|reason|reflection|"
+    r"scratch_?pad))"
 )
 
 # What follows a "<". The models or families that write a mark are named where the mark does not name them.
@@ -47,6 +48,7 @@ _AFTER_ANGLE: Final[dict[str, tuple[str, ...]]] = {
         r"\|open\|>think<\|sep\|>",  # Kimi K3
         r"\|channel>(?:thought\b\n?)?",  # Gemma 4
         r"ctrl94>(?:thought\b\n?)?",  # Gemini
+        r"unused94>(?:thought\b\n?)?",  # MedGemma
     ),
     CLOSE: (
         rf"/{_THINK}\s{{0,20}}>",
@@ -57,6 +59,7 @@ _AFTER_ANGLE: Final[dict[str, tuple[str, ...]]] = {
         r"\|close\|>think<\|sep\|>",
         r"channel\|>",
         r"ctrl95>",
+        r"unused95>",
     ),
     LEADING_OPEN: (rf"{_THOUGHT}{_ATTRIBUTES}>",),  # EXAONE Deep, Marco-o1, Reflection
     LEADING_CLOSE: (rf"/{_THOUGHT}\s{{0,20}}>",),

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 _MAX_CHARACTERS: Final = 1_000_000
 
 _NUMBERED: Final = re.compile(r"^[ \t]*(?:\*\*)?[0-9]{1,5}[.)](?:\*\*)?[ \t]+(.+)$", re.MULTILINE)
+# "Prompt 1: …", and "1: …".
+_LABELLED: Final = re.compile(
+    r"^[ \t]*(?:\*\*)?(?:(?:prompt|task|question|sub-?topic|topic|item|idea)[ \t]?#?)?"
+    r"[0-9]{1,5}:(?:\*\*)?[ \t]+(.+)$",
+    re.MULTILINE | re.IGNORECASE,
+)
+# A title in bold on a line of its own, with the text below it.
+_TITLED: Final = re.compile(
+    r"^[ \t]*\*\*[0-9]{1,5}[.):][^\n*]{1,200}\*\*:?[ \t]*\n\s*(?![ \t]*\*\*[0-9])([^\n]+)$", re.MULTILINE
+)
 _BULLETED: Final = re.compile(r"^[ \t]*[-*•+][ \t]+(.+)$", re.MULTILINE)
 # The look-behind lets a long run of spaces be tried once, not from each of its places.
 _LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
@@ -35,6 +45,10 @@ _LINE_BREAK: Final = re.compile(r"(?<! ) *+[\r\n\t][\r\n\t ]*+")
 _WRAPPER_KEYS: Final = ("scores", "evaluation", "ratings", "criteria")
 _CRITERION_KEYS: Final = ("criterion", "criteria", "name", "aspect", "dimension", "metric", "category")
 _SCORE: Final = re.compile(r"\s*+(-?[0-9]+(?:\.[0-9]+)?)\s*+(?:(?:/|out of)\s*+([0-9]+)\s*+)?")
+# A score in a string, with the reason behind it: "5/5 - fine".
+_REASONED: Final = re.compile(
+    r"\s*+([0-9](?:\.[0-9]+)?)\s*+(?:/|out of)\s*+5\s*+[-\u2013\u2014:;,.(]\s*+(\S[^\0]*)"
+)
 _STRICT: Final = SCORE_WORDS[:1]
 # Names of a score that name no criterion.
 _UNNAMED: Final = (*SCORE_WORDS, "overall", "total")
@@ -61,9 +75,18 @@ def parse_items(text: str) -> tuple[str, ...]:
     if not items:
         items = _cleaned(item for value, _ in json_values(answer) for item in texts_in(value))
     if not items:
-        lines = _NUMBERED.findall(answer) or _BULLETED.findall(answer)
-        items = _cleaned(line.replace("**", "") for line in lines)
+        items = _cleaned(line.replace("**", "") for line in _lines(answer))
     return items
+
+
+def _lines(answer: str) -> list[str]:
+    """The items of a list that is written line by line."""
+    numbered = _NUMBERED.findall(answer)
+    if numbered and all(line.endswith("**") for line in numbered):
+        titled = _TITLED.findall(answer)
+        if len(titled) == len(numbered):
+            return titled
+    return numbered or _LABELLED.findall(answer) or _BULLETED.findall(answer)
 
 
 def parse_scores(text: str, criteria: tuple[str, ...] | None, *, ended: bool = True) -> Scores:
@@ -212,6 +235,8 @@ def _entry(field: object, words: tuple[str, ...]) -> _Entry | None:
         if word is None or (word not in _STRICT and not _is_one_score(fields, word)):
             return None
         return _Entry(fields[word], _storable(reasoning).strip())
+    if isinstance(field, str) and (reasoned := _REASONED.fullmatch(field)):
+        return _Entry(float(reasoned[1]), _storable(reasoned[2]).strip())
     if isinstance(field, list) or (isinstance(field, str) and not _SCORE.fullmatch(field)):
         return None
     return _Entry(field, "")

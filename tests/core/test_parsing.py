@@ -465,3 +465,24 @@ def test_a_long_answer_is_read_up_to_a_million_characters() -> None:
     parsed = parse_items(json.dumps(["x" * 98] * 20_000, separators=(",", ":")))
     assert set(parsed) == {"x" * 98}
     assert 9_800 < len(parsed) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('{"1": "Why?", "2": "How?"}', ("Why?", "How?")),
+        ('{"prompt_1": "Why?", "prompt_2": "How?"}', ("Why?", "How?")),
+        ("Prompt 1: Why?\nPrompt 2: How?", ("Why?", "How?")),
+        (
+            "**1. The tide**\nWhy does it turn?\n\n**2. The fog**\nHow does it lift?",
+            ("Why does it turn?", "How does it lift?"),
+        ),
+    ],
+)
+def test_lists_in_further_forms(answer: str, expected: tuple[str, ...]) -> None:
+    assert parse_items(answer) == expected
+
+
+def test_a_score_may_stand_before_its_reason() -> None:
+    scores = parse_scores('{"plot": "4/5 - well made", "style": "2 out of 5: flat"}', ("plot", "style"))
+    assert scores.criteria == {"plot": Score(4.0, "well made"), "style": Score(2.0, "flat")}

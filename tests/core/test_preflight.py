@@ -242,9 +242,17 @@ async def test_a_model_that_comes_to_no_answer_cannot_be_used(
         for _ in range(2):
             with pytest.raises(ModelError, match=said):
                 await begun(tmp_path, server.base_url)
-        # The answers are kept, so that it is found out again for nothing.
-        assert sum(chat.purpose is Purpose.REJECTED for chat in server.asked) == MOST_TRIES
+        # Kept answers of a run before say nothing of a model that may have been mended: others are asked for.
+        assert sum(chat.purpose is Purpose.REJECTED for chat in server.asked) == 2 * MOST_TRIES
         assert all(chat.small for chat in server.asked)
+
+
+async def test_a_model_that_was_mended_can_be_used(tmp_path: Path) -> None:
+    async with ChatServer(with_small(rejected="")) as server:
+        with pytest.raises(ModelError):
+            await begun(tmp_path, server.base_url)
+        server.script = flawless
+        await begun(tmp_path, server.base_url)
 
 
 async def test_an_answer_that_is_empty_once_is_asked_for_again(tmp_path: Path) -> None:

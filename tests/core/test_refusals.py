@@ -230,6 +230,34 @@ async def test_a_question_that_alone_is_refused_is_replaced(tmp_path: Path, word
     assert first.lost == {QUESTION_REFUSED: 3}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "flagged by our usage policies. Violations may result in your account being suspended.",
+        "content policy: 'the bank says that this account is blocked and closed'",
+    ],
+)
+async def test_what_is_moderated_is_no_accounts_matter(tmp_path: Path, words: str) -> None:
+    def refuse(_number: int, text: str) -> Reply | None:
+        return Reply(words, status=400) if text.startswith("chosen prompt 02 of subtopic 0 a") else None
+
+    first, last = await finished(tmp_path, refuse)
+    assert first is last
+
+
+async def test_what_is_refused_once_and_fails_otherwise_then_is_not_asked_for_ever(tmp_path: Path) -> None:
+    seen: Counter[str] = Counter()
+
+    def refuse(_number: int, text: str) -> Reply | None:
+        if not text.startswith("prompts 2 of subtopic 0 b"):
+            return None
+        seen[text] += 1
+        return Reply(status=400 if seen[text] == 1 else 500)
+
+    first, _ = await finished(tmp_path, refuse)
+    assert first.lost == {}
+
+
 async def test_a_question_of_which_nothing_else_is_left_is_told_from_an_endpoint_by_a_small_one(
     tmp_path: Path,
 ) -> None:

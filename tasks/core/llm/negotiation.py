@@ -32,6 +32,8 @@ IN_A_ROW: Final = 2
 """Answers that did not keep to the form, after which it is weakened."""
 
 _AT_ONCE: Final = nullcontext()
+_ANY: Final = ()
+"""The kind of a model's very first request."""
 
 
 class Negotiation:
@@ -134,7 +136,9 @@ class Negotiation:
         return _AT_ONCE if self._may_go(kind) else _Turn(self, kind)
 
     def _may_go(self, kind: Hashable) -> bool:
-        return kind in self._known.answered or kind in self._open or self._released
+        answered = self._known.answered
+        known = bool(answered) if kind == _ANY else kind in answered
+        return known or kind in self._open or self._released
 
     def release(self) -> None:
         """Let everybody go on who waits for a first answer: the run stops."""
@@ -315,7 +319,13 @@ class _Turn:
         self._alone = False
 
     async def __aenter__(self) -> None:
-        self._alone = await self._negotiation.begin(self._kind)
+        # Until a model has answered anything, whatever it is asked waits for that: what it refuses of one
+        # kind, it refuses of the others.
+        kind, self._kind = self._kind, _ANY
+        self._alone = await self._negotiation.begin(_ANY)
+        if not self._alone:
+            self._kind = kind
+            self._alone = await self._negotiation.begin(kind)
 
     async def __aexit__(self, *_: object) -> None:
         if self._alone:

@@ -116,14 +116,16 @@ def _common(word: str, *names: str) -> re.Pattern[str]:
     )
 
 
+# Gemini's, which says of neither penalty that it is meant.
+_A_PENALTY: Final = r"(?<!presence[\s-])(?<!frequency[\s-])penalt(?:y|ies)"
 _OUT: Final = "takes no {name}: left out"
 
 TABLE: Final[tuple[Refusable, ...]] = (
     # Parameters, the least important first: where a refusal names none, they go in this order.
     Refusable("min_p", _names("min_p"), _left_out, _OUT),
     Refusable("top_k", _names("top_k"), _left_out, _OUT),
-    Refusable("presence_penalty", _names("presence_penalty"), _left_out, _OUT),
-    Refusable("frequency_penalty", _names("frequency_penalty"), _left_out, _OUT),
+    Refusable("presence_penalty", _names("presence_penalty", _A_PENALTY), _left_out, _OUT),
+    Refusable("frequency_penalty", _names("frequency_penalty", _A_PENALTY), _left_out, _OUT),
     Refusable("seed", _names("seed", "random_seed"), _left_out, _OUT),
     Refusable("top_p", _names("top_p"), _left_out, _OUT),
     Refusable("stop", _common("stop", "stop_sequences?", "stop_words?"), _left_out, _OUT),
@@ -139,7 +141,14 @@ TABLE: Final[tuple[Refusable, ...]] = (
     Refusable(TOKEN_LIMIT, _names("max_tokens", "max_completion_tokens"), _renamed),
     Refusable(
         HIGHEST,
-        _names("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens"),
+        _names(
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "max_new_tokens",
+            "maximum tokens",
+            "(?:in|for) the completion",
+        ),
         _lowered,
         "takes no token limit above {step}: the limit is {step}",
     ),
@@ -149,6 +158,7 @@ TABLE: Final[tuple[Refusable, ...]] = (
             r"\bsystem[\"'`]?[ _](?:role|message|prompt|instruction)|\bdeveloper instruction"
             r"|\brole\b[^\n]{0,80}\bsystem\b|[\"'`]system[\"'`][^\n]{0,80}\brole\b"
             r"|messages\[?\.?\d+\]?\.role|\broles must alternate"
+            r"|\bonly (?:user|assistant)\b[^\n]{0,40}\broles\b"
         ),
         _folded,
         "takes no system message: its text stands before the user's",
@@ -202,7 +212,7 @@ def refused_in(
     words = words.replace(str(body["model"]).lower(), "…")
     if rivals := _rivals(entries, words):
         return (Refused(rivals[0], rivals=rivals),)
-    for named in (_at(entries, complaint.places), _spoken(entries, _QUOTED.sub(" ", words))):
+    for named in (_at(entries, complaint.places), _spoken(entries, QUOTED.sub(" ", words))):
         found = tuple(
             refused
             for entry in named
@@ -210,7 +220,7 @@ def refused_in(
         )
         if found:
             return found
-    return _implied(entries, words, body, structure)
+    return _implied(entries, words, body, structure) or _named_at_all(entries, QUOTED.sub(" ", words))
 
 
 def _at(entries: Iterable[Refusable], places: Iterable[str]) -> list[Refusable]:
@@ -228,7 +238,7 @@ _NO: Final = re.compile(
     r"\bno[tr]?\b|n't\b|\bun(?:supported|recogni[sz]ed|known|expected|available)|\binvalid|\bextra\b|\bmust\b"
     r"|\bcannot\b|\bdeprecated|\bonly\b|\bdis(?:allowed|abled)|\bforbid|\bforbidden|\billegal|\btoo \w+"
     r"|\bexceed|\bgreater|\bless\b|\bat (?:most|least)\b|\bbetween\b|\brange\b|\bmaximum|\bminimum|\breject"
-    r"|\bincompatible|\bconflict|\bremoved|\brefus|\bfail|\bbad\b|\bshould\b|>|<"
+    r"|\bincompatible|\bconflict|\bremoved|\brefus|\bfail|\bbad\b|\bshould\b|\bhowever\b|>|<"
 )
 # What may be used in place of what was refused is named as well.
 _OFFER: Final = re.compile(
@@ -240,7 +250,7 @@ _MOST_CLAUSES: Final = 64
 
 
 # A question that is said back may name anything.
-_QUOTED: Final = re.compile(r"'[^'\n{}]{30,}'|\"[^\"\n{}]{30,}\"|`[^`\n{}]{30,}`")
+QUOTED: Final = re.compile(r"(?<!\w)(?P<mark>['\"`])(?=\S)[^'\"`\n{}]{30,}(?<=\S)(?P=mark)(?!\w)")
 
 
 def _spoken(entries: Iterable[Refusable], words: str) -> list[Refusable]:
@@ -318,7 +328,7 @@ _OTHER_NAME: Final = re.compile(
 _TOO_MANY: Final = re.compile(
     r"\btoo (?:large|high|big|many|great)|\bat most\b|\bless than\b|\bup to\b|\bexceed|\bmaximum|\brange\b"
     r"|\bbetween\b|<|>|\bgreater than\b|\blimit(?:ed)? (?:of|to|is)\b|\bmore than\b"
-    r"|\bcannot be (?:larger|higher)"
+    r"|\bhowever, you requested\b|\bcannot be (?:larger|higher)"
 )
 _NUMBER: Final = re.compile(r"(?<![\w.-])[0-9]{1,3}(?:,[0-9]{3})+(?![\w-])|(?<![\w.-])[0-9]{1,9}(?![\w-])")
 _BOUND: Final = re.compile(
@@ -330,6 +340,23 @@ _LEAST: Final = re.compile(r"(?:at least|minimum(?: of| is|:)?|>=|greater than o
 _REACHED: Final = re.compile(r"\breached\b|\bhigher max|\bincrease\b")
 
 
+_OWN_LIMIT: Final = re.compile(
+    r"max[_ ](?:completion[_ ]|output[_ ]|new[_ ])?tokens\W{1,3}"
+    r"(?:(?:or\W{1,3}max_completion_tokens\W{1,2})? ?is too large"
+    r"|must be (?:less|at most|<))|maximum tokens you requested exceeds|\b(?:in|for) the completion\b"
+)
+_WITH_INPUT: Final = re.compile(
+    r"\b([0-9]{1,9}) (?:in the messages|(?:`?inputs?`? )?tokens? from the input|`?inputs?`? tokens?)"
+)
+
+
+def is_token_limit(words: str) -> bool:
+    """Whether an error says that the token limit is too high, whatever else it names."""
+    if not _OWN_LIMIT.search(words):
+        return False
+    return "context length" not in words or _WITH_INPUT.search(words) is not None
+
+
 def _limit(complaint: Complaint, words: str, body: Mapping[str, Any]) -> Refused | None:
     limit = limit_in(body)
     if limit is None or _REACHED.search(words):
@@ -337,6 +364,11 @@ def _limit(complaint: Complaint, words: str, body: Mapping[str, Any]) -> Refused
     name, value = limit
     other = next(each for each in _LIMITS if each != name)
     too_many = bool(_TOO_MANY.search(words))
+    if too_many and (beside := _WITH_INPUT.search(words)):
+        # What is left beside the input differs with each question: half of it leaves room for most. A
+        # question that is longer than its answer may be is itself too long.
+        fits = int(beside[1]) < value
+        return Refused(HIGHEST, tried=str(value), step=str(value // 2)) if fits else None
     numbers = _bounds(words, value) if too_many else []
     if (_OTHER_NAME.search(words) or other in words) and not numbers:
         return Refused(TOKEN_LIMIT, tried=name)
@@ -386,6 +418,12 @@ def _implied(
         least = next(optional, "")
         return (Refused(least, tried=least),) if least else ()
     return ()
+
+
+def _named_at_all(entries: Iterable[Refusable], words: str) -> tuple[Refused, ...]:
+    """The one parameter that an error names, where it does not say no in words that are known."""
+    named = [entry for entry in entries if entry.yields is _left_out and entry.words.search(words)]
+    return (Refused(named[0].name, tried=named[0].name),) if len(named) == 1 else ()
 
 
 # What is clearly about something else than the schema that was sent.

@@ -8,7 +8,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.core.llm.form import Refused
-from tasks.core.llm.refusable import RESPONSE_FORMAT, SOME_PARAMETERS, UNKEPT, guess, refused_in
+from tasks.core.llm.refusable import (
+    QUOTED,
+    RESPONSE_FORMAT,
+    SOME_PARAMETERS,
+    SYSTEM,
+    UNKEPT,
+    guess,
+    is_token_limit,
+    refused_in,
+)
 from tasks.core.llm.retry import RATE_LIMITED, Verdict
 from tasks.core.llm.wrappings import unwrapped
 
@@ -65,8 +74,6 @@ _ACCOUNT: Final = re.compile(
     """,
     re.VERBOSE,
 )
-# A question that is said back may speak of anything.
-_QUOTED: Final = re.compile(r"'[^'\n]{20,}'|\"[^\"\n]{20,}\"|`[^`\n]{20,}`")
 _PASSES: Final = re.compile(
     r"\bper (?:second|minute|hour)|this minute|\b(?:retry|try again) (?:in|after|later)|temporar"
 )
@@ -92,10 +99,6 @@ _TOO_LONG: Final = re.compile(
 _CROWDED: Final = re.compile(
     r"\bparallel|\bconcurren|\bsimultaneous|max_(?:parallel|concurrent)|并发|"
     r"\bat (?:a|the same) time\b|\bin[- ]flight\b|\balready (?:in progress|running|processing)\b"
-)
-# Servers name the context as what the limit of an answer must fit in.
-_LIMIT_ITSELF: Final = re.compile(
-    r"max_(?:completion_)?tokens\W{0,3}(?:or\W{0,3}\w+\W{0,3})?(?:must be|is too large|>|cannot|should be)"
 )
 _UNKEPT: Final = frozenset({"json_validate_failed"})
 """Codes of answers that were not of the schema: the model's fault, not the request's."""
@@ -199,7 +202,7 @@ def verdict_of(
         return verdict, ()
     refused = refused_in(complaint, words, body, manner.structure)
     if status >= SERVER_ERROR:
-        refused = tuple(each for each in refused if each.name == RESPONSE_FORMAT)
+        refused = tuple(each for each in refused if each.name in {RESPONSE_FORMAT, SYSTEM})
     if refused:
         return Verdict.RENEGOTIATE, refused
     return verdict, () if verdict is Verdict.FATAL else guess(words, body, manner.structure)
@@ -208,16 +211,25 @@ def verdict_of(
 def _is_about_more(status: int, complaint: Complaint, words: str) -> bool:
     """Whether an error is about what is asked, or who asks, whatever it names beside that."""
     moderated = complaint.moderated or _MODERATED.search(words)
-    too_long = _TOO_LONG.search(words) and not _LIMIT_ITSELF.search(words)
     return bool(
-        moderated or too_long or _is_out_of_credit(status, words, complaint) or _is_account(status, words)
+        moderated
+        or _is_too_long(complaint, words)
+        or _is_out_of_credit(status, words, complaint)
+        or _is_account(status, words)
     )
+
+
+def _is_too_long(complaint: Complaint, words: str) -> bool:
+    """Whether an error is about the length of what is asked, and not about a limit that was asked for."""
+    if complaint.places and complaint.places[-1] in {"stop", "stop_sequences"}:
+        return False
+    return bool(_TOO_LONG.search(words)) and not is_token_limit(words)
 
 
 def is_about_content(complaint: Complaint) -> bool:
     """Whether a server says that it refuses a question for what is in it: its content, or its length."""
     words = _words(complaint)
-    return complaint.moderated or bool(_MODERATED.search(words) or _TOO_LONG.search(words))
+    return complaint.moderated or bool(_MODERATED.search(words) or _is_too_long(complaint, words))
 
 
 def is_crowded(complaint: Complaint) -> bool:
@@ -272,9 +284,9 @@ def _is_out_of_credit(status: int, words: str, complaint: Complaint) -> bool:
 
 def _is_account(status: int, words: str) -> bool:
     """Whether an error is about the account or its key; limits that pass by themselves are not."""
-    if _ACCOUNT.search(_QUOTED.sub(" ", words)) and not _PASSES.search(words):
+    if _ACCOUNT.search(QUOTED.sub(" ", words)) and not _PASSES.search(words):
         return True
-    return status not in THROTTLED_STATUS and status < SERVER_ERROR and bool(_QUOTA.search(words))
+    return status not in THROTTLED_STATUS and not _PASSES.search(words) and bool(_QUOTA.search(words))
 
 
 def _codes(*values: object) -> frozenset[str]:
