@@ -140,9 +140,11 @@ def test_list_checkpoints_prints_the_output_of_the_specification(lone_user: User
 
 
 def test_list_checkpoints_of_sessions_made_here(story: Story, listed: list[str]) -> None:
-    share = len(story.in_pairs.stopped["completed_job_ids"]) / JOBS
+    """The columns of the specification, and behind them what became of the prompts."""
+    done = len(story.in_pairs.stopped["completed_job_ids"])
     assert listed[:-1] == LIST.splitlines()[:4]
-    assert listed[-1] == f"{story.name}         Yes          pairs        {share:.1%}"
+    row = f"{story.name}         Yes          pairs        {done / JOBS:.1%}"
+    assert listed[-1].split("    kept ") == [row, f"{done} of {JOBS} · tried {done}"]
 
 
 def test_inspect_checkpoint_prints_the_output_of_the_specification(lone_user: User) -> None:
@@ -154,7 +156,7 @@ def test_inspect_checkpoint_prints_the_output_of_the_specification(lone_user: Us
 
 
 def test_inspect_checkpoint_of_a_session_made_here(story: Story) -> None:
-    """The lines of the specification, in its order, and between them what the session paid for."""
+    """The lines of the specification, in its order, and between them the pairs and what they cost."""
     document = story.in_pairs.stopped
     stats, done = document["stats"], len(document["completed_job_ids"])
     inspected = vellumforge2(story.user, "checkpoint", "inspect", story.name)
@@ -174,14 +176,15 @@ def test_inspect_checkpoint_of_a_session_made_here(story: Story) -> None:
     ):
         assert before in expected
         expected = expected.replace(before, after)
-    spending = [line for line in inspected.out.splitlines() if line not in expected.splitlines()]
+    pairs, *spending = [line for line in inspected.out.splitlines() if line not in expected.splitlines()]
+    assert pairs == f"  Pairs:             kept {done} of {JOBS} · tried {done}"
     kinds = ["subtopics", "prompts", "chosen", "rejected"]
     assert [line.partition(":")[0].strip() for line in spending[:2]] == ["Spending", "Paid calls"]
     assert sorted(kind for kind in kinds if any(f", {kind}" in line for line in spending[2:])) == sorted(
         kinds
     )
     assert spending[1].startswith(f"  Paid calls:        {story.in_pairs.asked} (")
-    assert inspected.out.replace("\n".join(spending) + "\n\n", "") == expected
+    assert inspected.out.replace(f"{pairs}\n", "").replace("\n".join(spending) + "\n\n", "") == expected
 
 
 def test_cli_verification_help_shows_the_checkpoint_command(lone_user: User) -> None:
