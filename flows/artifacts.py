@@ -144,7 +144,7 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
         "prompts": f"{outcome.prompts:,}",
         "pairs kept": f"{progress.kept:,} of {progress.wanted:,}" if progress.wanted else "",
         "failures": f"{progress.failures:,}" if progress.failures or not progress.lost else "",
-        "prompts that came to no pair": f"{progress.lost.total():,}" if progress.lost else "",
+        "prompts that yielded no usable pair": f"{progress.lost.total():,}" if progress.lost else "",
         "cut at the token limit": f"{progress.truncated:,}" if progress.truncated else "",
         "calls paid for": f"{paid.calls:,}",
         "answers reused from the ledger": f"{progress.reused.total():,}",

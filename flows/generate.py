@@ -77,7 +77,7 @@ async def generate(
             that the resumed session began with.
         settings: The configuration itself, in place of the file. Keys have no place in it: name the variable
             that holds one.
-        resume: Name of the session to go on with; left out, a new one is made.
+        resume: Name of the session to resume; left out, a new one is made.
         accept_changes: Go on with that session although settings differ that change the outcome.
         only: Ask again only for those of its failures that are named, each as `cause=…`, `phase=…` or
             `purpose=…`; left out, for all that is missing.

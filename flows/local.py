@@ -87,8 +87,8 @@ class Wish:
         overrides: Settings by dotted key that win over file and environment.
         fresh: Whether a new seed is drawn.
         demo: Whether the demo's model server and settings are used; then no file is read.
-        resume: Name of the session to go on with, or "".
-        accept_changes: Whether it is gone on with although settings differ.
+        resume: Name of the session to resume, or "".
+        accept_changes: Whether it is resumed although settings differ.
         hub: Where the finished dataset is uploaded to; None for nowhere.
         only: Which failures of that session are asked again; empty for all that is missing.
         further: Whether further samples are asked for where only answers are missing that cannot be used.
@@ -247,7 +247,7 @@ async def _run(
 
 
 def _add_notes(error: VellumforgeError, wish: Errand, session: str) -> None:
-    """Say below an error how it is gone on with."""
+    """Say below an error how to resume it."""
     spent = isinstance(error, UnfinishedError) and error.spent and not wish.demo
     if session and (spent or isinstance(error, LossError)):
         error.add_note(f"to see what was answered: {PROGRAM} failures {shlex.quote(session)} --show")

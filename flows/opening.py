@@ -86,7 +86,7 @@ async def opened(order: Order, console: Console, flow_run: str) -> AsyncIterator
     Raises:
         LedgerError: The ledger cannot be opened.
         SessionError: The folder cannot be made, or another process writes to it.
-        UsageError: The session cannot be gone on with as it is.
+        UsageError: The session cannot be resumed as it is.
     """
     config, progress, retry = order.config, console.progress, None
     async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:

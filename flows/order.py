@@ -50,8 +50,8 @@ class Order:
         text: The configuration file as read, "" when the settings did not come from one.
         overridden: Settings that the file does not hold, by dotted key.
         warnings: Accepted settings that have no effect.
-        resumption: The session to go on with; None for a new one.
-        accept_changes: Whether it is gone on with although settings differ.
+        resumption: The session to resume; None for a new one.
+        accept_changes: Whether it is resumed although settings differ.
         only: Which failures of the session are asked again; None for all that is missing.
         further: Whether further samples are asked for in place of answers that cannot be used, where only
             those are missing.
@@ -91,8 +91,8 @@ async def take_order(
         env_file: Path of the file with API keys; left out, `.env`, which may be missing.
         overrides: Settings by dotted key that win over the file and the environment.
         fresh: Whether a new seed is drawn.
-        resume: Name of the session to go on with; "" for `generation.resume_from_session`, if that is set.
-        accept_changes: Whether it is gone on with although settings differ.
+        resume: Name of the session to resume; "" for `generation.resume_from_session`, if that is set.
+        accept_changes: Whether it is resumed although settings differ.
         only: Which of its failures are asked again, each as `cause=…`, `phase=…` or `purpose=…`; all that is
             missing when empty.
         further: Whether further samples are asked for where only answers are missing that cannot be used.

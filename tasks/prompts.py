@@ -45,7 +45,7 @@ async def completed_prompts(run: Run, block: Block[SubtopicPrompts]) -> dict[str
 
 @block_task("replacements")
 async def replacements(run: Run, candidates: Candidates, block: Block[list[int]]) -> dict[str, int]:
-    """Find new prompts in place of those that came to no pair; returns how many there are.
+    """Find new prompts in place of those that yielded no usable pair; returns how many there are.
 
     The block's item is the number of the wave, then how many prompts each subtopic is to bring.
 

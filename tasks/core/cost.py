@@ -117,6 +117,47 @@ class Usage:
         return f"≥ {tokens:,}" if tokens else "unknown"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """What a run or a transform paid for; the part that their summaries share.
+
+    Attributes:
+        paid: Calls paid for in this run.
+        reused: Calls answered by the ledger.
+        prompt_tokens: Input tokens paid for.
+        completion_tokens: Output tokens paid for.
+        unreported: Calls paid for whose tokens the servers did not report, or not all of them.
+        estimated_tokens: Their tokens by estimate, as far as they were not reported.
+        cost: What the calls of this run cost, in words; "" when nothing of it is known.
+    """
+
+    paid: int
+    reused: int
+    prompt_tokens: int
+    completion_tokens: int
+    unreported: int
+    estimated_tokens: int
+    cost: str
+
+    def payment(self, advice: str) -> str:
+        """What was paid for and what was reused, in one line.
+
+        Args:
+            advice: How to get other answers, for a run that paid for nothing.
+        """
+        if not self.paid:
+            return f"paid for nothing: all {self.reused:,} answers came from the ledger; {advice}"
+        tokens = Usage(
+            self.paid,
+            self.prompt_tokens,
+            self.completion_tokens,
+            unreported=self.unreported,
+            estimated_tokens=self.estimated_tokens,
+        ).in_words()
+        money = f" for {self.cost}" if self.cost else ""
+        return f"paid for {self.paid:,} calls ({tokens}){money}, reused {self.reused:,} from the ledger"
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """A sum of money, at least: `unknown` calls cost more than what is counted of them."""

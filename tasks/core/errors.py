@@ -13,7 +13,7 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 │   ├── RefusedError        the server refuses the request; whether for what is in it, is seen later
 │   └── UnusableAnswerError an answer came and was paid for, and cannot be used; becomes a Failure
 ├── PhaseError              3: a phase cannot go on (too many failures); the ledger keeps what it has
-│   └── LossError           3: almost every prompt comes to no pair, for one cause
+│   └── LossError           3: almost every prompt yields no usable pair, for one cause
 ├── UnfinishedError         3: the run went through, and not every row came about
 ├── EndpointError           3: a model that nothing can be had from until somebody does something about it
 ├── BudgetError             3: what the session may spend is spent; the ledger keeps what it brought
@@ -148,7 +148,7 @@ class PhaseError(VellumforgeError):
 
 
 class LossError(PhaseError):
-    """Almost every prompt comes to no pair, for one cause: to pay on would bring nothing."""
+    """Almost every prompt yields no usable pair, for one cause: to pay on would bring nothing."""
 
 
 class UnfinishedError(VellumforgeError):

@@ -1,4 +1,4 @@
-"""Jobs that come to no pair: watched while a run pays for them, so that one that brings nothing stops early.
+"""Counts the jobs that yield no usable pair while a run pays for them: a run that brings nothing stops early.
 
 What counts is what this run asked for, and what asking again would not change: an answer that every allowed
 try brought and that cannot be used, a question that was refused, a pair that the user's own thresholds keep
@@ -57,7 +57,7 @@ _LINT = "lint_"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A job that came to no pair.
+    """A job that yielded no usable pair.
 
     Attributes:
         item: What it was, e.g. `job 17`.
@@ -140,7 +140,7 @@ class Losses:
         if not asked:
             return
         if first:
-            log.info("the first of the prompts that came to no pair by %s: %s", loss.cause, loss.example())
+            log.info("the first prompt without a usable pair by %s: %s", loss.cause, loss.example())
         self._count(loss, failed=failed)
 
     def _count(self, loss: Loss, *, failed: bool) -> None:
@@ -168,7 +168,7 @@ class Losses:
         words = ", ".join(f"{count:,} {cause}" for cause, count in causes.most_common())
         lost = of_side or causes.total()
         where = f" by the {loss.purpose} call" if of_side else ""
-        first = f"{lost:,} of the first {self._finished:,} prompts came to no pair{where}: {words}"
+        first = f"{lost:,} of the first {self._finished:,} prompts yielded no usable pair{where}: {words}"
         lines = [f"the run stops, for it brings nothing: {first}", f"for example {loss.example()}"]
         if helps := what_helps(loss.cause):
             lines.append(f"what helps: {helps}")

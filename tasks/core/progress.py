@@ -50,7 +50,7 @@ class Progress:
         in_flight: Attempts under way.
         failures: What failed in this run and may come about when it is asked again.
         causes: The same by cause.
-        lost: Jobs that come to no pair and are replaced, or were kept out on purpose, by cause.
+        lost: Jobs that yield no usable pair and are replaced, or were kept out on purpose, by cause.
         kept: Jobs that have a pair.
         wanted: Pairs that the run is to bring; 0 before it is known.
         truncated: Accepted answers that stopped at the token limit.

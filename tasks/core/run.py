@@ -76,8 +76,9 @@ class Run:
             although every allowed try is spent: as many as are allowed again, and at least one.
         reading: How answers are read.
         mends_forms: Whether what a form broke is asked for again, beyond what is allowed. Not in a session
-            that is complete: it has other pairs in the place of what came to none.
-        replaces: Whether what comes to no pair is replaced; only a run that finds its own prompts can do so.
+            that is complete: it has replaced the prompts that yielded none.
+        replaces: Whether prompts that yield no usable pair are replaced; only a run that finds its own
+            prompts can do so.
         results: What finished blocks brought, by block key. A block whose task Prefect found to be done
             already is not in it.
     """

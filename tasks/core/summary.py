@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.cost import Usage, cost_document
+from tasks.core.cost import Payment, cost_document
 from tasks.core.export.written import TRL
 from tasks.core.losses import what_helps
 from tasks.core.models import UNUSABLE, Phase
@@ -27,7 +27,7 @@ FIRST_ROW_LENGTH = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Payment):
     """The numbers of a finished run.
 
     Attributes:
@@ -37,10 +37,9 @@ class Summary:
         jobs: Prompts that were answered, or should have been.
         wanted: Pairs that the configuration asks for.
         kept: Pairs that there are.
-        lost: Prompts that came to no pair, by cause, the most frequent first: jobs = kept + lost + failures
-            where only jobs failed.
-        dropped: Prompts that were not answered because they were one too many, as `duplicate` or
-            `near_duplicate`.
+        lost: Prompts that yielded no usable pair, by cause, the most frequent first:
+            jobs = kept + lost + failures where only jobs failed.
+        dropped: Prompts that were left out before they were answered, as `duplicate` or `near_duplicate`.
         missing: Pairs that are wanted and for which there is no prompt.
         refused: Questions that a server refuses for good, where pairs are missing; a resume asks them again.
         unreadable: Subtopics that were answered without a list of prompts, where pairs are missing.
@@ -48,18 +47,11 @@ class Summary:
         failures: Things that failed in this run and may come about in the next, subtopics and jobs.
         causes: The same by cause, the most frequent first.
         truncated: Chosen answers that stopped at the token limit.
-        paid: Calls paid for in this run.
-        reused: Calls answered by the ledger.
-        prompt_tokens: Input tokens paid for, as the servers reported them.
-        completion_tokens: Output tokens paid for.
-        unreported: Calls paid for whose tokens the servers did not report, or not all of them.
-        estimated_tokens: Their tokens by estimate, as far as they were not reported.
         seconds: Wall time, from the first question to the finished files.
         phase_seconds: Wall time of each phase.
         cpu_seconds: CPU time of this process meanwhile.
         peak_memory_mb: The most memory that this process held so far, in MB.
         first_row: The dataset's first row as JSON, "" when there is none.
-        cost: What the calls of this run cost, in words; "" when nothing of it is known.
         usd: The same in US dollars, or None.
         calls_of_unknown_price: Calls of this run that `usd` does not hold, or not wholly.
         session: What all runs of the session paid for, as `Bill.document` gives it.
@@ -69,8 +61,8 @@ class Summary:
         report: The page about the dataset, or "" where it was not written.
         left_out: What the models were found not to take, each in one line.
         exported: The rows of each configuration that was written for trainers; empty without that format.
-        example: A prompt that came to no pair because its answers cannot be used, with the last of them, on
-            one line; "" when there is none.
+        example: A prompt that yielded no usable pair because its answers cannot be used, with the last of
+            them, on one line; "" when there is none.
     """
 
     folder: str
@@ -88,19 +80,12 @@ class Summary:
     failures: int
     causes: Mapping[str, int]
     truncated: int
-    paid: int
-    reused: int
-    prompt_tokens: int
-    completion_tokens: int
-    unreported: int
-    estimated_tokens: int
     seconds: float
     phase_seconds: Mapping[str, float]
     cpu_seconds: float
     checkpoint_cpu_seconds: float
     peak_memory_mb: float
     first_row: str
-    cost: str
     usd: float | None
     calls_of_unknown_price: int
     session: Mapping[str, Any]
@@ -155,22 +140,7 @@ class Summary:
         """The summary as lines of text, the numbers first."""
         rows = _counted(self.rows, "row")
         lines = [f"{rows} ({self.mode}) in {self.seconds:.1f} s: {self.folder}/dataset.jsonl"]
-        if self.paid:
-            tokens = Usage(
-                self.paid,
-                self.prompt_tokens,
-                self.completion_tokens,
-                unreported=self.unreported,
-                estimated_tokens=self.estimated_tokens,
-            ).in_words()
-            money = f" for {self.cost}" if self.cost else ""
-            reused = f"reused {self.reused:,} from the ledger"
-            lines.append(f"paid for {self.paid:,} calls ({tokens}){money}, {reused}")
-        else:
-            lines.append(
-                f"paid for nothing: all {self.reused:,} answers came from the ledger; "
-                "run with --fresh for other answers to the same questions"
-            )
+        lines.append(self.payment("run with --fresh for other answers to the same questions"))
         if (calls := self.session["calls"]) > self.paid:
             money = f": {self.session_cost}" if self.session_cost else ""
             lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
@@ -201,12 +171,12 @@ class Summary:
         return "requests for others failed" if self.failures else NO_MORE
 
     def _losses(self) -> list[str]:
-        """What came to no pair, and why; what was one too many."""
+        """The prompts that yielded no usable pair, and why; the duplicates."""
         lines = []
         if self.lost:
             lost = sum(self.lost.values())
             asked = f"{self.jobs:,} prompts for {self.kept:,} pairs"
-            lines.append(f"{asked}: {lost:,} came to none ({in_words(self.lost)})")
+            lines.append(f"{asked}: {lost:,} yielded none ({in_words(self.lost)})")
         if self.dropped:
             lines.append(f"{in_words(self.dropped)} prompts were left out")
         return lines

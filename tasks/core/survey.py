@@ -60,8 +60,8 @@ class Survey:
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
         done: Jobs of which everything is there.
-        lost: Those of them that come to no pair, by id, with the cause.
-        dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
+        lost: Those of them that yield no usable pair, by id, with the cause.
+        dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
         observed: What the calls in the ledger used, by purpose.
         failures: What does not come about: the causes are those of what is left alone, those of answers
             that cannot be used, and UNPAID.

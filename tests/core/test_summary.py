@@ -84,7 +84,7 @@ def test_a_whole_run_in_words() -> None:
         ),
         (
             {"jobs": 2700, "lost": {"filtered": 1498, "refused": 2}},
-            "2,700 prompts for 1,200 pairs: 1,500 came to none (1,498 filtered, 2 refused)",
+            "2,700 prompts for 1,200 pairs: 1,500 yielded none (1,498 filtered, 2 refused)",
         ),
         (
             {"dropped": {"duplicate": 3, "near_duplicate": 1}},

@@ -421,8 +421,8 @@ def config(
         models: Further lines for each model.
         more: Further sections.
         templates: The section of templates.
-        replaced: Whether near-duplicates, and prompts that come to no pair, are replaced. Tests that count
-            calls do without: what the demo's models write depends on its port.
+        replaced: Whether near-duplicates, and prompts that yield no usable pair, are replaced. Tests that
+            count calls do without: what the demo's models write depends on its port.
         preflight: Whether the models are checked first. Tests that count calls do without.
     """
     judge = "true" if mode == "mo-dpo" or "judge_filtering" in more else "false"

@@ -1,4 +1,4 @@
-"""A run that a worker started is cancelled, or its API is lost: it stops in order, and is gone on with."""
+"""A run that a worker started is cancelled, or its API is lost: it stops in order, and is resumed."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_a_model_that_refuses_repeats_and_answers_badly_still_brings_all_of_them
     assert f"{summary['jobs']} prompts for {PAIRS} pairs" in told.out
     assert f"{summary['lost']['refused']} refused" in told.out
     report = (user.sessions()[-1] / "report.html").read_text(encoding="utf-8")
-    assert "came to no pair: refused" in report
+    assert "yielded no usable pair: refused" in report
 
 
 def test_killed_while_replacing_it_comes_to_the_same_and_pays_once(user: User, tmp_path: Path) -> None:

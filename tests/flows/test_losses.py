@@ -24,7 +24,8 @@ def test_a_run_that_brings_nothing_stops_says_why_and_is_finished_by_what_it_adv
         assert (stopped.code, stopped.out) == (3, "")
         reason, show, go_on = stopped.err.splitlines()
         (session,) = user.sessions()
-        assert "the run stops, for it brings nothing: 20 of the first 20 prompts came to no pair: " in reason
+        assert "the run stops, for it brings nothing: " in reason
+        assert ": 20 of the first 20 prompts yielded no usable pair: " in reason
         assert "20 refused; for example job " in reason
         assert 'the model answered: "I' in reason
         assert show == f"vellumforge2: to see what was answered: vellumforge2 failures {session.name} --show"

@@ -77,7 +77,7 @@ class Made:
 
     @property
     def filtered(self) -> int:
-        """Pairs that thresholds kept out; nothing else came to no pair."""
+        """Pairs that thresholds kept out; nothing else yielded no usable pair."""
         assert self.summary["lost"].keys() <= {"filtered"}
         found: int = self.summary["lost"].get("filtered", 0)
         return found

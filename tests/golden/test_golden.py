@@ -1,6 +1,6 @@
 """What an older version paid for is read for nothing, and comes out the same to the byte.
 
-Nobody listens at the models' address. Sessions that were not complete are gone on with in
+Nobody listens at the models' address. Sessions that were not complete are resumed in
 `tests/flows/test_golden.py`.
 """
 

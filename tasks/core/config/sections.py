@@ -82,8 +82,8 @@ class Generation(Section):
     )
     similarity_threshold: Likeness = Field(
         0.7,
-        description="Share of words in common from which two subtopics or prompts are one too many; 1 for "
-        "equal ones alone.",
+        description="Share of words in common from which the later of two subtopics or prompts is a "
+        "duplicate; 1 for equal ones alone.",
     )
     sft_format: SftFormat = Field("sharegpt", title="SFT format", description="Form of the rows in mode sft.")
     concurrency: Annotated[Size, Limit(1024)] = Field(
@@ -128,7 +128,7 @@ class Generation(Section):
         description="Lift the upper limits of num_subtopics, num_prompts_per_subtopic and concurrency.",
     )
     resume_from_session: Line = Field(
-        "", description="Name of a session folder to go on with; empty for a new one."
+        "", description="Name of a session folder to resume; empty for a new one."
     )
 
     @property
@@ -144,7 +144,7 @@ class Generation(Section):
 
     @property
     def replaces(self) -> bool:
-        """Whether what comes to no pair is replaced by new prompts."""
+        """Whether what yields no usable pair is replaced by new prompts."""
         return self.max_candidates > 1
 
 

@@ -81,7 +81,7 @@ class Candidates:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Prompts that were one too many, as `duplicate` or `near_duplicate`."""
+        """Prompts that were left out, as `duplicate` or `near_duplicate`."""
         return dict(self._sieve.dropped)
 
     def has_more(self, place: int) -> bool:

@@ -41,7 +41,7 @@ class PairsOutcome:
 
     Attributes:
         kept: How many have a pair.
-        lost: Those that come to no pair however often they are asked, by id, with the cause: what
+        lost: Those that yield no usable pair however often they are asked, by id, with the cause: what
             `kept_out` says, or that of their failure where failures are replaced.
         failures: What failed, in the order of jobs.
         open: How many of them are not lost: asked again, they may come about.
@@ -75,7 +75,7 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
         run: The run.
         jobs: The jobs; of all blocks together, `generation.concurrency` are asked at a time.
         keep: Called with each finished job and its pair as soon as all that belongs to the pair is
-            durable, in no set order; with None for one that comes to no pair.
+            durable, in no set order; with None for one that yields no usable pair.
 
     Returns:
         The numbers, and the failures in the order of jobs. A failed job does not stop the others.
@@ -133,7 +133,7 @@ def kept_out(config: Config, pair: Pair) -> str:
 
 
 def is_kept_out(cause: str) -> bool:
-    """Whether there are answers to a job that came to no pair, and thresholds or lint do not let them in."""
+    """Whether a job has its answers, and thresholds or lint keep its pair out."""
     return cause == FILTERED or cause.startswith(PREFIX)
 
 

@@ -29,7 +29,7 @@ class Quota:
         self._held = [0] * len(names)
         self._asked = 0
         self.lost: Counter[str] = Counter()
-        """Jobs that come to no pair, by cause."""
+        """Jobs that yield no usable pair, by cause."""
 
     def note(self, jobs: Sequence[Job], outcomes: Iterable[PairsOutcome]) -> None:
         """Take into account what became of some jobs; those that may still come count as if they had."""

@@ -37,7 +37,7 @@ class Made:
     Attributes:
         jobs: All of them, by id, with those that replace others.
         outcomes: What became of them, block by block.
-        dropped: Prompts that were one too many, as `duplicate` or `near_duplicate`.
+        dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
         spent: Whether pairs are missing because as many prompts were answered as may be.
         refused: Subtopics whose request for prompts a server refuses for good.
         unreadable: Subtopics that were answered with no list of prompts, in all tries that are allowed.
@@ -57,7 +57,7 @@ class Made:
 
     @property
     def lost(self) -> dict[str, int]:
-        """Jobs that come to no pair, by cause, the most frequent first."""
+        """Jobs that yield no usable pair, by cause, the most frequent first."""
         causes = Counter(cause for outcome in self.outcomes for cause in outcome.lost.values())
         return dict(causes.most_common())
 

@@ -61,9 +61,8 @@ class Facts:
         subtopics: The subtopics, in their order.
         shares: Pairs that each of them is to bring.
         jobs: The prompts that were answered, or should have been.
-        dropped: Prompts that were not answered because they were one too many, as `duplicate` or
-            `near_duplicate`.
-        lost: Jobs that came to no pair, by cause: `filtered` by the judge's thresholds, refused, and so on.
+        dropped: Prompts that were left out before they were answered, as `duplicate` or `near_duplicate`.
+        lost: Jobs that yielded no usable pair, by cause: `filtered` by the judge's thresholds, refused, …
         failed: Jobs that may yet come to a pair, by the cause of their failure.
         bill: What was paid for.
         prices: What that is charged at.

@@ -139,7 +139,7 @@ def _lost(cause: str) -> str:
         return "kept out by the judge's thresholds"
     if cause.startswith(PREFIX):
         return f"kept out by lint: {cause.removeprefix(PREFIX)}"
-    return f"came to no pair: {cause.replace('_', ' ')}"
+    return f"yielded no usable pair: {cause.replace('_', ' ')}"
 
 
 def _bill(facts: Facts) -> list[Mapping[str, Any]]:

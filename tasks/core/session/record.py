@@ -37,7 +37,7 @@ class Counts:
         wanted: Pairs that the session is to have.
         kept: Those that it has.
         tried: Prompts of which all was asked, whatever came of them.
-        lost: Prompts that came to no pair and are replaced, or were kept out, by cause.
+        lost: Prompts that yielded no usable pair and are replaced, or were kept out, by cause.
         failed: What failed and may come about when it is asked again, by cause.
     """
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A session that is to be gone on with.
+    """A session to resume.
 
     Attributes:
         folder: Its folder.

@@ -193,7 +193,7 @@ def open_session(
     flow_run: str = "",
     resumption: Resumption | None = None,
 ) -> Iterator[Session]:
-    """Open a session for writing: a new one, or one that is gone on with.
+    """Open a session for writing: a new one, or one that is resumed.
 
     Its folder is locked meanwhile, and holds its log, its record and its copy of the configuration.
 
@@ -204,7 +204,7 @@ def open_session(
         overridden: Settings that came from elsewhere, by dotted key: noted as comments below the text.
         ledger: Id of the ledger.
         flow_run: Id of the Prefect flow run, "" when there is none.
-        resumption: The session to go on with; None for a new one.
+        resumption: The session to resume; None for a new one.
 
     Raises:
         SessionLockedError: Another process writes to it.

@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.cost import Usage, cost_document
+from tasks.core.cost import Payment, cost_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ FIRST_ROW_LENGTH = 600
 
 
 @dataclass(frozen=True, slots=True)
-class TransformSummary:
+class TransformSummary(Payment):
     """The numbers of a finished transform.
 
     Attributes:
@@ -33,17 +33,10 @@ class TransformSummary:
         failures: Rows that failed for good.
         causes: The same by cause, the most frequent first.
         truncated: Chosen answers that stopped at the token limit.
-        paid: Calls paid for in this run.
-        reused: Calls answered by the ledger.
-        prompt_tokens: Input tokens paid for.
-        completion_tokens: Output tokens paid for.
-        unreported: Calls paid for whose tokens the servers did not report, or not all of them.
-        estimated_tokens: Their tokens by estimate, as far as they were not reported.
         seconds: Wall time.
         cpu_seconds: CPU time of this process meanwhile.
         peak_memory_mb: The most memory that this process held so far, in MB.
         first_row: The first row as JSON, "" when there is none.
-        cost: What the calls of this run cost, in words; "" when nothing of it is known.
         usd: The same in US dollars, or None.
         calls_of_unknown_price: Calls of this run that `usd` does not hold, or not wholly.
         session: What the run paid for, as `Bill.document` gives it.
@@ -58,17 +51,10 @@ class TransformSummary:
     failures: int
     causes: Mapping[str, int]
     truncated: int
-    paid: int
-    reused: int
-    prompt_tokens: int
-    completion_tokens: int
-    unreported: int
-    estimated_tokens: int
     seconds: float
     cpu_seconds: float
     peak_memory_mb: float
     first_row: str
-    cost: str
     usd: float | None
     calls_of_unknown_price: int
     session: Mapping[str, Any]
@@ -87,23 +73,7 @@ class TransformSummary:
         """The summary as lines of text, the numbers first."""
         lines = [f"{self.rows:,} of {self.wanted:,} rows ({self.mode}) in {self.seconds:.1f} s:"]
         lines[0] += f" {' and '.join(self.outputs)}"
-        if self.paid:
-            tokens = Usage(
-                self.paid,
-                self.prompt_tokens,
-                self.completion_tokens,
-                unreported=self.unreported,
-                estimated_tokens=self.estimated_tokens,
-            ).in_words()
-            money = f" for {self.cost}" if self.cost else ""
-            lines.append(
-                f"paid for {self.paid:,} calls ({tokens}){money}, reused {self.reused:,} from the ledger"
-            )
-        else:
-            lines.append(
-                f"paid for nothing: all {self.reused:,} answers came from the ledger; "
-                "--set generation.seed=1 asks for others"
-            )
+        lines.append(self.payment("--set generation.seed=1 asks for others"))
         if self.skipped:
             lines.append(f"{self.skipped:,} bad lines were skipped, listed in {self.folder}/skipped.jsonl")
         if self.truncated:

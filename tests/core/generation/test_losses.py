@@ -68,7 +68,7 @@ async def test_a_judge_that_cannot_be_read_costs_few_pairs_and_is_shown(
     assert error.exit_code == 3
     told = str(error)
     assert told.startswith(
-        "the run stops, for it brings nothing: 20 of the first 20 prompts came to no pair: "
+        "the run stops, for it brings nothing: 20 of the first 20 prompts yielded no usable pair: "
     )
     assert "20 bad_scores; for example job " in told
     assert 'the model answered: "I find the first one [2J rather more moving than the other."; what' in told
@@ -101,7 +101,7 @@ async def test_a_half_that_always_fails_stops_the_run_whatever_the_causes(tmp_pa
 
     async with ChatServer(script) as server:
         error, calls = await worked(tmp_path, server, 200, generation__concurrency=4, **TRIES)
-    assert "20 of the first 20 prompts came to no pair by the rejected call: 10 " in str(error)
+    assert "20 of the first 20 prompts yielded no usable pair by the rejected call: 10 " in str(error)
     assert "10 refused" in str(error)
     assert "10 empty" in str(error)
     assert sum(chat.purpose is Purpose.CHOSEN for chat in calls) <= FIRST + 4

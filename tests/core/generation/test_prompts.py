@@ -199,7 +199,7 @@ async def test_what_is_double_over_the_run_is_asked_for_again_and_the_lower_subt
         ("x", 0, 0): ["a", "b"],
         ("y", 0, 0): ["B.", "c"],  # one double
         ("z", 0, 0): ["d"],  # one short
-        ("y", 1, 0): ["e", "f"],  # one replaced; "f" is one too many
+        ("y", 1, 0): ["e", "f"],  # one replaced; "f" is more than is asked for
         ("z", 1, 0): ["f", "g"],  # free to take "f"
     }
     async with scripted(script) as server:

@@ -162,7 +162,7 @@ def test_what_was_replaced_is_said_with_its_causes(tmp_path: Path) -> None:
     assert "Every pair that was wanted is there; 3 more prompts than pairs are wanted were answered" in page
     for why, count in (
         ("kept out by lint: identical", 2),
-        ("came to no pair: too short", 1),
+        ("yielded no usable pair: too short", 1),
         ("left out: the same as an earlier prompt", 7),
     ):
         assert f'<td>{why}</td><td class="number">{count}</td>' in page

@@ -120,7 +120,7 @@ def test_the_list_has_the_form_of_the_specification(tmp_path: Path) -> None:
 
 
 def test_what_became_of_the_prompts_stands_behind_the_progress(tmp_path: Path) -> None:
-    """Jobs that came to no pair are done, and are not what there is."""
+    """Jobs that yielded no usable pair are done, and are not what there is."""
     folder = write_session(tmp_path, checkpoint(JOBS, range(20)))
     counts = Counts(40, 5, 20, {"bad_scores": 12, "fil\x1btered": 1}, {"timeout": 2})
     write_record(folder, SessionRecord("id", 0.0, {}, counts=counts))

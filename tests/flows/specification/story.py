@@ -1,4 +1,4 @@
-"""A session of the specification's kind: begun, interrupted with Ctrl+C, and to be gone on with."""
+"""A session of the specification's kind: begun, interrupted with Ctrl+C, and ready to resume."""
 
 from __future__ import annotations
 
