@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Literal, Self
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
 
 from tasks.core.llm.demo_http import RequestParser
 from tests.core.llm.scripted import completion
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import AsyncIterator
 
 _EVENT = (
     b'data: {"choices": [{"delta": {"content": "an answer"}}]}\n\n',
@@ -60,28 +61,19 @@ class Closing:
         self.connections = 0
         self.dropped = 0
         self.open: set[asyncio.Transport] = set()
-        self._server: asyncio.Server | None = None
 
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    async def __aenter__(self) -> Self:
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Closing]:
+        """Serve on loopback, at `url`, while the block runs."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for transport in self.open:
-            transport.abort()
+        server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        try:
+            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            yield self
+        finally:
+            server.close()
+            for transport in self.open:
+                transport.abort()
 
 
 class _Connection(asyncio.Protocol):

@@ -47,7 +47,7 @@ async def test_a_connection_that_is_closed_after_its_answer_costs_no_attempt(
     after: float | None, end: End, *, streaming: bool
 ) -> None:
     async with (
-        Closing(streaming=streaming, after=after, end=end) as server,
+        Closing(streaming=streaming, after=after, end=end).listening() as server,
         ChatHttp(max_connections=AT_ONCE) as chat,
     ):
         assert await ask(chat, server, REQUESTS, AT_ONCE) == []
@@ -57,7 +57,7 @@ async def test_a_connection_that_is_closed_after_its_answer_costs_no_attempt(
 
 
 async def test_the_one_that_is_sent_again_has_its_own_connection_although_the_pool_has_others() -> None:
-    async with Closing() as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing().listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server, 8, 8) == []
         # Eight are in the pool, and each of them is closed at the next request.
         assert await ask(chat, server) == []
@@ -65,20 +65,20 @@ async def test_the_one_that_is_sent_again_has_its_own_connection_although_the_po
 
 
 async def test_a_connection_that_is_kept_is_used_again() -> None:
-    async with Closing(answers=REQUESTS) as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing(answers=REQUESTS).listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server, 50) == []
         assert (server.connections, server.dropped) == (1, 0)
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "part"])
 async def test_a_new_connection_that_is_closed_is_a_failed_attempt(end: End) -> None:
-    async with Closing(answers=0, end=end) as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing(answers=0, end=end).listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server, 20, 4) == ["connection"] * 20
         assert (server.connections, server.dropped) == (20, 20)
 
 
 async def test_so_is_a_new_one_that_took_the_place_of_one_that_was_kept() -> None:
-    async with Closing() as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing().listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server) == []
         server.answers = 0
         assert await ask(chat, server) == ["connection"]
@@ -86,7 +86,7 @@ async def test_so_is_a_new_one_that_took_the_place_of_one_that_was_kept() -> Non
 
 
 async def test_a_response_that_had_begun_is_not_asked_for_twice() -> None:
-    async with Closing(end="part") as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing(end="part").listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server) == []
         assert await ask(chat, server) == ["connection"]
         assert (server.connections, server.dropped) == (1, 1)
@@ -96,7 +96,7 @@ async def test_a_server_that_took_its_time_and_then_closed_is_not_asked_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "AT_ONCE", -1.0)
-    async with Closing() as server, ChatHttp(max_connections=AT_ONCE) as chat:
+    async with Closing().listening() as server, ChatHttp(max_connections=AT_ONCE) as chat:
         assert await ask(chat, server) == []
         assert await ask(chat, server) == ["connection"]
         assert (server.connections, server.dropped) == (1, 1)
