@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from playwright.sync_api import expect
 
-from tests.browser.stage import browser, settled, stage
+from tests.browser.stage import browser, stage
 from tests.flows.command import asked_twice, config, rows_of, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from playwright.sync_api import Page
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from tests.browser.stage import Stage
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+LISTENS_MS = 20_000.0
+"""How long a press may take to show; it takes milliseconds where the page listens."""
 
 
 def test_a_run_is_started_watched_and_retried_in_the_browser(tmp_path: Path) -> None:
@@ -72,19 +77,34 @@ def _start_with_the_form(at: Stage, page: Page) -> dict[str, Any]:
     page.goto(f"{at.pages}/v2/deployments/deployment/{at.deployment()}/run")
     for label in ("config", "settings", "resume", "accept"):
         expect(page.get_by_text(re.compile(f"^{label}", re.IGNORECASE)).first).to_be_visible()
-    settled(page)
-    page.get_by_role("button", name="Submit").click()
+    _until_asked(page, "/create_flow_run", page.get_by_role("button", name="Submit").click)
     until(lambda: len(at.runs()) > before, "the run is there")
     until(lambda: at.runs()[0]["state_type"] in ENDED, "the run's end")
     return at.runs()[0]
 
 
+def _until_asked(page: Page, path: str, press: Callable[[], None]) -> None:
+    """Press until the page sends a request that ends with `path`.
+
+    On a busy machine a page shows its buttons before it listens to them.
+    """
+    while True:
+        with suppress(PlaywrightTimeoutError):
+            with page.expect_request(lambda request: request.url.endswith(path), timeout=LISTENS_MS):
+                press()
+            return
+
+
 def _retry(at: Stage, page: Page, run: dict[str, Any]) -> None:
     """Press *Retry*; returns once the run has ended again."""
-    page.goto(f"{at.pages}/v2/runs/flow-run/{run['id']}")
-    page.get_by_role("button", name="Open menu").click()
-    page.get_by_role("menuitem", name="Retry").click()
-    page.get_by_role("alertdialog").get_by_role("button", name="Retry").click()
+
+    def press() -> None:
+        page.goto(f"{at.pages}/v2/runs/flow-run/{run['id']}")
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Retry").click(timeout=LISTENS_MS)
+        page.get_by_role("alertdialog").get_by_role("button", name="Retry").click(timeout=LISTENS_MS)
+
+    _until_asked(page, "/set_state", press)
     until(lambda: at.asked(f"/flow_runs/{run['id']}")["run_count"] > run["run_count"], "the second try")
     until(lambda: at.asked(f"/flow_runs/{run['id']}")["state_type"] in ENDED, "the end of the second try")
 

@@ -49,7 +49,7 @@ def test_what_did_not_come_about_stands_in_the_report(user: User, demo_model: Mo
     assert user.run("report", session.name, program=PROGRAM).code == 0
     pages.append((session / "report.html").read_text(encoding="utf-8"))
     for page in pages:
-        assert "failed: http 400" in page
+        assert "failed: question refused" in page
     demo_model.start()
 
 
