@@ -95,7 +95,7 @@ class Shards:
 
         Raises:
             SessionError: Another run works on the session.
-            PhaseError: A shard came to nothing, time and again.
+            PhaseError: A shard failed `MOST_ATTEMPTS` times.
             LedgerError: The ledger failed.
             VellumforgeError: The run was told to stop; so are its shards.
         """
@@ -214,8 +214,8 @@ class Shards:
         self._started[shard.number] += again
         if self._started[shard.number] > MOST_ATTEMPTS:
             raise PhaseError(
-                f"shard {shard.number} came to nothing {MOST_ATTEMPTS} times; its flow runs say why. "
-                "What was paid for is kept: resume when that is mended"
+                f"shard {shard.number} failed {MOST_ATTEMPTS} times; the logs of its flow runs say why. "
+                "What was paid for is kept: mend the cause, then resume"
             )
         attempt = await ledger_shards.ask_anew(run.ledger, run.session, shard) if again else shard.attempts
         if attempt > 1 and again:

@@ -61,7 +61,7 @@ class Loss:
 
     Attributes:
         item: What it was, e.g. `job 17`.
-        purpose: The call that it came to nothing with.
+        purpose: The purpose of the call that failed.
         cause: The stable word.
         message: What was wrong, as text.
         answer: What the model answered; "" when no answer came.
@@ -140,7 +140,7 @@ class Losses:
         if not asked:
             return
         if first:
-            log.info("the first prompt without a usable pair by %s: %s", loss.cause, loss.example())
+            log.info("the first prompt that yielded no usable pair (%s): %s", loss.cause, loss.example())
         self._count(loss, failed=failed)
 
     def _count(self, loss: Loss, *, failed: bool) -> None:
@@ -160,7 +160,7 @@ class Losses:
 
         Args:
             loss: The job that was the last one.
-            of_side: How many came to nothing with the same call, where the causes differ; else 0.
+            of_side: How many jobs failed at the same call, where the causes differ; else 0.
         """
         causes = Counter({loss.cause: self._causes[loss.cause]})
         if of_side:

@@ -116,7 +116,7 @@ def check_answer(answer: Answer, shape: str) -> None:
     model. A list or scores may stand in the reasoning.
 
     Raises:
-        UnusableAnswerError: The model came to no answer.
+        UnusableAnswerError: The answer cannot be used.
     """
     if not (shape and is_json(answer.reasoning)):
         read_rejected(answer)
@@ -199,7 +199,7 @@ async def _check(run: Run, trial: Trial) -> None:
 
 
 async def _first_unasked(run: Run, trial: Trial) -> int:
-    """The sample of the first small question: the first that is not known to have come to nothing before."""
+    """The sample of the first small question: the first whose answer is not known to be unusable."""
     sample = 0
     while True:
         some = [run.questions.small(trial.purpose, sample + more) for more in range(MOST_TRIES)]

@@ -117,7 +117,7 @@ async def survey(
     Args:
         config: The configuration.
         ledger: The ledger.
-        keep: Called with each finished job and its pair, None for one that comes to none; order is not set.
+        keep: Called with each finished job and its pair, in no set order; None where it yields none.
         jobs: The jobs, for a session that took them over; else they follow from the configuration.
         subtopics: The subtopics, for a session that took them over.
         refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.

@@ -1,4 +1,4 @@
-"""Exactly as many pairs as are wanted: what comes to none is replaced, and the summary adds up."""
+"""Exactly as many pairs as are wanted: new prompts replace those that yield none, and the summary adds up."""
 
 from __future__ import annotations
 

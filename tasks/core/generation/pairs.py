@@ -297,7 +297,7 @@ class _Block:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """A call of a job that came to nothing."""
+    """A failed call of a job."""
 
     purpose: Purpose
     error: CallError

@@ -1,4 +1,4 @@
-"""Exactly as many pairs as are wanted: what comes to none is replaced, wave after wave.
+"""Exactly as many pairs as are wanted: waves of new prompts replace those that yield no usable pair.
 
 A wave answers as many new prompts as pairs are missing, which are known once the wave before has ended. All
 of it follows from the answers, so that a re-run comes to the same waves; what may still come, because a call
@@ -84,7 +84,7 @@ async def make_exactly(
     make: Callable[[Sequence[Job]], Awaitable[list[PairsOutcome]]],
     more: Callable[[Sequence[int]], Awaitable[list[Job]]],
 ) -> Made:
-    """Make the pairs of the jobs, and of new ones in place of those that come to none.
+    """Make the pairs of the jobs, and of new jobs in place of those that yield no usable pair.
 
     Args:
         run: The run; where it replaces nothing, these jobs are all.

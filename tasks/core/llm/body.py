@@ -119,5 +119,5 @@ async def beginning(response: httpx.Response, most: int) -> bytes:
             async for piece in pieces:
                 content += piece
     except (AttemptError, *TRANSPORT_ERRORS):
-        pass  # The status has said what is to be known; the text would only explain it.
+        pass  # The status already says what is wrong; the text would only explain it.
     return bytes(content)

@@ -47,12 +47,12 @@ class Crowding:
         self._in_a_row = self._polls = 0
 
     def refused(self, error: AttemptError, limit: AdaptiveLimit, now: float) -> float | None:
-        """A request was refused with 429; told before it leaves.
+        """Note that a request was refused with 429, before it leaves the limit's count.
 
-        It is taken as one too many at once when the server says so, and when it says nothing at all of when
-        to come again, and refuses `SILENT` in a row or did so before. Then no more are sent than are under
-        way beside it. When it is refused with nothing beside it, or at ever fewer, their number was not the
-        reason, and the limit is put back.
+        The refusal means "too many at once" when the server says so. It means the same when the server names
+        no time to retry, and has refused `SILENT` requests in a row or did so earlier. From then on the limit
+        is the number of requests that are under way beside this one. When the server refuses a request that
+        is alone, or refuses at ever lower limits, the number was not the reason: the limit is put back.
 
         Args:
             error: The refusal.

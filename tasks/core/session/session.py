@@ -101,7 +101,7 @@ class Session:
 
         Args:
             job: The job; one that was taken over before changes nothing.
-            pair: Its pair, or None when it comes to none.
+            pair: Its pair, or None when it yields no usable pair.
         """
         if job.id in self._finished:
             return

@@ -286,7 +286,7 @@ async def test_what_a_failed_request_was_to_bring_is_not_asked_of_another(tmp_pa
         candidates = await complete_prompts(run, await write_prompts(run, subtopics("xy")))
         jobs = jobs_of(run, candidates.found)
         quota = Quota(run.config, candidates)
-        # y came to nothing, and has no more to bring than x is asked for beside its own share.
+        # y yields no pair, and has no more prompts to bring than x is asked for beside its own share.
         quota.note(jobs, [PairsOutcome(2, {2: "refused", 3: "refused"}, ())])
         assert quota.needs() == [0, 2]
         assert await candidates.more([2, 0]) == []
