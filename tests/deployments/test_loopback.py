@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deployments.listening import listeners, public
-from tests.flows.command import ROOT, User, config, free_port, model, until
+from tests.flows.command import ROOT, User, config, free_port, model, take_database, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ def watched(user: User, process: Process, wanted: int) -> set[tuple[Address, int
 def test_a_run_without_a_server(lone_user: User, arguments: Sequence[str]) -> None:
     with model(latency_ms=200) as server:
         lone_user.write("config.toml", config(server.url))
+        take_database(lone_user.folder / "output" / ".prefect")
         process = lone_user.start(*arguments)
         found = watched(lone_user, process, 1)
         while process.running:

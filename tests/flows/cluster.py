@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.flows.command import ROOT, Process, User, prefect_server, until
+from tests.flows.command import ROOT, User, prefect_server, until
 from tests.postgres import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.flows.command import Process
     from tests.postgres import Postgres
 
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
@@ -62,20 +62,7 @@ class Cluster:
     def start_worker(self, name: str, *options: str) -> Process:
         """Start a worker on a machine of its own, with more options of `prefect worker start`."""
         user = self.machine(name)
-        with (self.folder / f"{name}.log").open("wb") as log:
-            worker = Process(
-                subprocess.Popen(
-                    [*PREFECT, "worker", "start", "--pool", POOL, "--name", name, *options],
-                    cwd=user.folder,
-                    env=user.environment,
-                    stdin=subprocess.DEVNULL,
-                    # Not to pipes, which nobody reads meanwhile.
-                    stdout=log,
-                    stderr=log,
-                    text=True,
-                    start_new_session=True,
-                )
-            )
+        worker = user.start("worker", "start", "--pool", POOL, "--name", name, *options, program=PREFECT)
         self.workers[name] = worker
         return worker
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+import weakref
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from sqlite3 import connect
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.environment import DEFAULTS
+from tests.flows.prepared import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.flows.prepared import Forked
 
 ROOT = Path(__file__).parents[2]
 MODULE = (sys.executable, "-m", "flows.generate")
@@ -32,11 +40,20 @@ CHECKPOINT = (sys.executable, "-m", "flows.checkpoint")
 PROGRAM = (sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())")
 """What the installed script `vellumforge2` does."""
 
+SHARED = "VELLUMFORGE_TESTS"
+"""The environment variable with the folder that all of pytest's workers share."""
+DATABASE = "prefect.db"
+PREPARED = {MODULE, CHECKPOINT, PROGRAM}
+"""What the prepared parent forks; the rest is started as it is."""
+
 TIMEOUT = 120.0
 """Seconds that a process may take before the test fails; none takes a quarter of it."""
 POLL = 0.005
 REFUSED = 400
 """The status with which the demo's server refuses a question."""
+
+_INTERPRETERS = {"PYTHONUTF8", "PYTHONIOENCODING", "PYTHONHASHSEED", "PYTHONUNBUFFERED", "LC_ALL", "LANG"}
+"""Variables that the interpreter reads when it starts: who sets one gets an interpreter that starts."""
 
 _DROPPED = ("PREFECT_", "VELLUMFORGE__", "HF_", "HUGGING")
 
@@ -76,11 +93,13 @@ class User:
         home: Their home.
         folder: The working folder.
         variables: Environment variables beside those that every process has.
+        forks: Whether the program is forked from the prepared parent, and not started from nothing.
     """
 
     home: Path
     folder: Path
     variables: Mapping[str, str]
+    forks: bool = True
 
     @classmethod
     def made(cls, where: Path, **variables: str) -> User:
@@ -103,19 +122,25 @@ class User:
     def start(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Process:
         """Start the command line; `variables` are added to the environment."""
         environment = self.environment | variables
-        return Process(
-            subprocess.Popen(
-                [*program, *arguments],
+        command = [*program, *arguments]
+        out, err = os.memfd_create("out"), os.memfd_create("err")
+        own_interpreter = _INTERPRETERS & {*self.variables, *variables}
+        with Path(os.devnull).open("rb") as nothing:
+            if self.forks and tuple(program[:3]) in PREPARED and not own_interpreter:
+                files = (nothing.fileno(), out, err)
+                forked = PARENT.fork(command[1:], folder=self.folder, environment=environment, files=files)
+                return Process(forked, out, err, forked_for=self.home)
+            started = subprocess.Popen(
+                command,
                 cwd=self.folder,
                 env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+                stdin=nothing,
+                stdout=out,
+                stderr=err,
                 # A group of its own, which can be killed as a whole.
                 start_new_session=True,
             )
-        )
+        return Process(started, out, err)
 
     def run(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Ended:
         """Run the command line to its end."""
@@ -123,13 +148,15 @@ class User:
 
     def processes(self) -> list[int]:
         """The process ids of all that runs as this user, whoever its parent is."""
-        home = f"HOME={self.home}".encode()
+        mark = f"HOME={self.home}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # it is another user's, or ended meanwhile
-                if home in path.read_bytes().split(b"\0"):
+                if mark in path.read_bytes().split(b"\0"):
                     found.append(int(path.parent.name))
-        return found
+        return found + [
+            process.pid for home, process in Process.forked if home == self.home and process.running
+        ]
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the working folder."""
@@ -143,12 +170,28 @@ class User:
 
 
 class Process:
-    """A process of the command line."""
+    """A process of the command line, whose output goes to two files in memory."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    forked: ClassVar[list[tuple[Path, Process]]] = []
+    """Those that the prepared parent forked, and the home of their user, which their environment hides."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes] | Forked,
+        out: int,
+        err: int,
+        *,
+        forked_for: Path | None = None,
+    ) -> None:
         self._process = process
-        self._said = ""
+        self._out = out
+        self._err = err
+        for descriptor in (out, err):
+            weakref.finalize(self, os.close, descriptor)
+        self._read = 0
         self.pid = process.pid
+        if forked_for is not None:
+            self.forked.append((forked_for, self))
 
     @property
     def running(self) -> bool:
@@ -164,22 +207,28 @@ class Process:
         (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
 
     def until_said(self, text: str) -> None:
-        """Wait until there is a line with this text on its standard error."""
-        assert self._process.stderr is not None
-        while text not in (line := self._process.stderr.readline()):
-            assert line, f"it ended without saying {text!r}: {self._said}"
-            self._said += line
-        self._said += line
+        """Wait until there is a line with this text on its standard error, after those waited for before."""
+        while True:
+            ended = not self.running
+            said = _content(self._err)
+            at = said.find(text, self._read)
+            end = said.find("\n", at)
+            if at >= 0 <= end:
+                self._read = end
+                return
+            assert not ended, f"it ended without saying {text!r}: {said}"
+            time.sleep(POLL)
 
     def end(self, timeout: float = TIMEOUT) -> Ended:
         """Wait for its end."""
         try:
-            out, err = self._process.communicate(timeout=timeout)
+            code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            out, err = self._process.communicate()
-            raise AssertionError(f"still running after {timeout:g} s:\n{out}\n{self._said}{err}") from None
-        return Ended(self._process.returncode, out, _PROGRESS.sub("", self._said + err))
+            self._process.wait(timeout)
+            said = f"{_content(self._out)}\n{_content(self._err)}"
+            raise AssertionError(f"still running after {timeout:g} s:\n{said}") from None
+        return Ended(code, _content(self._out), _PROGRESS.sub("", _content(self._err)))
 
     def children(self) -> list[int]:
         """The process ids of its children: its embedded server, when it has one."""
@@ -188,6 +237,12 @@ class Process:
             with suppress(OSError):
                 found += map(int, task.read_text().split())
         return found
+
+
+def _content(descriptor: int) -> str:
+    """What stands in a file; where its writers are stays as it is."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0).decode("utf-8").replace("\r\n", "\n")
 
 
 def until(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
@@ -221,7 +276,8 @@ class Model:
     """The demo model server as a process; it can be stopped and started again at its address."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
+        self._life: IO[bytes] | None = None
         self.port = 0
 
     @property
@@ -233,26 +289,29 @@ class Model:
         """Start it, or start it again, with options of `Behaviour`."""
         self.stop()
         options = [f"--{name.replace('_', '-')}={value}" for name, value in behaviour.items()]
-        command = [sys.executable, "-m", "tasks.core.llm.demo", "--with-parent", "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            [*command, *options],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        port = urlsplit(self._process.stdout.readline().strip()).port
+        command = ["-m", "tasks.core.llm.demo", "--with-parent", "--port", str(self.port), *options]
+        # It ends when its standard input does: with this process, whatever becomes of it.
+        read, life = os.pipe()
+        out, write = os.pipe()
+        with Path(os.devnull).open("wb") as nothing:
+            files = (read, write, nothing.fileno())
+            self._process = PARENT.fork(command, folder=ROOT, environment=os.environ, files=files)
+        os.close(read)
+        os.close(write)
+        self._life = os.fdopen(life, "wb")
+        with os.fdopen(out) as said:
+            port = urlsplit(said.readline().strip()).port
         assert port is not None
         assert self.port in {0, port}, "the port was taken by somebody else"
         self.port = port
 
     def stop(self) -> None:
         """End it, if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        if self._process is not None and self._life is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(TIMEOUT)
+            self._life.close()
+            self._process = self._life = None
 
     def stats(self) -> dict[str, Any]:
         """Its counts since it started."""
@@ -302,8 +361,41 @@ def prefect_server(home: Path, *, pages: bool = False, **variables: str) -> Iter
         pages: Whether it serves the UI as well.
         variables: Added to its environment.
     """
-    home.mkdir(parents=True)
-    port = free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        begin = partial(_starting, home, free_port(), pages=pages, variables=variables)
+        folder = os.environ.get(SHARED)
+        if folder is None or take_database(home):
+            url = stack.enter_context(begin())
+        else:
+            with Path(folder, "prefect.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                take_database(home)
+                url = stack.enter_context(begin())
+                made = Path(folder, DATABASE)
+                if not made.exists():
+                    with closing(connect(home / DATABASE)) as new, closing(connect(f"{made}.part")) as copy:
+                        new.backup(copy)
+                    Path(f"{made}.part").rename(made)
+        yield url
+
+
+def take_database(home: Path) -> bool:
+    """Give a home of Prefect's its database, as it is when it is new; says whether there was one to give.
+
+    To make one takes a server more than twice as long as all else of its start. So the first server of a run
+    of the tests makes one, and the others begin with a copy.
+    """
+    folder = os.environ.get(SHARED)
+    if folder is None or not Path(folder, DATABASE).exists():
+        return False
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(folder, DATABASE), home)
+    return True
+
+
+@contextmanager
+def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str]) -> Iterator[str]:
     user = User(home, home, {})
     settings = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
     settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
@@ -313,13 +405,12 @@ def prefect_server(home: Path, *, pages: bool = False, **variables: str) -> Iter
     command += [] if pages else ["--no-ui"]
     with (home / "output.log").open("wb") as output:
         process = subprocess.Popen(
-            command, env=user.environment | settings | variables, cwd=home, stdout=output, stderr=output
+            command, env=user.environment | settings | dict(variables), cwd=home, stdout=output, stderr=output
         )
-    url = f"http://127.0.0.1:{port}/api"
     try:
         until(lambda: process.poll() is not None or _healthy(port), "the Prefect server's start")
         assert process.poll() is None, (home / "output.log").read_text()
-        yield url
+        yield f"http://127.0.0.1:{port}/api"
     finally:
         process.terminate()
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of the Prefect server that the tests share."""
+    """The home of the Prefect server that the tests of this process share."""
     return tmp_path_factory.mktemp("server") / "home"
 
 

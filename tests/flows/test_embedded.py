@@ -23,6 +23,7 @@ import pytest
 from flows.embedded import EmbeddedServer, EmbeddedServerError
 from flows.environment import configured_api_url, set_defaults
 from tasks.core.errors import UsageError
+from tests.flows.command import take_database
 
 ROOT = Path(__file__).parents[2]
 GONE_WITHIN_MS = 5_000
@@ -85,6 +86,7 @@ def test_the_server_ends_with_its_parent_and_no_other_does(
     tmp_path: Path, signal_number: signal.Signals, when: str
 ) -> None:
     home = tmp_path / "home"
+    take_database(home)
     command = [sys.executable, str(Path(__file__).with_name("_parent.py")), str(home), when]
     with (
         EmbeddedServer(home) as others,
@@ -109,6 +111,7 @@ def test_every_task_run_is_recorded_as_it_ended(tmp_path: Path, monkeypatch: pyt
     # A proxy for the world outside, at an address where nothing listens.
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    take_database(tmp_path / "home")
     answers = json.loads(run("_quick_flow.py", str(tmp_path / "home"), "60"))
     assert answers == [[True, {"Completed": 60}], [True, {"Cached": 60}]]
     assert (tmp_path / "home" / "prefect.db").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.blows import Kind
 from tests.crash.kill import rehearse
-from tests.flows.command import config, model, outlives
+from tests.flows.command import config, model, outlives, take_database
 
 if TYPE_CHECKING:
     from tests.crash.report import Report
@@ -54,6 +54,7 @@ def test_kills_of_every_kind_hit_every_phase(reports: dict[str, Report]) -> None
 def test_a_killed_group_leaves_no_embedded_server(lone_user: User) -> None:
     with model(latency_ms=60_000.0) as server:
         lone_user.write("config.toml", config(server.url))
+        take_database(lone_user.folder / "output" / ".prefect")
         process = lone_user.start()
         assert server.until_requests(1, process)
         servers = process.children()

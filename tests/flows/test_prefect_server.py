@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.flows.command import TIMEOUT, config, free_port, model, rows_of
+from tests.flows.command import TIMEOUT, config, free_port, model, rows_of, take_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,7 @@ def test_a_server_that_is_not_there_is_named_before_anything_is_paid_for(
 def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user: User) -> None:
     with model(latency_ms=300.0) as server:
         lone_user.write("config.toml", config(server.url, subtopics=2, prompts=3, concurrency=2))
+        take_database(lone_user.folder / "output" / ".prefect")
         process = lone_user.start("--json")
         assert server.until_requests(2, process)
         (embedded,) = process.children()

@@ -1,0 +1,335 @@
+"""A parent that has imported the program, and forks a process for each run of it.
+
+A process of the command line spends 1.3 to 2.5 s of CPU on imports, which prove nothing more the hundredth
+time. The parent imports them once. What it forks is a process like any other: it has its own folder,
+environment, arguments, files and process group, runs the same module as `__main__`, can be killed, and reads
+Prefect's settings at the moment at which it would import Prefect.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import gc
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import runpy
+import select
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tasks.core
+from tasks.core.report.svg import drawing
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable, Mapping, Sequence
+    from importlib.abc import Loader
+    from types import CodeType, ModuleType
+
+ROOT = Path(__file__).parents[2]
+BEFORE_PREFECT = ("flows.cli", "flows.local", "aiosqlite", "fastapi", "xml.etree.ElementTree")
+"""What is imported besides all of `tasks.core`, before Prefect."""
+READS_ENVIRONMENT = "tasks.core.hub"
+"""What is not imported before: the library of the Hub reads its settings when it is imported."""
+PLOTS = ("matplotlib.figure", "matplotlib.ticker", "matplotlib.backends.backend_svg")
+WITH_PREFECT = (
+    "prefect",
+    "prefect.cli",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "flows.generate",
+    "flows.generate_shard",
+    "flows.transform",
+    "flows.clean",
+)
+OURS = ("flows", "tasks")
+NEVER_IMPORTED = ("TYPE_CHECKING", "__name__ == '__main__'")
+POLL = 0.01
+START_SECONDS = 120.0
+
+
+class Forked:
+    """A process that the prepared parent forked; what the tests need of `subprocess.Popen`."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._lock = threading.Lock()
+        weakref.finalize(self, line.close)
+        self.returncode: int | None = None
+        line.settimeout(START_SECONDS)
+        self.pid = int(line.recv(64))
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._ended(0.0)
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs.
+        """
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("forked", timeout)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _ended(self, timeout: float) -> int | None:
+        readable = select.poll()
+        readable.register(self._line, select.POLLIN)
+        # One thread may wait while another one asks.
+        if self.returncode is None and readable.poll(timeout * 1000):
+            with self._lock:
+                if self.returncode is None:
+                    said = self._line.recv(64)
+                    assert said, "the parent of the tests' processes is gone"
+                    self.returncode = int(said)
+        return self.returncode
+
+
+class Parent:
+    """The prepared parent, started when it is first needed; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def fork(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        files: Sequence[int],
+    ) -> Forked:
+        """Run a command.
+
+        Args:
+            command: What follows the interpreter: `-m` and a module's name, or `-c` and a program; then the
+                arguments.
+            folder: The working folder.
+            environment: All environment variables.
+            files: Descriptors of standard input, output and error output.
+        """
+        with self._lock:
+            if self._socket is None:
+                self._socket = self._start()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            asked = {"command": list(command), "folder": str(folder), "environment": dict(environment)}
+            numbers = [theirs.fileno(), *files]
+            socket.send_fds(self._socket, [json.dumps(asked).encode()], numbers)
+        return Forked(ours)
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            plain = {
+                name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")
+            }
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.flows.prepared", str(theirs.fileno())],
+                cwd=ROOT,
+                env=plain,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        atexit.register(self._stop)
+        return ours
+
+    def _stop(self) -> None:
+        assert self._socket is not None
+        assert self._process is not None
+        self._socket.close()
+        self._process.wait(START_SECONDS)
+
+
+PARENT = Parent()
+
+
+class _Kept:
+    """What was imported with Prefect: it is there again when one of it is imported, and reads its settings.
+
+    Prefect reads its settings once, at import, and the program makes them before. So a forked process must
+    find Prefect not imported, and importing it must read the settings as they are then.
+    """
+
+    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+        self._modules = modules
+        self._specs = {name: module.__spec__ for name, module in modules.items()}
+        self._is_there = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """A finder's answer for a module that is kept."""
+        del path, target
+        if name not in self._modules or self._is_there:
+            return None
+        spec = self._specs[name]
+        assert spec is not None
+        packaged = spec.submodule_search_locations is not None
+        return ModuleSpec(name, self._loader(), origin=spec.origin, is_package=packaged)
+
+    def _loader(self) -> Loader:
+        return self  # type: ignore[return-value]  # it has a loader's two methods
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module that is kept."""
+        if not self._is_there:
+            self._is_there = True
+            sys.modules.update(self._modules)
+            _read_settings()
+        return self._modules[spec.name]
+
+    def get_code(self, name: str) -> CodeType | None:
+        """The code of the module, to run it as `__main__`."""
+        spec = self._specs[name]
+        assert spec is not None
+        assert isinstance(spec.loader, SourceFileLoader)
+        return spec.loader.get_code(name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: it was executed in the parent."""
+        module.__spec__ = self._specs[module.__name__]
+
+
+def _read_settings() -> None:
+    from prefect import context  # noqa: PLC0415 - it is kept away until now
+    from prefect.logging import configuration  # noqa: PLC0415 - the same
+
+    context.refresh_global_settings_context()
+    configuration.PROCESS_LOGGING_CONFIG.clear()
+    configuration.setup_logging()
+
+
+def _serve(control: socket.socket) -> dict[str, Any] | None:
+    """Fork for each message; returns in the forked process with what it is to run, and None at the end."""
+    watched = selectors.DefaultSelector()
+    watched.register(control, selectors.EVENT_READ)
+    while True:
+        for key, _ in watched.select():
+            if key.fileobj is not control:
+                pid, line = key.data
+                _, status = os.waitpid(pid, 0)
+                watched.unregister(key.fileobj)
+                os.close(key.fd)
+                with line:
+                    line.send(b"%d" % os.waitstatus_to_exitcode(status))
+                continue
+            message, numbers, _, _ = socket.recv_fds(control, 1 << 20, 4)
+            if not message:
+                return None
+            line = socket.socket(fileno=numbers[0])
+            line.set_inheritable(False)
+            pid = os.fork()
+            if not pid:
+                os.setsid()
+                line.send(b"%d" % os.getpid())
+                for child in list(watched.get_map().values()):
+                    if child.data is not None:
+                        os.close(child.fd)
+                        child.data[1].close()
+                watched.close()
+                control.close()
+                for at, number in enumerate(numbers[1:]):
+                    os.dup2(number, at)
+                    os.close(number)
+                line.close()
+                asked: dict[str, Any] = json.loads(message)
+                return asked
+            for number in numbers[1:]:
+                os.close(number)
+            watched.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
+
+
+def _imported_at_once(module: ModuleType) -> set[str]:
+    """The names of the modules that a module of ours imports when it is imported itself."""
+    found: set[str] = set()
+    statements: list[ast.stmt] = list(ast.parse(inspect.getsource(module)).body)
+    while statements:
+        statement = statements.pop()
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            found |= {statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)}
+        elif isinstance(statement, ast.If) and ast.unparse(statement.test) not in NEVER_IMPORTED:
+            statements += statement.body + statement.orelse
+    return found
+
+
+def _with_prefect(names: Iterable[str]) -> set[str]:
+    """Those of our modules that import Prefect when they are imported, at whatever distance."""
+    imports = {name: _imported_at_once(sys.modules[name]) for name in names}
+    found: set[str] = set()
+    while True:
+        more = {
+            name
+            for name, others in imports.items()
+            if any(other in found or other.partition(".")[0] == "prefect" for other in others)
+        }
+        if more == found:
+            return found
+        found = more
+
+
+def main() -> None:
+    """Import everything, then fork until the tests' end."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    core = [module.name for module in pkgutil.walk_packages(tasks.core.__path__, "tasks.core.")]
+    for name in (*BEFORE_PREFECT, *(name for name in core if not name.startswith(READS_ENVIRONMENT))):
+        importlib.import_module(name)
+    with drawing():
+        for name in PLOTS:
+            importlib.import_module(name)
+    for name in WITH_PREFECT:
+        importlib.import_module(name)
+    ours = [name for name in sys.modules if name.partition(".")[0] in OURS]
+    away = _with_prefect(ours) | {name for name in sys.modules if name.partition(".")[0] == "prefect"}
+    kept = {name: sys.modules.pop(name) for name in away}
+    for name in ours:
+        if name.startswith(READS_ENVIRONMENT):
+            del sys.modules[name]
+    assert "huggingface_hub" not in sys.modules
+    assert threading.active_count() == 1, "a thread is not there after a fork"
+    gc.collect()
+    gc.freeze()
+    asked = _serve(control)
+    if asked is None:
+        return
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    time.tzset()
+    sys.meta_path.insert(0, _Kept(kept))
+    kind, what, *arguments = asked["command"]
+    sys.argv[:] = [kind, *arguments]
+    if kind == "-m":
+        sys.path[0] = asked["folder"]
+        sys.modules.pop(what, None)
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = ""
+        exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
+
+
+if __name__ == "__main__":
+    main()
