@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import http
+import logging
 import re
 
 from tasks.core.errors import UsageError
 
-ANSWER_SECONDS = 10.0
-"""How long the server may take; Prefect's own client would try for minutes."""
+log = logging.getLogger(__name__)
+
+NOTE_SECONDS = 5.0
+"""How long it may take before a line says that it is waited for."""
 
 _USER_INFO = re.compile(r"//[^/]*@")
 
@@ -21,6 +24,9 @@ class ApiError(UsageError):
 async def check_api(url: str) -> None:
     """Ask the configured server something that only Prefect answers, and only to those whom it knows.
 
+    It may take as long as any request to it, PREFECT_API_REQUEST_TIMEOUT, tries together: a server that has
+    much to do is slow. Prefect's own client would try for minutes.
+
     Args:
         url: The URL of its API, as configured.
 
@@ -29,26 +35,33 @@ async def check_api(url: str) -> None:
     """
     # Imported here: Prefect's settings are made by now, and not before.
     from prefect.client.orchestration import get_client  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT  # noqa: PLC0415 - as above
 
+    seconds, shown = PREFECT_API_REQUEST_TIMEOUT.value(), _USER_INFO.sub("//", url)
+    note = asyncio.get_running_loop().call_later(
+        NOTE_SECONDS, log.warning, "waiting for the Prefect server at %s, for %g s", shown, seconds
+    )
     try:
-        async with asyncio.timeout(ANSWER_SECONDS), get_client() as client:
+        async with asyncio.timeout(seconds), get_client() as client:
             await client.read_flows(limit=1)
     except Exception as error:  # whatever Prefect makes of the answer of a server that is not its own
         raise ApiError(
-            f"the Prefect server at {_USER_INFO.sub('//', url)} cannot be used: {_reason(error)}; "
+            f"the Prefect server at {shown} cannot be used: {_reason(error, seconds)}; "
             "nothing was paid for. Set PREFECT_API_URL to the API of a server that runs, or to nothing for "
             "one of our own"
         ) from error
+    finally:
+        note.cancel()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, seconds: float) -> str:
     """What is wrong, in a few words."""
     import httpx  # noqa: PLC0415 - as above
 
     # Prefect says "Failed to reach API", and its cause says why.
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    if isinstance(cause, TimeoutError):
-        return f"it does not answer within {ANSWER_SECONDS:g} s"
+    if isinstance(cause, (TimeoutError, httpx.TimeoutException)):
+        return f"it does not answer within {seconds:g} s"
     if isinstance(cause, httpx.HTTPStatusError):
         status = cause.response.status_code
         if status in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from playwright.sync_api import expect, sync_playwright
 
-from tests.flows.command import ROOT, TIMEOUT, User, config, model, prefect_server
+from tests.flows.command import ROOT, TIMEOUT, User, config, model, prefect_server, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT_MS = 60_000.0
+WAIT_MS = 1000.0 * TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,15 @@ class Stage:
     def asked(self, path: str, **document: Any) -> Any:
         """What the server's API says: POST with the document, else GET."""
         with httpx.Client(base_url=self.api, timeout=TIMEOUT, trust_env=False) as client:
-            answer = client.post(path, json=document) if document else client.get(path)
-            return answer.raise_for_status().json()
+            answers: list[httpx.Response] = []
+
+            def answered() -> bool:
+                # A busy server says 503; Prefect's own client asks again as well.
+                answers.append(client.post(path, json=document) if document else client.get(path))
+                return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+            until(answered, f"an answer to {path}")
+            return answers[-1].raise_for_status().json()
 
     def deployment(self) -> str:
         """The id of the deployment `generate/generate`."""

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from playwright.sync_api import expect
 
@@ -83,19 +84,24 @@ def _start_with_the_form(at: Stage, page: Page) -> dict[str, Any]:
 
 
 def _until_asked(page: Page, path: str, press: Callable[[], None]) -> None:
-    """Press until the page sends a request that ends with `path`; the last try fails as it does.
+    """Press until the server takes a request that ends with `path`; the last try fails as it does.
 
-    On a busy machine a page shows its buttons before it listens to them.
+    On a busy machine a page shows its buttons before it listens to them, and a server says that it is busy.
     """
     for last in (False, False, True):
         try:
-            with page.expect_request(lambda request: request.url.endswith(path), timeout=LISTENS_MS):
+            with page.expect_request(lambda request: request.url.endswith(path), timeout=LISTENS_MS) as sent:
                 press()
         except PlaywrightTimeoutError:
             if last:
                 raise
-        else:
+            continue
+        answer = sent.value.response()
+        assert answer is not None, sent.value.failure
+        if answer.ok:
             return
+        assert answer.status == httpx.codes.SERVICE_UNAVAILABLE, answer.text()
+        assert not last, answer.text()
 
 
 def _retry(at: Stage, page: Page, run: dict[str, Any]) -> None:

@@ -92,7 +92,8 @@ class _Rehearsal:
             prompts=PROMPTS,
             concurrency=CONCURRENCY,
             generation="subtopic_chunk_size = 3",
-            models="max_retries = 4",
+            # So many tries that none of the faults above can outlast them, whatever port the server has.
+            models="max_retries = 8",
         )
         self._report = Report(mode)
         self._calm, self._times = self._undisturbed()

@@ -46,8 +46,8 @@ DATABASE = "prefect.db"
 PREPARED = {MODULE, CHECKPOINT, PROGRAM}
 """What the prepared parent forks; the rest is started as it is."""
 
-TIMEOUT = 120.0
-"""Seconds that a process may take before the test fails; none takes a quarter of it."""
+TIMEOUT = 600.0
+"""Seconds after which what is waited for is taken to hang; nothing takes a tenth of it."""
 POLL = 0.005
 REFUSED = 400
 """The status with which the demo's server refuses a question."""

@@ -58,7 +58,7 @@ WITH_PREFECT = (
 OURS = ("flows", "tasks")
 NEVER_IMPORTED = ("TYPE_CHECKING", "__name__ == '__main__'")
 POLL = 0.01
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 
 
 class Forked:

@@ -82,7 +82,7 @@ def test_calls_that_do_not_end_are_given_up(user: User) -> None:
         hasty.send(signal.SIGINT)
         hasty.until_said("stopping:")
         hasty.send(signal.SIGINT)
-        at_once = hasty.end(timeout=5)
+        at_once = hasty.end()
         assert at_once.code == 130
         assert patient.running, "the grace has not passed"
         after_grace = patient.end()

@@ -21,7 +21,6 @@ CONCURRENCY = 6
 IN_FLIGHT = 2 * CONCURRENCY
 """Calls of one process at once."""
 SHARDS = 2
-PATIENCE = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def until_pairs(server: Model, process: Process, number: int) -> None:
         assert process.running, process.end().err
         return int(server.stats()["by_purpose"].get("prose", 0)) >= number
 
-    until(there, "requests for pairs", PATIENCE)
+    until(there, "requests for pairs")
 
 
 def test_a_worker_is_killed_and_another_comes_late(machines: Cluster, server: Model, parent: User) -> None:
@@ -96,7 +95,7 @@ def test_a_worker_is_killed_and_another_comes_late(machines: Cluster, server: Mo
     until_pairs(server, process, PAIRS // 3)
     machines.kill_worker("first")
     machines.start_worker("second")
-    ended = process.end(PATIENCE)
+    ended = process.end()
     assert (ended.code, ended.summary["rows"], ended.summary["failures"]) == (0, PAIRS, 0), ended.err
     assert "it is given to another worker" in ended.err
     again = asked_twice(server.requests())
@@ -117,7 +116,7 @@ def test_a_parent_that_is_killed_finds_its_shards(machines: Cluster, server: Mod
 
     process.kill(group=True)
     process.end()
-    ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end(PATIENCE)
+    ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end()
     assert (ended.code, ended.summary["rows"]) == (0, PAIRS), ended.err
     assert asked_twice(server.requests()) == [], "the shards went on"
     assert dataset(parent) == alone(machines, server, parent)
@@ -130,16 +129,16 @@ def test_a_parent_that_is_interrupted_calls_its_shards_off(
     machines.start_worker("calm")
     until_pairs(server, process, PAIRS // 4)
     process.send(signal.SIGTERM)
-    ended = process.end(PATIENCE)
+    ended = process.end()
     assert ended.code == 128 + signal.SIGTERM
     requests = server.stats
 
     def quiet() -> bool:
         return bool(requests()["in_flight"] == 0)
 
-    until(quiet, "the shards' end", PATIENCE)
+    until(quiet, "the shards' end")
     (session,) = parent.sessions()
-    ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end(PATIENCE)
+    ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end()
     assert (ended.code, ended.summary["rows"]) == (0, PAIRS), ended.err
     assert asked_twice(server.requests()) == []
     assert dataset(parent) == alone(machines, server, parent)
