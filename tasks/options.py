@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from prefect import task
 from prefect.context import FlowRunContext
-from prefect.filesystems import WritableFileSystem
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import aget_default_result_storage
 from prefect.serializers import JSONSerializer
 
@@ -52,11 +55,28 @@ class PlainResults(WritableFileSystem):
         return orjson.dumps({"metadata": document["metadata"], "result": document["result"]})
 
     async def write_path(self, path: str, content: bytes) -> None:
-        """Store a result."""
-        await (await _configured_storage()).write_path(path, content)
+        """Store a result, in one step where it is a file."""
+        storage = await _configured_storage()
+        if not isinstance(storage, LocalFileSystem):
+            await storage.write_path(path, content)
+            return
+        # Written in place, a file is empty for a moment, in which another run may read it.
+        await asyncio.to_thread(_replace, storage, path, content)
 
     def _resolve_path(self, _path: str) -> None:
         """Prefect asks for this: None leaves the keys as they are, for the storage beneath."""
+
+
+def _replace(storage: LocalFileSystem, path: str, content: bytes) -> None:
+    """Write a file in one step. Where a power failure takes it, its block is run again, for nothing."""
+    target = Path(storage.basepath or "").expanduser() / path
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        beside.write_bytes(content)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 async def _configured_storage() -> WritableFileSystem:

@@ -1,0 +1,32 @@
+"""The results of tasks, which several runs may share."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from prefect.filesystems import LocalFileSystem
+
+from tasks.options import _replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WRITES = 500
+
+
+def test_who_reads_a_result_that_another_run_writes_reads_a_whole_one(tmp_path: Path) -> None:
+    storage, contents = LocalFileSystem(basepath=str(tmp_path)), [b"a" * 10_000, b"b" * 20_000]
+
+    def write(number: int) -> None:
+        for _ in range(WRITES):
+            _replace(storage, "key", contents[number])
+
+    write(0)
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, number) for number in range(2)]
+        while not all(writer.done() for writer in writers):
+            assert (tmp_path / "key").read_bytes() in contents
+        for writer in writers:
+            writer.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
