@@ -20,7 +20,8 @@ demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
 
 test: .venv/installed  ## all tests, on up to four cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m tests.needs
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-servers: .venv/installed .venv-servers/installed  ## the command line against servers that others wrote
 	$(BIN)/python -m pytest -c tests/servers/pytest.ini tests/servers
@@ -49,6 +50,7 @@ lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	$(COMPILE) pyproject.toml --extra server --extra s3 --no-annotate \
 	    --constraint requirements.lock --output-file deployments/requirements.lock
 	$(COMPILE) tests/servers/requirements.in --no-annotate --output-file tests/servers/requirements.lock
+	$(COMPILE) --no-deps tests/needs.in --no-annotate --output-file tests/needs.lock
 	@# Torch stands apart, with what PyPI's wheels for Linux want of CUDA: where there are wheels for CPUs, they do.
 	$(COMPILE) tests/trainers/requirements.in --no-annotate --output-file tests/trainers/all.lock
 	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} of_torch' tests/trainers/all.lock > tests/trainers/torch.lock

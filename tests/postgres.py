@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.needs import POSTGRESQL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-BINARIES = Path("/usr/lib/postgresql")
-"""Where Debian puts each version."""
 
 SYSTEM_USER = "postgres"
 """Debian's; PostgreSQL refuses to run as root."""
 
-TIMEOUT = 60
+TIMEOUT = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Postgres:
         """Run one of PostgreSQL's programs on the server; what it printed."""
         where = ["--host=127.0.0.1", f"--port={self.port}", "--username=ledger"]
         done = subprocess.run(
-            [str(_binaries() / program), *where, *arguments],
+            [str(POSTGRESQL.programs() / program), *where, *arguments],
             env={"PGPASSWORD": self.password, "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
@@ -65,7 +64,7 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A server over a new cluster in a folder of its own, gone afterwards."""
-    binaries = _binaries()
+    binaries = POSTGRESQL.programs()
     # Not below pytest's folder, which is closed to the server's user.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     server = Postgres(_free_port(), secrets.token_urlsafe(24))
@@ -93,12 +92,6 @@ def postgres() -> Iterator[Postgres]:
             _run(*control, "--mode=immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _binaries() -> Path:
-    versions = sorted(BINARIES.glob("*/bin"), key=lambda path: int(path.parent.name))
-    assert versions, "these tests need PostgreSQL: apt-get install postgresql"
-    return versions[-1]
 
 
 def _run(*command: object) -> None:

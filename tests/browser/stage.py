@@ -13,6 +13,7 @@ import httpx
 from playwright.sync_api import expect, sync_playwright
 
 from tests.flows.command import ROOT, TIMEOUT, User, config, model, prefect_server, until
+from tests.needs import CHROMIUM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,8 +111,7 @@ def stage(where: Path, **settings: Any) -> Iterator[Stage]:
 @contextmanager
 def browser() -> Iterator[Page]:
     """A page of Chromium, which asks nobody but the loopback interface."""
-    path = shutil.which("chromium")
-    assert path is not None, "there is no chromium here; .ci/run installs it: apt-get install chromium"
+    path = CHROMIUM.programs() / CHROMIUM.program
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(OPTIONS))
         page = chromium.new_page(viewport=SIZE)  # type: ignore[arg-type]  # the size is as it wants it
