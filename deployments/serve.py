@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows import environment
-from flows.api import check_api
-from flows.terminal import say
+from flows.process import settings as environment
+from flows.process.console import say
+from flows.process.server import check_api
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.logging import get_run_logger
 
-from flows.ending import failed
-from flows.place import Place
+from flows.pages.run_page import failed
+from flows.workspace import Workspace
 from tasks.core.errors import VellumforgeError
-from tasks.core.session.cleaning import clean_sessions
+from tasks.core.session.listing import clean_sessions
 
 
 @flow(name="clean", persist_result=False)
@@ -46,7 +46,7 @@ def clean(
     log = get_run_logger()
     try:
         verdicts = clean_sessions(
-            Place(config or None, output or None).folder,
+            Workspace(config or None, output or None).folder,
             older_than=older_than,
             keep_last=keep_last,
             dry_run=dry_run,

@@ -6,11 +6,10 @@ import sys
 
 if __name__ == "__main__":
     # Before anything else is imported: `--help` answers at once, and Prefect finds its settings made.
-    from flows.cli import main
+    from flows.commands.app import main
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
-import asyncio
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,25 +18,21 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
-from flows import display
-from flows.blocks import read_blocks
-from flows.console import Console, current
-from flows.ending import failed
-from flows.leaving import bounded_end
-from flows.opening import opened
-from flows.order import take_order
-from flows.page import Page
-from flows.report import report_run
-from flows.run_log import logged
-from flows.shard_runs import check_shards
-from flows.shards import Shards
+from flows.checking import check_request
+from flows.pages.log import logged
+from flows.pages.run_page import Page, failed
+from flows.pages.secret_blocks import read_blocks
+from flows.process import progress as display
+from flows.process.console import Console, current
+from flows.process.end import bounded_end
+from flows.review import lint_dataset, report_run
+from flows.setup import opened
+from flows.shards import Shards, check_shards
 from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
-from tasks.core.config.inline import Inline  # noqa: TC001 - the same
-from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.config.load import Inline  # noqa: TC001 - the same
+from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
 from tasks.core.generation.pairs import is_left_alone
 from tasks.core.generation.waves import Made
-from tasks.core.lint.linter import Linter
-from tasks.core.lint.rows import read_samples
 from tasks.core.models import Phase
 from tasks.core.session.record import Counts
 from tasks.core.summary import (
@@ -49,12 +44,9 @@ from tasks.core.summary import (
 )
 
 if TYPE_CHECKING:
-    from flows.opening import Opened
+    from flows.setup import OpenRun
 
 log = logging.getLogger("vellumforge.generate")
-
-LINTED_AT_ONCE = 100
-"""Rows that lint looks at, in some ten milliseconds, before signals and the page have their turn."""
 
 
 @flow(name="generate", persist_result=False)
@@ -102,7 +94,7 @@ async def generate(
     page = Page(this_run, str(flow_run.name or ""))
     try:
         with logged(this_run), bounded_end(this_run), console.work():
-            order = await take_order(
+            checked = await check_request(
                 config,
                 settings,
                 env_file=env_file,
@@ -114,15 +106,15 @@ async def generate(
                 further=further,
                 blocks=read_blocks,
             )
-            await check_shards(order.config)
-            console.grace_seconds = order.config.execution.grace_seconds
+            await check_shards(checked.config)
+            console.grace_seconds = checked.config.execution.grace_seconds
             async with (
-                opened(order, console, this_run) as work,
+                opened(checked, console, this_run) as work,
                 display.shown(console.progress),
                 page.follows(work),
             ):
-                console.session = work.session.name
-                for warning in order.warnings:
+                console.folder = work.session.folder
+                for warning in checked.warnings:
                     log.warning(warning)
                 summary = console.summary = await _stages(work)
             if not summary.complete:
@@ -134,7 +126,7 @@ async def generate(
     return summary
 
 
-async def _stages(work: Opened) -> Summary:
+async def _stages(work: OpenRun) -> Summary:
     """Phase after phase; the session folder is finished here, whatever Prefect's server does meanwhile."""
     watch = Stopwatch()
     run, session = work.run, work.session
@@ -176,29 +168,12 @@ async def _stages(work: Opened) -> Summary:
     missing = missing_from(run, made, taken_over=taken_over)
     session.record = replace(session.record, missing=missing)
     await session.finish(complete=is_complete(run, made, taken_over=taken_over))
-    await _lint(work)
+    await lint_dataset(work)
     await report_run(work, made)
     return summarize(run, session, made, watch, taken_over=taken_over)
 
 
-async def _lint(work: Opened) -> None:
-    """Look at the finished dataset; it is there whatever comes of that."""
-    linter = Linter(max_tokens=work.run.config.lint.max_tokens or None)
-    path = work.session.dataset.path
-    try:
-        for number, sample in enumerate(read_samples(path)):
-            linter.add(sample)
-            if not number % LINTED_AT_ONCE:
-                await asyncio.sleep(0)
-    except UsageError as error:
-        log.warning("the dataset was not looked at by lint: %s", error)
-        return
-    work.session.lint = linter.report()
-    if line := work.session.lint.brief():
-        log.info("%s", line)
-
-
-def _note_numbers(work: Opened, *, through: bool) -> None:
+def _note_numbers(work: OpenRun, *, through: bool) -> None:
     """Put into the record what the session has paid for so far, and what became of its prompts.
 
     Args:

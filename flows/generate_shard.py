@@ -13,30 +13,30 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
-from flows.blocks import read_blocks
-from flows.console import Console
-from flows.ending import failed
-from flows.leaving import bounded_end
-from flows.order import take_keys
-from flows.run_log import logged
+from flows.checking import take_keys
+from flows.pages.log import logged
+from flows.pages.run_page import failed
+from flows.pages.secret_blocks import read_blocks
+from flows.process.console import Console
+from flows.process.end import bounded_end
 from flows.stages import make_all_pairs
-from tasks.core.config.models import Config
+from tasks.core.chat.budget import SessionBudget
+from tasks.core.config.settings import Config
 from tasks.core.errors import LedgerError, RunInterrupted, SessionError, UsageError, VellumforgeError
-from tasks.core.llm import ledger_shards
-from tasks.core.llm.budget import Budget
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.shard_rows import LOST
-from tasks.core.run import open_run
+from tasks.core.generation.run import open_run
+from tasks.core.ledger import shards as ledger_shards
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.shards import LOST
 from tasks.core.session.adoption import unpack_jobs
-from tasks.core.session.sharing import read_bill, write_bill
+from tasks.core.session.ledger import read_bill, write_bill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tasks.core.llm.shard_rows import Assignment
-    from tasks.core.llm.stop import Stop
+    from tasks.core.generation.run import Run
+    from tasks.core.ledger.shards import Assignment
     from tasks.core.models import Job, Pair
-    from tasks.core.run import Run
+    from tasks.core.traffic.stop import Stop
 
 log = logging.getLogger("vellumforge.shard")
 
@@ -152,7 +152,7 @@ class _Shard:
             ledger=self._ledger,
             stop=console.stop,
             progress=console.progress,
-            budget=Budget(config, console.stop, read_bill(task.spent)),
+            budget=SessionBudget(config, console.stop, read_bill(task.spent)),
         ) as run:
             run.lists_failures = False
             _share(run, config.execution.shards)

@@ -8,35 +8,32 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.order import DEFAULT_ENV_FILE, OUTPUT_FOLDER
-from flows.place import Place
-from flows.terminal import DISTRIBUTION, PROGRAM, stderr
+from flows.checking import DEFAULT_ENV_FILE, OUTPUT_FOLDER
+from flows.process.console import DISTRIBUTION, PROGRAM, stderr
+from flows.workspace import Workspace
 from tasks.core.errors import VellumforgeError
 from tasks.core.secrets import Keys, read_env_file
-from tasks.core.session.find import find_session
+from tasks.core.session.folder import find_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import SecretStr
 
-    from tasks.core.config.models import Config
-    from tasks.core.hub.facts import Facts
-    from tasks.core.hub.sessions import HubOrder
+    from flows.process.run import AtTheEnd
+    from tasks.core.config.settings import Config
+    from tasks.core.hub.card import CardFacts
+    from tasks.core.hub.sessions import UploadRequest
     from tasks.core.hub.upload import Uploaded
-
-AtTheEnd = Callable[[str, VellumforgeError | None], VellumforgeError | None]
-"""Uploads the session of this name, unless an error ended its run; gives what went wrong, if anything."""
 
 
 @dataclass(frozen=True, slots=True)
-class HubWish:
+class HubRequest:
     """Where a finished dataset is to be uploaded to.
 
     Attributes:
@@ -79,13 +76,13 @@ def destination(repo: str, *, public: bool, env_file: str | None) -> Destination
     return Destination(repo, token, public, {**variables, **os.environ})
 
 
-def send(place: Place, session: str, order: HubOrder, to: Destination) -> Uploaded:
+def send(place: Workspace, session: str, wanted: UploadRequest, to: Destination) -> Uploaded:
     """Export a session, write its card, and upload both.
 
     Args:
         place: Where the session and its ledger are.
         session: The session's name.
-        order: What is uploaded.
+        wanted: What is uploaded.
         to: Where it goes.
 
     Raises:
@@ -101,13 +98,13 @@ def send(place: Place, session: str, order: HubOrder, to: Destination) -> Upload
     folder = find_session(place.folder, session)
     with staging(folder) as stage:
 
-        async def prepared() -> Facts:
+        async def prepared() -> CardFacts:
             async with place.ledger() as ledger:
                 return await prepare(
                     folder,
                     ledger,
                     stage,
-                    order,
+                    wanted,
                     now=place.config,
                     version=version(DISTRIBUTION),
                     environ=to.environ,
@@ -123,7 +120,7 @@ def send(place: Place, session: str, order: HubOrder, to: Destination) -> Upload
 
 
 def at_the_end(
-    wish: HubWish,
+    request: HubRequest,
     config: Config,
     *,
     config_file: str | None,
@@ -133,7 +130,7 @@ def at_the_end(
     """What uploads the dataset of a run once it is complete; the session itself stays as it is.
 
     Args:
-        wish: Where it goes.
+        request: Where it goes.
         config: The run's configuration.
         config_file: The file that it came from, if it was named.
         env_file: The file with the token, if it was named.
@@ -143,10 +140,10 @@ def at_the_end(
         UsageError: There is no token, or no repository can have that name.
         ConfigError: The env file cannot be used.
     """
-    from tasks.core.hub.sessions import HubOrder  # noqa: PLC0415 - see above
+    from tasks.core.hub.sessions import UploadRequest  # noqa: PLC0415 - see above
 
-    to = destination(wish.repo or config.huggingface.repo_id, public=wish.public, env_file=env_file)
-    place = Place(config=config)
+    to = destination(request.repo or config.huggingface.repo_id, public=request.public, env_file=env_file)
+    place = Workspace(config=config)
     words = ["--repo", to.repo, *(["--public"] if to.public else [])]
     for option, value in (
         ("--license", overrides.get("huggingface.license")),
@@ -163,7 +160,7 @@ def at_the_end(
                 error.add_note(f"nothing was uploaded; once the session is complete: {again}")
             return error
         try:
-            done = send(place, session, HubOrder(to.repo, config.huggingface.license), to)
+            done = send(place, session, UploadRequest(to.repo, config.huggingface.license), to)
         except VellumforgeError as failed:
             failed.add_note(f"the dataset is complete in {place.folder / session}; to upload it: {again}")
             return failed

@@ -12,15 +12,14 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.core.blocks import Block, cut, pair_block_size, prompt_block_size
 from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
+from tasks.core.generation.run import Block, all_of, cut, pair_block_size, prompt_block_size
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.keys import phase_key
 from tasks.core.models import Phase
 from tasks.core.questions import is_judged
-from tasks.core.run import all_of
 from tasks.options import BlockFailedError
 from tasks.pairs import pairs
 from tasks.prompts import completed_prompts, prompts, replacements
@@ -30,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tasks.core.generation.asking import Subtopic, SubtopicPrompts
-    from tasks.core.generation.candidates import Candidates
     from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.generation.prompts import Candidates
+    from tasks.core.generation.run import Run
     from tasks.core.generation.waves import Made
     from tasks.core.models import Job, Pair
-    from tasks.core.run import Run
 
 JUDGE_BACKLOG = 4096
 """Pairs that may wait for the judge while generating goes on. When it is full the judge is what the whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.commands.app import main
 
     sys.exit(main(["transform", *sys.argv[1:]]))
 
@@ -21,36 +21,33 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
-from flows import display
-from flows.blocks import read_blocks
-from flows.console import Console, current
-from flows.ending import failed
-from flows.leaving import bounded_end
-from flows.run_log import logged
+from flows.pages.log import logged
+from flows.pages.run_page import failed
+from flows.pages.secret_blocks import read_blocks
+from flows.process import progress as display
+from flows.process.console import Console, current
+from flows.process.end import bounded_end
+from flows.request import TransformRequest
 from flows.stages import STRAGGLERS, through
-from flows.transforming import TransformWish
-from tasks.core.blocks import Block, pair_block_size
 from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
+from tasks.core.generation.run import Block, open_run, pair_block_size
 from tasks.core.keys import phase_key
-from tasks.core.llm.database import ledger_url
+from tasks.core.ledger.schema import ledger_url
 from tasks.core.models import Phase, Purpose
 from tasks.core.preflight import checked_first
-from tasks.core.run import open_run
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session
 from tasks.core.summary import Stopwatch
 from tasks.core.transform.reading import MOST_ROWS, in_blocks
-from tasks.core.transform.session import open_transform
+from tasks.core.transform.session import Transform, open_transform
 from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
-from tasks.core.transform.working import Transform
 from tasks.transform import transformed
 
 if TYPE_CHECKING:
-    from flows.transforming import TransformOrder
-    from tasks.core.run import Run
-    from tasks.core.transform.rows import InputRow
-    from tasks.core.transform.session import TransformSession
-    from tasks.core.transform.working import Transformed
+    from flows.request import CheckedTransform
+    from tasks.core.generation.run import Run
+    from tasks.core.rows.transformed import InputRow
+    from tasks.core.transform.session import Transformed, TransformSession
 
 log = logging.getLogger("vellumforge.transform")
 
@@ -91,7 +88,7 @@ async def transform(
     """
     console = current.get(None) or Console()
     this_run = str(flow_run.id or "")
-    wish = TransformWish(
+    request = TransformRequest(
         mode,
         output,
         input_file,
@@ -104,9 +101,9 @@ async def transform(
     )
     try:
         with logged(this_run), bounded_end(this_run), console.work():
-            order = await wish.order(read_blocks)
-            console.grace_seconds = order.config.execution.grace_seconds
-            summary = console.summary = await _carry_out(order, console, this_run, wish.command())
+            checked = await request.check(read_blocks)
+            console.grace_seconds = checked.config.execution.grace_seconds
+            summary = console.summary = await _carry_out(checked, console, this_run, request.command())
             if not summary.complete:
                 raise UnfinishedError(summary.shortfall())
     except VellumforgeError as error:
@@ -115,47 +112,47 @@ async def transform(
 
 
 async def _carry_out(
-    order: TransformOrder, console: Console, this_run: str, command: str
+    checked: CheckedTransform, console: Console, this_run: str, command: str
 ) -> TransformSummary:
-    config, watch = order.config, Stopwatch()
+    config, watch = checked.config, Stopwatch()
     # There are no phases before it.
     console.progress.phase = Phase.PAIRS
     async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:
         with open_transform(config, command=command, ledger=ledger.id, flow_run=this_run) as session:
-            console.session = session.folder.name
+            console.folder = session.folder
             await record_session(ledger, session.folder.name, session.record)
             async with (
                 open_run(
                     config,
-                    order.keys,
+                    checked.keys,
                     session=session.record.id,
                     ledger=ledger,
                     stop=console.stop,
                     progress=console.progress,
-                    purposes=[order.source.mode.purpose],
+                    purposes=[checked.source.mode.purpose],
                 ) as run,
-                checked_first(run, [order.source.mode.purpose]),
+                checked_first(run, [checked.source.mode.purpose]),
                 display.shown(console.progress),
             ):
-                await _write_rows(run, order, session)
-                outputs = await _hand_out(order, session)
+                await _write_rows(run, checked, session)
+                outputs = await _hand_out(checked, session)
                 return summarize_transform(
                     run,
                     session,
-                    order.source.mode,
+                    checked.source.mode,
                     outputs=outputs,
-                    wanted=order.checked.rows,
+                    wanted=checked.first_pass.rows,
                     taken=watch.read(),
                 )
 
 
-async def _write_rows(run: Run, order: TransformOrder, session: TransformSession) -> None:
+async def _write_rows(run: Run, checked: CheckedTransform, session: TransformSession) -> None:
     """Every row, in order, into the session's folder; which is put in order whatever happens."""
     complete = False
     try:
-        await transform_rows(run, order, session)
-        if order.source.stamp() != order.checked.stamp:
-            raise UsageError(f"{order.source.files[0]} was changed while it was read; run again")
+        await transform_rows(run, checked, session)
+        if checked.source.stamp() != checked.first_pass.stamp:
+            raise UsageError(f"{checked.source.files[0]} was changed while it was read; run again")
         complete = not run.progress.failures
     finally:
         spent = run.budget.session.document(run.budget.prices)
@@ -170,26 +167,26 @@ async def _write_rows(run: Run, order: TransformOrder, session: TransformSession
             log.info(error)
 
 
-async def _hand_out(order: TransformOrder, session: TransformSession) -> list[str]:
-    for name, path in order.outputs:
+async def _hand_out(checked: CheckedTransform, session: TransformSession) -> list[str]:
+    for name, path in checked.outputs:
         await session.hand_out(name, path)
-    return [str(path) for _, path in order.outputs]
+    return [str(path) for _, path in checked.outputs]
 
 
-async def transform_rows(run: Run, order: TransformOrder, session: TransformSession) -> None:
+async def transform_rows(run: Run, checked: CheckedTransform, session: TransformSession) -> None:
     """Work through the input block by block, some of them at a time, and write their rows in order."""
-    work = Transform(run, order.source.mode)
-    rows = order.checked.rows
+    work = Transform(run, checked.source.mode)
+    rows = checked.first_pass.rows
     run.progress.begin(Phase.PAIRS, rows)
     size = min(pair_block_size(rows), MOST_ROWS)
     at_once = 1 + -(-(2 * run.config.generation.concurrency + STRAGGLERS) // size)
-    phase_hash = f"{phase_key(run.config, Phase.PAIRS, run.ledger.id)}-{order.source.mode.name}"
-    if order.source.mode.purpose is Purpose.REASONING:
+    phase_hash = f"{phase_key(run.config, Phase.PAIRS, run.ledger.id)}-{checked.source.mode.name}"
+    if checked.source.mode.purpose is Purpose.REASONING:
         # No phase of generating depends on them.
         templates = run.config.prompt_templates
         asked = [templates.reasoning_generation, templates.reasoning_system_prompt]
         phase_hash += f"-{sha256(repr(asked).encode()).hexdigest()[:16]}"
-    blocks = in_blocks(order.source.read(), size, session.skip)
+    blocks = in_blocks(checked.source.read(), size, session.skip)
     begun: deque[asyncio.Task[Transformed]] = deque()
     try:
         while some := await asyncio.to_thread(next, blocks, None):

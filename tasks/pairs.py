@@ -10,9 +10,8 @@ from tasks.options import BlockFailedError, block_task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.core.blocks import Block
+    from tasks.core.generation.run import Block, Run
     from tasks.core.models import Job, Pair
-    from tasks.core.run import Run
 
 
 @block_task("pairs")

@@ -8,10 +8,9 @@ from tasks.core.generation.prompts import complete_prompts, write_prompts
 from tasks.options import BlockFailedError, block_task
 
 if TYPE_CHECKING:
-    from tasks.core.blocks import Block
     from tasks.core.generation.asking import Subtopic, SubtopicPrompts
-    from tasks.core.generation.candidates import Candidates
-    from tasks.core.run import Run
+    from tasks.core.generation.prompts import Candidates
+    from tasks.core.generation.run import Block, Run
 
 
 @block_task("prompts")

@@ -8,8 +8,7 @@ from tasks.core.generation.subtopics import find_subtopics
 from tasks.options import block_task
 
 if TYPE_CHECKING:
-    from tasks.core.blocks import Block
-    from tasks.core.run import Run
+    from tasks.core.generation.run import Block, Run
 
 
 @block_task("subtopics")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from tasks.options import BlockFailedError, block_task
 
 if TYPE_CHECKING:
-    from tasks.core.blocks import Block
-    from tasks.core.transform.rows import InputRow
-    from tasks.core.transform.working import Transform
+    from tasks.core.generation.run import Block
+    from tasks.core.rows.transformed import InputRow
+    from tasks.core.transform.session import Transform
 
 
 @block_task("transform")

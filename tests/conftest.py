@@ -6,12 +6,13 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from tasks.core.llm.learned import LEARNED
+from tasks.core.chat.negotiation import LEARNED
 from tests.flows.command import SHARED
 
 if TYPE_CHECKING:
@@ -27,10 +28,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+MOST_WORKERS = 4
+ROOT = Path(__file__).parent
+LONGEST = (
+    "flows/test_shards.py",
+    "browser/test_pages.py",
+    "flows/test_deployments.py",
+    "deployments/",
+    "flows/test_cancel.py",
+    "flows/test_exactly.py",
+    "flows/test_transform.py",
+    "flows/test_api_lost.py",
+    "flows/",
+    "",
+)
+"""How the paths of tests begin, in the order in which they run: first what starts processes."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that all workers share; they are started later, with this environment."""
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="vellumforge-tests-")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, up to four: some always wait for what they watch."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that all workers end together."""
+
+    def rank(item: pytest.Item) -> int:
+        path = str(item.path.relative_to(ROOT))
+        return next(place for place, start in enumerate(LONGEST) if path.startswith(start))
+
+    items.sort(key=rank)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.core.config.models import Config, Price
+    from tasks.core.config.settings import Config, Price
 
 CHARACTERS_PER_TOKEN = 4
 """What tokens are estimated by, where no server has counted them."""
@@ -309,7 +309,7 @@ def _document(usage: Usage, cost: Cost) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Sample:
+class Sums:
     """Numbers that were seen: how many, their sum, and the sum of their squares."""
 
     count: int = 0
@@ -348,8 +348,8 @@ class Observed:
         further: Those that were asked because the answer before could not be used.
     """
 
-    prompt: Sample = field(default_factory=Sample)
-    completion: Sample = field(default_factory=Sample)
+    prompt: Sums = field(default_factory=Sums)
+    completion: Sums = field(default_factory=Sums)
     cached: int = 0
     calls: int = 0
     further: int = 0

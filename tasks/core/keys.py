@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tasks.core.config.models import default_of
+from tasks.core.config.settings import default_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tasks.core.models import Phase
 
 

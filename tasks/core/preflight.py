@@ -2,36 +2,50 @@
 
 A model is asked one small question in a form (a list, prose, scores) as the run asks it: with its sampling
 parameters, its token limit, its schema and its system role. Before a run buys anything, `checked_first` asks
-those of which the ledger knows no answer; `validate --ping` asks all of them (`ping.py`).
+those of which the ledger knows no answer; `validate --ping` asks all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
+import secrets
+import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from tasks.core.answers import read_rejected
+from tasks.core.answers.parsing import json_values
+from tasks.core.answers.thinking import split_thinking
+from tasks.core.answers.usable import read_rejected
+from tasks.core.chat.access import Gateway
+from tasks.core.chat.http import ChatHttp
+from tasks.core.chat.negotiation import Learned
 from tasks.core.errors import CallError, EndpointError, ModelError, UnusableAnswerError, VellumforgeError
-from tasks.core.json_regions import json_values
-from tasks.core.llm.ledger_records import earlier_answers
-from tasks.core.llm.retry import AttemptError, Verdict
-from tasks.core.llm.schemas import ITEMS, SCORES
-from tasks.core.models import Purpose
-from tasks.core.questions import TEMPLATES, Questions, model_for, shape_of
-from tasks.core.run import all_of
-from tasks.core.thinking import split_thinking
+from tasks.core.exchange.attempt import AttemptError, Verdict
+from tasks.core.exchange.limit_headers import NO_ADVICE
+from tasks.core.exchange.request import ITEMS, SCORES
+from tasks.core.generation.run import all_of
+from tasks.core.ledger.sessions import earlier_answers
+from tasks.core.models import Job, Purpose
+from tasks.core.progress import Progress
+from tasks.core.questions import TEMPLATES, Questions, model_for, purposes_of, shape_of
+from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from tasks.core.config.models import Config, ModelConfig
-    from tasks.core.llm.types import Answer
-    from tasks.core.run import Run
+    from tasks.core.chat.access import Access
+    from tasks.core.chat.http import Arrival
+    from tasks.core.config.settings import Config, ModelConfig
+    from tasks.core.exchange.limit_headers import Advice
+    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.run import Run
+    from tasks.core.secrets import Keys
+
 
 log = logging.getLogger("vellumforge.preflight")
 
@@ -46,7 +60,7 @@ _ROLES: Final = {Purpose.REJECTED: "rejected", Purpose.JUDGE: "judge"}
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class FormTrial:
     """A form in which a model is asked.
 
     Attributes:
@@ -67,14 +81,14 @@ class Trial:
         return f"{FORMS[self.shape]} ({', '.join(self.purposes)})"
 
 
-def trials_of(config: Config, purposes: Iterable[Purpose]) -> tuple[Trial, ...]:
+def trials_of(config: Config, purposes: Iterable[Purpose]) -> tuple[FormTrial, ...]:
     """The distinct forms in which these purposes ask their models."""
     questions = Questions(config)
     alike: dict[bytes, list[Purpose]] = {}
     for purpose in purposes:
         alike.setdefault(_likeness(config, questions, purpose), []).append(purpose)
     return tuple(
-        Trial(
+        FormTrial(
             purposes=tuple(group),
             purpose=next((purpose for purpose in group if _has_system(config, purpose)), group[0]),
             model=model_for(config, group[0]),
@@ -146,7 +160,7 @@ async def checked_first(run: Run, purposes: Iterable[Purpose]) -> AsyncIterator[
         await run.client.gate.close()
 
 
-async def check_models(run: Run, trials: Iterable[Trial]) -> None:
+async def check_models(run: Run, trials: Iterable[FormTrial]) -> None:
     """Ask what the ledger does not know, all at once.
 
     Raises:
@@ -166,7 +180,7 @@ async def check_models(run: Run, trials: Iterable[Trial]) -> None:
         raise (unusable or errors)[0]
 
 
-async def _noted(run: Run, trial: Trial) -> list[VellumforgeError]:
+async def _noted(run: Run, trial: FormTrial) -> list[VellumforgeError]:
     """What is wrong with a model; the run is stopped for it at once, so that no other question is begun."""
     try:
         await _check(run, trial)
@@ -176,7 +190,7 @@ async def _noted(run: Run, trial: Trial) -> list[VellumforgeError]:
     return []
 
 
-async def _check(run: Run, trial: Trial) -> None:
+async def _check(run: Run, trial: FormTrial) -> None:
     tries = min(MOST_TRIES, 1 + run.tries(trial.purpose))
     first = await _first_unasked(run, trial)
     for sample in range(tries):
@@ -198,7 +212,7 @@ async def _check(run: Run, trial: Trial) -> None:
             return
 
 
-async def _first_unasked(run: Run, trial: Trial) -> int:
+async def _first_unasked(run: Run, trial: FormTrial) -> int:
     """The sample of the first small question: the first whose answer is not known to be unusable."""
     sample = 0
     while True:
@@ -216,7 +230,7 @@ async def _first_unasked(run: Run, trial: Trial) -> int:
                 return sample
 
 
-async def _is_known(run: Run, trial: Trial) -> bool:
+async def _is_known(run: Run, trial: FormTrial) -> bool:
     """Whether the ledger has an answer of the model in this form that shows that it can be used."""
     small = run.questions.small(trial.purpose, 0)
     if (await run.client.recall([small]))[small.key] is not None:
@@ -234,7 +248,7 @@ async def _is_known(run: Run, trial: Trial) -> bool:
     return False
 
 
-def _name(trial: Trial) -> str:
+def _name(trial: FormTrial) -> str:
     return f"{trial.model.model_name} at {trial.model.base_url.rstrip('/')}"
 
 
@@ -244,10 +258,219 @@ def _in_words(error: AttemptError) -> str:
     return str(error)
 
 
-def _unusable(trial: Trial, reason: str) -> ModelError:
+def _unusable(trial: FormTrial, reason: str) -> ModelError:
     # A refusal may name the model already.
     reason = reason.removeprefix(f"{_name(trial)}: ")
     return ModelError(
         f"{_name(trial)} cannot be used for {trial.form}: {reason}; nothing but small questions was paid for "
         "(execution.preflight = false leaves these out)"
     )
+
+
+_SAMPLES: Final = 2**20
+_WORKS: Final = "works"
+_NOT_TAKEN: Final = "the server does not take it"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model that a configuration asks.
+
+    Attributes:
+        purposes: What it is asked for.
+        model: Its settings, those of the first purpose.
+    """
+
+    purposes: tuple[Purpose, ...]
+    model: ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """What a model showed of itself.
+
+    Attributes:
+        error: Why it cannot be used, and in which form; "" when it answers in all of them.
+        seconds: From the first request to its answer, with the connection's making.
+        reported: The model as the server reports it, "" when it does not.
+        forms: The forms in which it answers, with what they are for.
+        streaming: `works`, or why it does not.
+        structure: The strictest form in which JSON can be asked for: `json_schema`, `json_object` or `off`,
+            and whether the server takes it and does not heed it.
+        reasoning: Whether reasoning came, or tokens that were spent on it.
+        tokens: All that was paid for, as far as it was reported.
+        advice: What the server says about its limits.
+        left_out: What the model was found not to take, each in one line.
+    """
+
+    error: str = ""
+    seconds: float = 0.0
+    reported: str = ""
+    forms: tuple[str, ...] = ()
+    streaming: str = ""
+    structure: str = ""
+    reasoning: bool = False
+    tokens: int = 0
+    advice: Advice = NO_ADVICE
+    left_out: tuple[str, ...] = ()
+
+
+def sample_requests(config: Config) -> dict[Purpose, ChatRequest]:
+    """A request for each purpose of a configuration, its templates rendered with sample values."""
+    questions, generation = Questions(config), config.generation
+    job = Job(0, generation.main_topic, "(a subtopic)", "(a prompt)")
+    made = {
+        Purpose.SUBTOPICS: lambda: questions.subtopics(
+            min(generation.subtopic_chunk_size or generation.num_subtopics, generation.num_subtopics), "", 0
+        ),
+        Purpose.PROMPTS: lambda: questions.prompts(job.sub_topic, generation.num_prompts_per_subtopic, (), 0),
+        Purpose.CHOSEN: lambda: questions.chosen(job, 0),
+        Purpose.REJECTED: lambda: questions.rejected(job, 0),
+        Purpose.JUDGE: lambda: questions.judge(job, "(an answer)", 0, explain=True),
+    }
+    return {purpose: made[purpose]() for purpose in purposes_of(config)}
+
+
+def targets_of(config: Config) -> tuple[Target, ...]:
+    """The distinct models that a configuration asks, by address and name."""
+    found: dict[tuple[str, str], Target] = {}
+    for purpose, request in sample_requests(config).items():
+        place = (request.endpoint, request.model)
+        known = found.get(place)
+        found[place] = (
+            Target((purpose,), model_for(config, purpose))
+            if known is None
+            else replace(known, purposes=(*known.purposes, purpose))
+        )
+    return tuple(found.values())
+
+
+async def ping_all(config: Config, targets: Sequence[Target], keys: Keys) -> list[Ping]:
+    """Ask each model a small question in each form in which a run asks it, and one as a stream. None is kept.
+
+    Each is asked once: what a run would try again, such as a passing error, is found here.
+
+    Raises:
+        UsageError: A key or a header cannot be sent.
+    """
+    # What this process learned before is found out anew: that is what is asked.
+    gateway = Gateway(config, Stop(), Progress(), learned=Learned())
+    questions = Questions(config)
+    probes = [
+        [_Probe(trial, _access(gateway, trial, keys)) for trial in _prose_first(config, target)]
+        for target in targets
+    ]
+    async with ChatHttp(max_connections=len(targets)) as http:
+        return list(await asyncio.gather(*(_ping(http, questions, some) for some in probes)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A form in which a model is asked, and the way to it."""
+
+    trial: FormTrial
+    access: Access
+
+
+def _prose_first(config: Config, target: Target) -> list[FormTrial]:
+    """The target's forms; where there is prose, what is found out first is what all forms share."""
+    return sorted(trials_of(config, target.purposes), key=lambda trial: trial.shape)
+
+
+def _access(gateway: Gateway, trial: FormTrial, keys: Keys) -> Access:
+    model = trial.model
+    return gateway.access(trial.purpose, model, keys.for_model(model), keys.headers_for(model))
+
+
+async def _ping(http: ChatHttp, questions: Questions, probes: Sequence[_Probe]) -> Ping:
+    arrivals: list[Arrival] = []
+    structures: dict[str, str] = {}
+    seconds, streaming = 0.0, ""
+    for probe in probes:
+        trial, access = probe.trial, probe.access
+        request = questions.small(trial.purpose, secrets.randbelow(_SAMPLES))
+        began = time.perf_counter()
+        try:
+            arrival = await _send(http, request, access)
+            arrivals.append(arrival)
+            check_answer(arrival.answer, trial.shape)
+        except (AttemptError, UnusableAnswerError) as error:
+            advice = arrivals[0].advice if arrivals else NO_ADVICE
+            advice = error.advice if isinstance(error, AttemptError) else advice
+            return Ping(error=f"asked for {trial.form}: {error}", tokens=_tokens(arrivals), advice=advice)
+        seconds = seconds or time.perf_counter() - began
+        if trial.shape:
+            structures[trial.form] = _structure(access, request, arrival.answer)
+        if not streaming:
+            # Another sample, so that it is no repetition.
+            request = questions.small(trial.purpose, secrets.randbelow(_SAMPLES))
+            streaming, streamed = await _stream(http, request, trial, access)
+            arrivals += [streamed] if streamed else []
+    return Ping(
+        seconds=round(seconds, 3),
+        reported=arrivals[0].answer.model,
+        forms=tuple(probe.trial.form for probe in probes),
+        streaming=streaming,
+        structure=_together(structures),
+        reasoning=any(_has_reasoning(arrival.answer) for arrival in arrivals),
+        tokens=_tokens(arrivals),
+        advice=arrivals[0].advice,
+        left_out=tuple(dict.fromkeys(line for probe in probes for line in probe.access.negotiation.left_out)),
+    )
+
+
+def _together(structures: dict[str, str]) -> str:
+    """How JSON is asked for; told apart by form where the forms differ."""
+    if len(set(structures.values())) > 1:
+        return "; ".join(f"{form}: {structure}" for form, structure in structures.items())
+    return next(iter(structures.values()), "not asked for")
+
+
+def _structure(access: Access, request: ChatRequest, answer: Answer) -> str:
+    """The form in which JSON was asked for, and whether that was heeded: the question says nothing of it."""
+    structure: str = access.negotiation.structure(request)
+    if structure == "off" or is_json(answer.content) or is_json(answer.reasoning):
+        return structure
+    if answer.truncated:
+        return f"{structure}; the answer was cut off, and is no JSON"
+    return f"{structure} is taken, and ignored: what came is no JSON"
+
+
+async def _stream(
+    http: ChatHttp, request: ChatRequest, trial: FormTrial, access: Access
+) -> tuple[str, Arrival | None]:
+    """Whether a stream works, tried where it was not yet; and what came of it."""
+    if trial.model.use_streaming:
+        return _WORKS if access.manner(request).streaming else _NOT_TAKEN, None
+    with_usage = True
+    while True:
+        manner = replace(access.manner(request), streaming=True, stream_usage=with_usage)
+        try:
+            return _WORKS, await http.send(request, manner)
+        except AttemptError as error:
+            refused = {each.name for each in error.refused}
+            if "stream" in refused:
+                return _NOT_TAKEN, None
+            if "stream_options" in refused and with_usage:
+                with_usage = False
+            elif not access.negotiation.learn(error, request):
+                return str(error), None
+
+
+async def _send(http: ChatHttp, request: ChatRequest, access: Access) -> Arrival:
+    while True:
+        try:
+            return await http.send(request, access.manner(request))
+        except AttemptError as error:
+            if not access.negotiation.learn(error, request):
+                raise
+
+
+def _tokens(arrivals: Sequence[Arrival]) -> int:
+    answers = [arrival.answer for arrival in arrivals]
+    return sum((answer.prompt_tokens or 0) + (answer.completion_tokens or 0) for answer in answers)
+
+
+def _has_reasoning(answer: Answer) -> bool:
+    inside = split_thinking(answer.content).reasoning
+    return bool(answer.reasoning or answer.reasoning_tokens or inside)

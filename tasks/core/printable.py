@@ -1,4 +1,4 @@
-"""Text of models, servers and users as a terminal or a page may show it: here and nowhere else.
+"""Texts from outside, made so that they can be shown: in a terminal, and in Markdown.
 
 Control characters move the cursor or hide what stands there, and marks of direction turn a line around. None
 of them is printable: on one line a space stands in their place, in a longer text their number.
@@ -7,7 +7,11 @@ of them is printable: on one line a space stands in their place, in a longer tex
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 
 # Not the joiners U+200C and U+200D: Persian, Indic scripts and emoji are written with them.
 _HIDDEN: Final = re.compile(
@@ -28,3 +32,33 @@ def visible_text(text: str, most: int) -> str:
     # Two for each that may be left, where every line break is a pair.
     piece = text[: 2 * most].replace("\r\n", "\n")[:most]
     return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", piece)[:most]
+
+
+_MARKUP: Final = re.compile(r"[!-/:-@\[-`{-~]")
+"""Every character that may mean something in Markdown; each may stand after a backslash."""
+_TICKS: Final = re.compile(r"`+")
+_SHORTEST_FENCE: Final = 3
+
+
+def escaped(text: str) -> str:
+    """The text on one line, so that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.replace("\0", "").split()))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the head is Markdown, the rows are texts."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """The text as a block of code, line by line as it is; no line of it can end the block.
+
+    Args:
+        text: The text.
+        language: What it is to be coloured as, e.g. `python`; "" for not at all.
+    """
+    longest = max(map(len, _TICKS.findall(text)), default=0)
+    fence = "`" * max(_SHORTEST_FENCE, longest + 1)
+    return f"{fence}{language}\n{text.replace(chr(0), '').rstrip()}\n{fence}"

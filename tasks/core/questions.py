@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.core.answers.rubric import criteria_in
+from tasks.core.config.templates import compile_template
 from tasks.core.config.values import UNSET
-from tasks.core.llm.schemas import ITEMS, SCORES
-from tasks.core.llm.types import SEED_STRIDE, ChatRequest
+from tasks.core.exchange.request import ITEMS, SCORES, SEED_STRIDE, ChatRequest
 from tasks.core.models import Purpose
-from tasks.core.rubric import criteria_in
-from tasks.core.templates import compile_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.core.config.models import Config, ModelConfig
+    from tasks.core.config.settings import Config, ModelConfig
+    from tasks.core.config.templates import Template
     from tasks.core.models import Job
-    from tasks.core.templates import Template
 
 SEEDS = 1 << 31
 """How many seeds there are: the servers agree on 31 bits alone."""

@@ -11,8 +11,8 @@ from dotenv.parser import parse_stream
 from pydantic import SecretStr
 
 from tasks.core.config.load import read_text
-from tasks.core.config.models import provider_of
-from tasks.core.config.tables import PLACEHOLDER
+from tasks.core.config.settings import provider_of
+from tasks.core.config.values import PLACEHOLDER
 from tasks.core.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dotenv.parser import Binding
 
-    from tasks.core.config.models import ModelConfig
+    from tasks.core.config.settings import ModelConfig
 
 LARGEST_ENV_FILE: Final = 1024 * 1024
 """Bytes that an env file may have."""

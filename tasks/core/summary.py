@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import Payment, cost_document
-from tasks.core.export.written import TRL
-from tasks.core.losses import what_helps
+from tasks.core.export.layout import TRL
+from tasks.core.generation.losses import what_helps
 from tasks.core.models import UNUSABLE, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tasks.core.generation.run import Run
     from tasks.core.generation.waves import Made
-    from tasks.core.run import Run
     from tasks.core.session.session import Session
 
 NO_MORE = "the model had no more that are new"

@@ -25,21 +25,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.request import urlopen
 
-from tasks.core.llm.demo_behaviour import Behaviour
-from tasks.core.llm.http import ChatHttp, Manner
+from tasks.core.chat.http import ChatHttp
+from tasks.core.chat.transport import Manner
+from tasks.core.demo.chat import Behaviour
 from tasks.core.models import Purpose
 from tests.benchmarks.pipeline import machine, run
-from tests.core.llm.limiting import QueueingServer, RateLimitedServer
-from tests.core.llm.scripted import question
-from tests.core.llm.virtual import Bucket, FixedWindow, SlidingWindow
+from tests.core.chat.scripted import question
 from tests.core.running import running
+from tests.core.traffic.limiting import QueueingServer, RateLimitedServer
+from tests.core.traffic.virtual import Bucket, FixedWindow, SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.core.llm.demo_record import Record
-    from tasks.core.llm.ledger_client import LedgerClient
-    from tests.core.llm.virtual import RateServer
+    from tasks.core.demo.server import Record
+    from tasks.core.ledger.client import LedgerClient
+    from tests.core.traffic.virtual import RateServer
 
 CONFIG = """
 [generation]
@@ -79,7 +80,7 @@ class Served:
     """The demo server in a process of its own, with what it recorded."""
 
     def __init__(self, *options: str) -> None:
-        self._command = [sys.executable, "-m", "tasks.core.llm.demo", "--with-parent", *options]
+        self._command = [sys.executable, "-m", "tasks.core.demo.server", "--with-parent", *options]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(

@@ -14,10 +14,10 @@ import sys
 import time
 from multiprocessing import get_context
 
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_schema import LedgerEntry
-from tests.core.llm.databases import sql
-from tests.core.llm.scripted import answer, question
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import LedgerEntry
+from tests.core.chat.scripted import answer, question
+from tests.core.ledger.databases import sql
 from tests.postgres import postgres
 
 WORDS = 500

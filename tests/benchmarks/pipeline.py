@@ -98,7 +98,7 @@ class server:  # noqa: N801 - used as a context manager, like a function
     """The demo model server in a process of its own; gives its base URL."""
 
     def __init__(self, latency_ms: float) -> None:
-        command = [sys.executable, "-m", "tasks.core.llm.demo", "--port", "0", "--with-parent"]
+        command = [sys.executable, "-m", "tasks.core.demo.server", "--port", "0", "--with-parent"]
         self._command = [*command, "--latency-ms", str(latency_ms)]
 
     def __enter__(self) -> str:

@@ -15,17 +15,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.demo.text import Kind, list_items
 from tasks.core.lint.linter import lint_file
-from tasks.core.llm.demo_text import Kind, list_items
 from tasks.core.models import Job
-from tasks.core.report.coverage import cover, find_alike
 from tasks.core.report.page import write_report
-from tasks.core.report.tally import tally_session
+from tasks.core.report.tally import cover, find_alike, tally_session
 from tests.benchmarks.lint import write
 from tests.core.report.made import facts, judged_rows
 
 if TYPE_CHECKING:
-    from tasks.core.report.facts import Facts
+    from tasks.core.report.tally import ReportFacts
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
         print(f"| {pairs:,} | {size:,.0f} | {times} | {each:.3f} | {peak:.0f} | {page:.0f} |", flush=True)
 
 
-def made_facts(pairs: int) -> Facts:
+def made_facts(pairs: int) -> ReportFacts:
     """What is known of a session of so many prompts, 20 of a subtopic, as the demo model writes them."""
     jobs: list[Job] = []
     while len(jobs) < pairs:

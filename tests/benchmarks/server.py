@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dotenv import dotenv_values
 
-from flows.local import HOME
-from tasks.core.blocks import cut, pair_block_size, prompt_block_size
+from flows.process.run import HOME
+from tasks.core.generation.run import cut, pair_block_size, prompt_block_size
 from tests.benchmarks.pipeline import CONFIG, PROMPTS_PER_SUBTOPIC, machine
 from tests.flows.command import ROOT, User, model, prefect_server
 

@@ -106,7 +106,7 @@ def made(rows: int, start: int = 0) -> Any:
 
 def run(folder: Path, path: Path) -> dict[str, Any]:
     """One run of the command: its summary's figures, and the wall time of the whole process."""
-    words = "import sys; from flows.cli import main; sys.exit(main())"
+    words = "import sys; from flows.commands.app import main; sys.exit(main())"
     command = [sys.executable, "-c", words, "transform", "--mode", "sft-to-dpo", "--json"]
     command += ["--config", str(folder / "config.toml")]
     command += ["--input", str(path), "--output", str(folder / "out.jsonl")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tasks.core.llm.demo_text import Kind, list_items
+from tasks.core.demo.text import Kind, list_items
 from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.llm.demo import DemoServer
-from tasks.core.llm.demo_http import Response
+from tasks.core.demo.http import Response
+from tasks.core.demo.server import DemoServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from tasks.core.llm.demo_http import Request
+    from tasks.core.demo.http import Request
 
 HIGHEST = 300
 """The highest token limit of a server that has one."""

@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import select
 
-from tasks.core.config.models import Config
+from tasks.core.chat.negotiation import Learned
+from tasks.core.config.settings import Config
+from tasks.core.demo.http import RequestParser
+from tasks.core.exchange.request import ChatRequest
 from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs, settle
-from tasks.core.llm.database import connect, ledger_url
-from tasks.core.llm.demo_http import RequestParser
-from tasks.core.llm.learned import Learned
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_schema import failures
-from tasks.core.llm.stop import Stop
-from tasks.core.llm.types import ChatRequest
+from tasks.core.generation.run import open_run
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import connect, failures, ledger_url
 from tasks.core.models import Job, Purpose
 from tasks.core.progress import Progress
 from tasks.core.questions import Questions
-from tasks.core.run import open_run
 from tasks.core.secrets import Keys
+from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.generation.run import Run
     from tasks.core.models import Pair
-    from tasks.core.run import Run
 
 PATIENCE = 60
 """Seconds after which something that is waited for is taken to have failed to come."""

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.config.models import Price
-from tasks.core.cost import Bill, Cost, Observed, Prices, Sample, Usage, dollars, tokens_for
+from tasks.core.config.settings import Price
+from tasks.core.cost import Bill, Cost, Observed, Prices, Sums, Usage, dollars, tokens_for
 
 PRICES = Prices(
     {
@@ -148,7 +148,7 @@ def test_a_bill_as_data_holds_all_of_it_and_each_item() -> None:
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=50))
 def test_mean_and_variance_are_those_of_the_numbers(numbers: list[int]) -> None:
-    sample = Sample()
+    sample = Sums()
     for number in numbers:
         sample.add(number)
     mean = sum(numbers) / len(numbers)
@@ -158,8 +158,8 @@ def test_mean_and_variance_are_those_of_the_numbers(numbers: list[int]) -> None:
 
 
 def test_of_one_number_the_spread_is_assumed_and_of_none_there_is_nothing() -> None:
-    assert (Sample().mean, Sample().variance) == (0, 0)
-    assert Sample(1, 10.0, 100.0).variance == 25
+    assert (Sums().mean, Sums().variance) == (0, 0)
+    assert Sums(1, 10.0, 100.0).variance == 25
 
 
 def test_calls_without_usage_are_observed_and_their_tokens_are_not() -> None:

@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows: size, layers, docstrings, versions."""
+"""The rules of the house that no linter knows: the map, names, docstrings, late imports, versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 import tomli
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(chain.from_iterable((ROOT / top).rglob("*.py") for top in ("flows", "tasks", "deployments")))
 CORE = [path for path in MODULES if path.is_relative_to(ROOT / "tasks" / "core")]
-MOST_LINES = 500
+MOST_MODULES = 177
+MOST_LATE_IMPORTS = 108
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -48,54 +48,94 @@ def raised(function: ast.AST) -> set[str]:
     return found - {"AssertionError"}
 
 
-def imported(tree: ast.Module) -> set[str]:
-    """The modules that a module imports, wherever in it."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
 def test_there_is_something_to_look_at() -> None:
-    assert {"tasks/core/run.py", "flows/generate.py", "deployments/__init__.py"} <= set(map(name_of, MODULES))
-    assert {"tasks/core/llm/ledger.py", "tasks/core/session/session.py"} <= set(map(name_of, CORE))
+    assert {"tasks/core/generation/run.py", "flows/generate.py", "deployments/__init__.py"} <= set(
+        map(name_of, MODULES)
+    )
+    assert {"tasks/core/ledger/ledger.py", "tasks/core/session/session.py"} <= set(map(name_of, CORE))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_is_long(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def rooms() -> dict[str, set[str]]:
+    """The folders of the program with the modules in each."""
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        modules = found.setdefault(f"{path.parent.relative_to(ROOT)}/", set())
+        if path.stem != "__init__":
+            modules.add(path.stem)
+    return found
 
 
-@pytest.mark.parametrize("path", CORE, ids=name_of)
-def test_everything_public_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree)
-    assert [name for name, node in public(tree) if not ast.get_docstring(node)] == []
+def late_imports(tree: ast.Module) -> int:
+    """How many imports stand inside functions."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    return sum(
+        isinstance(node, ast.Import | ast.ImportFrom) and id(node) in inside for node in ast.walk(tree)
+    )
 
 
-@pytest.mark.parametrize("path", CORE, ids=name_of)
-def test_what_raises_an_error_of_its_own_says_so(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def test_the_map_shows_every_room_and_every_module() -> None:
+    text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    drawn = {
+        room: set(re.findall(r"`(\w+)`", modules))
+        for room, modules in re.findall(r"^\| `([\w/]+/)` \|[^|]*\|([^|]*)\|$", text, re.MULTILINE)
+    }
+    assert drawn == rooms()
+
+
+def test_every_file_that_the_docs_name_is_there() -> None:
+    missing = [
+        f"{page.name}: {named}"
+        for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+        for named in re.findall(
+            r"`((?:flows|tasks|deployments|tests)/[\w/]*(?:\.py)?)`", page.read_text(encoding="utf-8")
+        )
+        if not (ROOT / named).exists()
+    ]
+    assert missing == []
+
+
+def test_every_test_outside_of_core_proves_a_promise() -> None:
+    text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    tests = [name_of(path) for path in (ROOT / "tests").rglob("test_*.py")]
+    unnamed = [name for name in tests if not name.startswith("tests/core/") and f"`{name}`" not in text]
+    assert unnamed == []
+
+
+def test_no_class_name_is_there_twice() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(path))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+def test_there_are_no_more_modules_and_late_imports_than_there_were() -> None:
+    late = {name_of(path): late_imports(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    assert len(MODULES) <= MOST_MODULES
+    assert sum(late.values()) <= MOST_LATE_IMPORTS, {name: count for name, count in late.items() if count}
+
+
+def test_everything_public_says_what_it_is() -> None:
+    silent = []
+    for path in CORE:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        silent += [] if ast.get_docstring(tree) else [name_of(path)]
+        silent += [f"{name_of(path)}: {name}" for name, node in public(tree) if not ast.get_docstring(node)]
+    assert silent == []
+
+
+def test_what_raises_an_error_of_its_own_says_so() -> None:
     silent = [
-        name
-        for name, node in public(tree)
+        f"{name_of(path)}: {name}"
+        for path in CORE
+        for name, node in public(ast.parse(path.read_text(encoding="utf-8")))
         if not isinstance(node, ast.ClassDef)
         and raised(node)
         and not re.search(r"^Raises:|\b[Rr]aises? \w+", ast.get_docstring(node) or "", re.MULTILINE)
     ]
     assert silent == []
-
-
-@pytest.mark.parametrize("path", CORE, ids=name_of)
-def test_core_imports_neither_prefect_nor_what_stands_above_it(path: Path) -> None:
-    names = imported(ast.parse(path.read_text(encoding="utf-8")))
-    tops = {name.partition(".")[0] for name in names}
-    assert not tops & {"prefect", "flows", "deployments", "tests"}
-    assert [name for name in names if re.match(r"tasks\.(?!core\b)", name)] == []
 
 
 def test_the_version_is_that_of_the_changelogs_newest_release() -> None:

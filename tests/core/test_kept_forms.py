@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.llm.demo_http import Response
-from tasks.core.llm.learned import Learned
-from tasks.core.llm.schemas import response_format
+from tasks.core.chat.negotiation import Learned
+from tasks.core.demo.http import Response
+from tasks.core.exchange.request import response_format
 from tests.core.refusing import Refusing
 from tests.core.test_refused_parameters import a_run, pairs_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.llm.demo_http import Request
+    from tasks.core.demo.http import Request
 
 WHITE = '{"items":' + "\n" * 500
 PLAIN: dict[str, Any] = {"max_retries": 1}

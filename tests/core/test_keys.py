@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.core.config.models import Config, default_of, settings
-from tasks.core.formats import rows_of, with_reasoning
-from tasks.core.judging import wants_explanations
+from tasks.core.config.settings import Config, default_of, settings
+from tasks.core.generation.pairs import wants_explanations
 from tasks.core.keys import EFFECTS, Effect, block_key, decisive_settings, phase_key, value_of
 from tasks.core.models import Job, Pair, Phase, Purpose, Score, Scores, Text
 from tasks.core.questions import Questions
+from tasks.core.rows.formats import rows_of, with_reasoning
 from tests.core.running import configured, some_jobs
 
 PHASES = {

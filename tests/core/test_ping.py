@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.models import Purpose
-from tasks.core.ping import ping_all, sample_requests, targets_of
+from tasks.core.preflight import ping_all, sample_requests, targets_of
 from tasks.core.secrets import Keys
-from tests.core.llm.scripted import SECRET, Scripted, closed_port, completion, http
+from tests.core.chat.scripted import SECRET, Scripted, closed_port, completion, http
 from tests.core.running import configured
 
 if TYPE_CHECKING:
-    from tasks.core.ping import Ping
+    from tasks.core.preflight import Ping
 
 LISTED = completion('{"items": ["red", "blue"]}')
 REFUSED = {

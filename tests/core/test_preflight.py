@@ -10,17 +10,17 @@ import pytest
 
 from tasks.core.errors import BudgetError, EndpointError, ModelError, RunInterrupted
 from tasks.core.generation.subtopics import find_subtopics
-from tasks.core.llm.ledger_records import SessionRow, count_calls, put_session, spent_by
-from tasks.core.llm.stop import Stop
+from tasks.core.ledger.sessions import SessionRow, count_calls, put_session, spent_by
 from tasks.core.models import Purpose
 from tasks.core.preflight import MOST_TRIES, checked_first, trials_of
 from tasks.core.questions import purposes_of
+from tasks.core.traffic.stop import Stop
 from tests.core.running import NOBODY, TEMPLATES, ChatServer, Reply, configured, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.run import Run
+    from tasks.core.generation.run import Run
     from tests.core.running import Answer, Chat
 
 SMALL_ANSWERS: dict[Purpose, Answer] = {

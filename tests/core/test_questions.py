@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.config.load import load_config
+from tasks.core.exchange.request import SEED_STRIDE
 from tasks.core.keys import phase_key
-from tasks.core.llm.types import SEED_STRIDE
 from tasks.core.models import Job, Phase, Purpose
 from tasks.core.questions import Questions, is_judged, model_for, models_of, purposes_of
 from tests.core.running import TEMPLATES, configured, some_jobs

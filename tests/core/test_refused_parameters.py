@@ -13,19 +13,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tasks.core.chat.negotiation import Learned
+from tasks.core.chat.server_errors import read_error, verdict_of
+from tasks.core.chat.transport import Manner, body_of
 from tasks.core.errors import EndpointError
+from tasks.core.exchange.attempt import Verdict
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import jobs_of, numbered, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
-from tasks.core.llm.http import Manner
-from tasks.core.llm.learned import Learned
-from tasks.core.llm.refusals import read_error
-from tasks.core.llm.retry import Verdict
-from tasks.core.llm.verdicts import verdict_of
-from tasks.core.llm.wire import body_of
-from tests.core.demo_client import JUDGE, PROMPTS, STORY, SUBTOPICS
-from tests.core.llm.attempts import KEY
-from tests.core.llm.scripted import question
+from tests.core.chat.attempts import KEY
+from tests.core.chat.scripted import question
+from tests.core.demo.client import JUDGE, PROMPTS, STORY, SUBTOPICS
 from tests.core.refusing import THINGS, WORDINGS, WRAPPINGS, Refusing, document_of
 from tests.core.running import running
 
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tasks.core.generation.run import Run
     from tasks.core.models import Job, Pair
-    from tasks.core.run import Run
 
 TEMPLATES = {
     "subtopic_generation": SUBTOPICS.format(n="{{.NumSubtopics}}", topic="{{.MainTopic}}"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tasks.core.config.models import ModelConfig
+from tasks.core.config.settings import ModelConfig
 from tasks.core.errors import ConfigError, UsageError
 from tasks.core.secrets import Keys, read_env_file, variables_of, without_secrets
 

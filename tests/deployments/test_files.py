@@ -14,7 +14,7 @@ import pytest
 from dotenv import dotenv_values
 
 from deployments.make_secrets import NAMES
-from flows.environment import DEFAULTS
+from flows.process.settings import DEFAULTS
 from tests.deployments.compose import FILE, FOLDER, RefusedError, document, parts
 from tests.flows.command import ROOT
 

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.core.llm.databases import sql
+from tests.core.ledger.databases import sql
 from tests.deployments.listening import listeners, open_port, public
 from tests.deployments.topology import running
 from tests.flows.command import TIMEOUT, config, rows_of

@@ -19,15 +19,12 @@ from dotenv import dotenv_values
 from deployments.make_secrets import write
 from tests.deployments.compose import FOLDER, parts
 from tests.flows.command import ROOT, TIMEOUT, free_port, until
+from tests.needs import POSTGRESQL, REDIS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tests.deployments.compose import Part
-
-POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/bin"))
-"""Where Debian puts PostgreSQL's programs; the newest that is installed."""
-
 
 STOP_SECONDS = 20.0
 """What a part may take to stop before it is killed."""
@@ -82,8 +79,9 @@ class Topology:
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.ports["worker"]),
         }
         declared |= {key: value for key, value in addresses.items() if key in declared}
+        folders = (Path(sys.executable).parent, POSTGRESQL.programs(), REDIS.programs())
         own = {
-            "PATH": f"{Path(sys.executable).parent}:{POSTGRES}:{os.environ['PATH']}",
+            "PATH": ":".join([*map(str, folders), os.environ["PATH"]]),
             "HOME": str(self.folder / "home"),
             "PREFECT_HOME": str(self.folder / "prefect" / name),
             "PYTHONPATH": str(ROOT),
@@ -179,7 +177,7 @@ def _start_postgres(topology: Topology) -> None:
         "PGPORT": str(topology.ports["postgres"]),
     }
     make: list[str | Path] = [
-        POSTGRES / "initdb",
+        POSTGRESQL.programs() / "initdb",
         "--username=postgres",
         "--auth-local=trust",
         "--auth-host=scram-sha-256",
@@ -188,7 +186,7 @@ def _start_postgres(topology: Topology) -> None:
     place = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={topology.ports['postgres']}"]
     topology.start("postgres", "-D", str(data), *place, "-k", str(data), user=user)
     probe: list[str | Path] = [
-        POSTGRES / "pg_isready",
+        POSTGRESQL.programs() / "pg_isready",
         "--quiet",
         "--host",
         data,
@@ -205,7 +203,7 @@ def _start_redis(topology: Topology) -> None:
     part.command[-1] = part.command[-1].replace("END\n", f"END\n{place}", 1)
     topology.start("redis")
     ping = {**topology.environment("redis"), "REDISCLI_AUTH": topology.secrets["REDIS_PASSWORD"]}
-    probe = ["redis-cli", "-p", str(topology.ports["redis"]), "ping"]
+    probe = [str(REDIS.programs() / "redis-cli"), "-p", str(topology.ports["redis"]), "ping"]
     until(
         lambda: subprocess.run(probe, env=ping, capture_output=True, check=False).stdout == b"PONG\n",
         "the start of Redis",

@@ -8,7 +8,7 @@ import sys
 
 from prefect.settings import Settings
 
-from flows.environment import configured_api_url
+from flows.process.settings import configured_api_url
 
 
 def main() -> None:

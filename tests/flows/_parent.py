@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from flows.embedded import EmbeddedServer
+from flows.process.server import EmbeddedServer
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.embedded import EmbeddedServer, settle
-from flows.environment import set_defaults
+from flows.process.server import EmbeddedServer, settle
+from flows.process.settings import set_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import weakref
+import zlib
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from flows.environment import DEFAULTS
+from flows.process.settings import DEFAULTS
 from tests.flows.prepared import PARENT
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ MODULE = (sys.executable, "-m", "flows.generate")
 """`python -m flows.generate`, whose arguments are those of `vellumforge2 run`."""
 CHECKPOINT = (sys.executable, "-m", "flows.checkpoint")
 """`python -m flows.checkpoint`, which is `vellumforge2 checkpoint`."""
-PROGRAM = (sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())")
+PROGRAM = (sys.executable, "-c", "import sys; from flows.commands.app import main; sys.exit(main())")
 """What the installed script `vellumforge2` does."""
 
 SHARED = "VELLUMFORGE_TESTS"
 """The environment variable with the folder that all of pytest's workers share."""
 DATABASE = "prefect.db"
+SERVICES = ("SCHEDULER", "LATE_RUNS", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "FOREMAN", "TRIGGERS")
 PREPARED = {MODULE, CHECKPOINT, PROGRAM}
 """What the prepared parent forks; the rest is started as it is."""
 
 TIMEOUT = 600.0
 """Seconds after which what is waited for is taken to hang; nothing takes a tenth of it."""
 POLL = 0.005
+LONGEST_POLL = 0.1
 REFUSED = 400
 """The status with which the demo's server refuses a question."""
 
@@ -247,10 +250,11 @@ def _content(descriptor: int) -> str:
 
 def until(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
     """Poll until something holds; fail when it does not in time."""
-    end = time.monotonic() + timeout
+    end, pause = time.monotonic() + timeout, POLL
     while not holds():
         assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
-        time.sleep(POLL)
+        time.sleep(pause)
+        pause = min(1.2 * pause, LONGEST_POLL)
 
 
 def outlives(pids: Sequence[int], seconds: float) -> list[int]:
@@ -289,7 +293,8 @@ class Model:
         """Start it, or start it again, with options of `Behaviour`."""
         self.stop()
         options = [f"--{name.replace('_', '-')}={value}" for name, value in behaviour.items()]
-        command = ["-m", "tasks.core.llm.demo", "--with-parent", "--port", str(self.port), *options]
+        port = str(self.port or _port_of_test())
+        command = ["-m", "tasks.core.demo.server", "--with-parent", "--port", port, *options]
         # It ends when its standard input does: with this process, whatever becomes of it.
         read, life = os.pipe()
         out, write = os.pipe()
@@ -300,10 +305,10 @@ class Model:
         os.close(write)
         self._life = os.fdopen(life, "wb")
         with os.fdopen(out) as said:
-            port = urlsplit(said.readline().strip()).port
-        assert port is not None
-        assert self.port in {0, port}, "the port was taken by somebody else"
-        self.port = port
+            taken = urlsplit(said.readline().strip()).port
+        assert taken is not None
+        assert self.port in {0, taken}, "the port was taken by somebody else"
+        self.port = taken
 
     def stop(self) -> None:
         """End it, if it runs."""
@@ -341,6 +346,15 @@ class Model:
             return json.load(response)
 
 
+def _port_of_test() -> int:
+    """A port that is the same each time a test runs: what the demo's models answer depends on theirs.
+
+    It lies below those that the system gives away. Where it is taken, the server takes one of the next.
+    """
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" (")[0]
+    return 20_000 + zlib.crc32(test.encode()) % 12_000 if test else 0
+
+
 @contextmanager
 def model(**behaviour: float | str) -> Iterator[Model]:
     """A running demo model server."""
@@ -353,15 +367,20 @@ def model(**behaviour: float | str) -> Iterator[Model]:
 
 
 @contextmanager
-def prefect_server(home: Path, *, pages: bool = False, **variables: str) -> Iterator[str]:
+def prefect_server(
+    home: Path, *, pages: bool = False, services: bool = True, **variables: str
+) -> Iterator[str]:
     """A real Prefect server of somebody's own, with its home there; gives the URL of its API.
 
     Args:
         home: Its home.
         pages: Whether it serves the UI as well.
+        services: Whether it looks after schedules, late runs and automations as well.
         variables: Added to its environment.
     """
     home.mkdir(parents=True, exist_ok=True)
+    if not services:
+        variables |= {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
     with ExitStack() as stack:
         begin = partial(_starting, home, free_port(), pages=pages, variables=variables)
         folder = os.environ.get(SHARED)

@@ -23,8 +23,11 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_url(prefect_home: Path) -> Iterator[str]:
-    """The API of a Prefect server; a run with it is spared the start of an embedded one."""
-    with prefect_server(prefect_home) as url:
+    """The API of a Prefect server; a run with it is spared the start of an embedded one.
+
+    It does without the services that look after schedules, workers and automations: there are none.
+    """
+    with prefect_server(prefect_home, services=False) as url:
         yield url
 
 

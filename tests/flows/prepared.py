@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 ROOT = Path(__file__).parents[2]
-BEFORE_PREFECT = ("flows.cli", "flows.local", "aiosqlite", "fastapi", "xml.etree.ElementTree")
+BEFORE_PREFECT = ("flows.commands.app", "flows.process.run", "aiosqlite", "fastapi", "xml.etree.ElementTree")
 """What is imported besides all of `tasks.core`, before Prefect."""
 READS_ENVIRONMENT = "tasks.core.hub"
 """What is not imported before: the library of the Hub reads its settings when it is imported."""
@@ -321,13 +321,14 @@ def main() -> None:
     time.tzset()
     sys.meta_path.insert(0, _Kept(kept))
     kind, what, *arguments = asked["command"]
+    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.argv[:] = [kind, *arguments]
     if kind == "-m":
-        sys.path[0] = asked["folder"]
+        sys.path[:1] = [asked["folder"], *path]
         sys.modules.pop(what, None)
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
-        sys.path[0] = ""
+        sys.path[:1] = ["", *path]
         exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
 
 

@@ -102,31 +102,47 @@ def machine(folder: Path, url: str) -> Iterator[Machine]:
             worker.end()
 
 
+@pytest.fixture(scope="module")
+def cancelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine whose runs are cancelled."""
+    folder = tmp_path_factory.mktemp("cancelling")
+    with prefect_server(folder / "server") as url, machine(folder / "machine", url) as made:
+        yield made
+
+
 @pytest.mark.parametrize("way", ["ui", "command"])
-def test_a_cancelled_run_is_resumed_to_the_same_dataset(tmp_path: Path, way: str) -> None:
-    with prefect_server(tmp_path / "server") as url, model(latency_ms=800.0) as server:
-        with machine(tmp_path / "cancelled", url) as made:
-            text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4)
-            made.user.write("config.toml", text)
-            run = made.start()
-            assert server.until_requests(CALLS // 5, made.worker)
-            if way == "ui":
-                made.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
-            else:
-                assert made.user.run("flow-run", "cancel", run, program=PREFECT).code == 0
-            made.until_state(run, "CANCELLED")
-            assert all(request["finished"] for request in server.requests()), "a call was given up"
-            assert len(server.requests()) < CALLS
-            (session,) = made.user.sessions()
-            resumed = made.start(resume=session.name)
-            made.until_state(resumed, "COMPLETED")
-            assert made.state(run) == "CANCELLED"
+def test_a_cancelled_run_is_resumed_to_the_same_dataset(
+    tmp_path: Path, cancelling: Machine, way: str
+) -> None:
+    made = cancelling
+    with model(latency_ms=800.0) as server:
+        output = f'[output]\nfolder = "{way}"\n'
+        text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4, more=output)
+        made.user.write("config.toml", text)
+        run = made.start()
+        assert server.until_requests(CALLS // 5, made.worker)
+        if way == "ui":
+            made.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+        else:
+            assert made.user.run("flow-run", "cancel", run, program=PREFECT).code == 0
+        made.until_state(run, "CANCELLED")
+        assert all(request["finished"] for request in server.requests()), "a call was given up"
+        assert len(server.requests()) < CALLS
+        (session,) = made.user.sessions(way)
         keys = [request["key"] for request in server.requests()]
+        # The rest in a moment.
+        server.start()
+        resumed = made.start(resume=session.name)
+        made.until_state(resumed, "COMPLETED")
+        assert made.state(run) == "CANCELLED"
+        keys += [request["key"] for request in server.requests()]
         assert len(keys) == len(set(keys)), "a call was paid for twice"
-        undisturbed = User.made(tmp_path / "undisturbed", PREFECT_API_URL=url)
+        undisturbed = User.made(
+            tmp_path / "undisturbed", PREFECT_API_URL=made.user.variables["PREFECT_API_URL"]
+        )
         undisturbed.write("config.toml", text)
         assert undisturbed.run().code == 0
-        (other,) = undisturbed.sessions()
+        (other,) = undisturbed.sessions(way)
     datasets = [path / "dataset.jsonl" for path in (session, other)]
     assert datasets[0].read_bytes() == datasets[1].read_bytes()
     assert len(datasets[0].read_text().splitlines()) == SUBTOPICS * PROMPTS

@@ -21,10 +21,10 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.clean import clean
-from flows.environment import DEFAULTS
 from flows.generate import generate
+from flows.process.settings import DEFAULTS
 from tasks.core.config.load import load_config
-from tasks.core.config.models import Config, settings
+from tasks.core.config.settings import Config, settings
 from tasks.core.errors import ConfigError
 from tests.flows.command import ROOT, TIMEOUT, User, config, free_port, model, rows_of, until
 

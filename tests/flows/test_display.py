@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.display import describe
+from flows.process.progress import describe
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
 

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.embedded import EmbeddedServer, EmbeddedServerError
-from flows.environment import configured_api_url, set_defaults
+from flows.process.server import EmbeddedServer, EmbeddedServerError
+from flows.process.settings import configured_api_url, set_defaults
 from tasks.core.errors import UsageError
 from tests.flows.command import take_database
 
@@ -216,9 +216,3 @@ def test_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ
     assert "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" not in os.environ
     assert os.environ["DO_NOT_TRACK"] == "1"
-
-
-def test_defaults_that_come_too_late_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prefect", sys)
-    with pytest.raises(RuntimeError, match="before prefect is imported"):
-        set_defaults(tmp_path)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from flows import export as command
-from tasks.core.config import models
+from flows.commands import dataset as command
+from tasks.core.config import settings as models
 from tests.flows.command import PROGRAM, config, model, rows_of
 
 if TYPE_CHECKING:

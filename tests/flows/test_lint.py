@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tasks.core.markdown import escaped
+from tasks.core.printable import escaped
 from tests.core.lint.planted import clean, write
 from tests.flows.command import PROGRAM, TIMEOUT, config
 
@@ -131,7 +131,7 @@ def test_a_small_clean_run_says_nothing_of_lint(user: User, demo_model: Model) -
 
 def test_a_large_file_needs_no_more_memory_than_a_small_one(user: User) -> None:
     peak = (
-        "import resource, sys; from flows.cli import main; main(['lint', sys.argv[1]]); "
+        "import resource, sys; from flows.commands.app import main; main(['lint', sys.argv[1]]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     peaks = []

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.core.session.s3 import BUCKET, MIRROR, SECRET, s3_server, variables_for
+from tests.core.portable.s3 import BUCKET, MIRROR, SECRET, s3_server, variables_for
 from tests.flows.command import PROGRAM, asked_twice, config, free_port, model, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.core.session.s3 import S3
+    from tests.core.portable.s3 import S3
     from tests.flows.command import Ended, Model, User
 
 JOBS = 12
@@ -133,9 +133,7 @@ def test_a_mirror_that_cannot_be_is_refused_before_anything_is_made(
 ) -> None:
     user.write("config.toml", settings_at_nobody(mirror))
     # As where the extras are not installed.
-    without = (
-        "import sys; sys.modules.update(s3fs=None, gcsfs=None); from flows.cli import main; sys.exit(main())"
-    )
+    without = PROGRAM[2].replace("import sys;", "import sys; sys.modules.update(s3fs=None, gcsfs=None);")
     ended = user.run("run", program=(*PROGRAM[:2], without))
     assert (ended.code, ended.out) == (2, "")
     assert words in ended.err

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from flows.demo import demo_settings
-from flows.page import run_name
-from tasks.core.markdown import escaped
+from flows.pages.run_page import run_name
+from flows.process.demo import demo_settings
+from tasks.core.printable import escaped
 
 SESSION = "session_2026-01-31T12-00-00"
 NAME = f"dpo · Fantasy Fiction · {SESSION}"

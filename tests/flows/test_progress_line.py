@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flows.display import describe, waited_for
+from flows.process.progress import describe, waited_for
 from tasks.core.progress import Progress
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tasks.core.markdown import escaped
+from tasks.core.printable import escaped
 from tests.flows.command import PROGRAM, TIMEOUT, config, rows_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.llm.demo_behaviour import Behaviour
-from tasks.core.llm.demo_chat import complete, read_chat
+from tasks.core.demo.chat import Behaviour, complete, read_chat
 from tests.flows.command import PROGRAM, User, config, prefect_server, rows_of
 
 if TYPE_CHECKING:

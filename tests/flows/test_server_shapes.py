@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.llm.demo import DemoServer
-from tasks.core.llm.demo_chat import read_chat
-from tasks.core.llm.demo_http import Response
-from tasks.core.llm.demo_text import Kind
+from tasks.core.demo.chat import read_chat
+from tasks.core.demo.http import Response
+from tasks.core.demo.server import DemoServer
+from tasks.core.demo.text import Kind
 from tests.flows.command import config, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.core.llm.demo_http import Request
+    from tasks.core.demo.http import Request
     from tests.flows.command import User
 
     Refusal = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]] | None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.flows.cluster import Cluster
     from tests.flows.command import Model, Process, User
 
-PAIRS = 240
+PAIRS = 120
 CONCURRENCY = 6
 IN_FLIGHT = 2 * CONCURRENCY
 """Calls of one process at once."""

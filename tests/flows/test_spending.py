@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.spending import spending_lines
-from tasks.core.config.models import Price
+from flows.commands.estimate import spending_lines
+from tasks.core.config.settings import Price
 from tasks.core.cost import Bill, Prices, Usage
 
 PRICES = Prices({"strong": Price(input=1.0, output=2.0)})

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from tasks.core import survey as surveys
-from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger import Ledger
+from tasks.core.forecast import survey as surveys
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import ledger_url
 from tasks.core.session.record import read_record, settings_of
 from tasks.core.session.resuming import survey_session
 from tests.core.session.vellumforge2 import checkpoint, go_jobs, rows_of_all, write_session
@@ -34,7 +34,7 @@ from tests.golden.cases import ARCHIVE, CASES, PORT, REFUSED, WRITTEN, Case
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.exchange.request import Answer, ChatRequest
     from tests.flows.command import Ended
 
 URL = f"http://127.0.0.1:{PORT}/v1"

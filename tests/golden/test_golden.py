@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.types import ChatRequest
+from tasks.core.exchange.request import ChatRequest
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import ledger_url
 from tasks.core.models import Purpose
 from tasks.core.progress import Progress
-from tasks.core.session.reading import read_checkpoint
+from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.record import settings_of
 from tasks.core.session.resuming import find_resumption, survey_session
 from tasks.core.session.session import open_session
@@ -26,7 +26,7 @@ from tests.golden.cases import CASES, WRITTEN, expected, requests_of, session_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tasks.core.session.resuming import Resumption
 
 COMPLETE = [name for name, case in CASES.items() if case.complete]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
-from tasks.core.config.models import Section, settings
+from tasks.core.config.settings import Section, settings
 from tasks.core.config.values import MOST, Limit
 from tasks.core.errors import Problem
 

@@ -9,16 +9,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.core.config.models import PromptTemplates, default_of, settings
 from tasks.core.config.problems import allowed_range, dotted, with_value
+from tasks.core.config.settings import PromptTemplates, default_of, settings
+from tasks.core.config.templates import compile_template
 from tasks.core.config.values import POSTGRES, PROVIDERS, Limit, check_provider_name, provider_of
 from tasks.core.errors import Problem, TemplateError
-from tasks.core.templates import compile_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
 
 _ROLES: Final = ("main", "rejected", "judge")
 # What was set on a model, and what it would need to have an effect there.

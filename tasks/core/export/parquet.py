@@ -1,4 +1,8 @@
-"""Rows as Parquet. Imported where it is asked for: pyarrow takes a quarter of a second."""
+"""Rows as Parquet, and the Arrow schemas of exported rows.
+
+Imported late: pyarrow takes a quarter of a second. The schemas are said and never inferred: each file has
+the same, whatever is in it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,15 @@ from typing import IO, TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.core.errors import UsageError
+from tasks.core.export.layout import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from tasks.core.config.settings import Generation, Reasoning
     from tasks.core.export.shards import Bounds
-    from tasks.core.formats import Row
+    from tasks.core.rows.formats import Row
 
 
 class ParquetFile:
@@ -56,3 +66,70 @@ class ParquetFile:
         if self._rows:
             self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows, self._waiting = [], 0
+
+
+MOST_CRITERIA = 256
+"""Criteria that can be columns of their own; a judge that names more of them gives no two pairs the same."""
+
+_TEXT = pa.string()
+_TOPICS = {"main_topic": _TEXT, "sub_topic": _TEXT}
+_DPO = {"prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT}
+_TOTALS = {
+    "chosen_score_total": pa.float64(),
+    "rejected_score_total": pa.float64(),
+    "preference_margin": pa.float64(),
+}
+_SCORE = {"score": pa.float64(), "reasoning": _TEXT}
+_MESSAGE = {"role": _TEXT, "content": _TEXT}
+
+
+def schema_of(
+    configuration: str, generation: Generation, reasoning: Reasoning, criteria: Collection[str]
+) -> pa.Schema:
+    """The schema of a configuration's rows.
+
+    Args:
+        configuration: Its name.
+        generation: The settings that the form of native rows depends on.
+        reasoning: Where the reasoning goes; `reasoning_content` is a field of its own.
+        criteria: All criteria of all scores, which are columns in native rows of mo-dpo.
+
+    Raises:
+        UsageError: There are too many criteria for columns.
+    """
+    prompt = _list(_MESSAGE)
+    answer = _list(_MESSAGE | ({"reasoning_content": _TEXT} if reasoning == "reasoning_content" else {}))
+    trl = {
+        SFT: {"messages": answer},
+        PROMPT_COMPLETION: {"prompt": prompt, "completion": answer},
+        DPO: {"prompt": prompt, "chosen": answer, "rejected": answer},
+        KTO: {"prompt": prompt, "completion": answer, "label": pa.bool_()},
+    }
+    scores = _list({"criterion": _TEXT} | _SCORE)
+    trl[SCORES] = trl[DPO] | _TOPICS | {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
+    return pa.schema(_native(generation, criteria) if configuration == NATIVE else trl[configuration])
+
+
+def _native(generation: Generation, criteria: Collection[str]) -> dict[str, pa.DataType]:
+    match generation.dataset_mode:
+        case "sft":
+            topics = _TOPICS if generation.include_topic_columns else {}
+            if generation.sft_format == "alpaca":
+                return topics | {"instruction": _TEXT, "output": _TEXT}
+            return topics | {"conversations": _list({"from": _TEXT, "value": _TEXT})}
+        case "dpo":
+            return _DPO
+        case "kto":
+            return {"prompt": _TEXT, "completion": _TEXT, "label": pa.bool_()}
+        case _:
+            if len(criteria) > MOST_CRITERIA:
+                raise UsageError(
+                    f"the judge names {len(criteria):,} criteria, too many for columns of Parquet; "
+                    "take --jsonl, or the format trl, where they stand in a list"
+                )
+            scores = pa.struct(dict.fromkeys(criteria, pa.struct(_SCORE)))
+            return _TOPICS | _DPO | {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
+
+
+def _list(fields: dict[str, pa.DataType]) -> pa.DataType:
+    return pa.list_(pa.struct(fields))

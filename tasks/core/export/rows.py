@@ -1,4 +1,4 @@
-"""Exported rows: pure functions from a pair to the rows of a configuration.
+"""The rows of an export: which modes a session's calls allow, and pure functions from a pair to rows.
 
 The rows of `trl` are conversational, as TRL's SFTTrainer, DPOTrainer and KTOTrainer take them: lists of
 messages with `role` and `content`, the roles being system, user and assistant.
@@ -6,16 +6,19 @@ messages with `role` and `content`, the roles being system, user and assistant.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from tasks.core import formats
-from tasks.core.export.written import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
-from tasks.core.questions import Questions
+from tasks.core.config.settings import DatasetMode
+from tasks.core.export.layout import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.generation.pairs import wants_explanations
+from tasks.core.questions import Questions, purposes_of
+from tasks.core.rows import formats
 
 if TYPE_CHECKING:
-    from tasks.core.config.models import Config, DatasetMode, OutputFormat, Reasoning
-    from tasks.core.formats import Row
+    from tasks.core.config.settings import Config, OutputFormat, Reasoning
     from tasks.core.models import Job, Pair, Scores, Text
+    from tasks.core.rows.formats import Row
+
 
 Message = dict[str, str]
 
@@ -110,3 +113,25 @@ def _criteria(scores: Scores) -> list[dict[str, Any]]:
         {"criterion": name, "score": float(item.score), "reasoning": item.reasoning}
         for name, item in scores.criteria.items()
     ]
+
+
+def in_mode(config: Config, mode: DatasetMode) -> Config:
+    """The same settings with another mode; its judge is asked as these settings ask theirs."""
+    generation = config.generation.model_copy(update={"dataset_mode": mode})
+    explained = {"use_explanations": wants_explanations(config)}
+    filtering = config.judge_filtering.model_copy(update=explained)
+    return config.model_copy(update={"generation": generation, "judge_filtering": filtering})
+
+
+def allowed_modes(config: Config) -> tuple[DatasetMode, ...]:
+    """The modes that ask for nothing which these settings do not ask for as well.
+
+    In mo-dpo the judge gives reasons, so scores alone do not make its rows.
+    """
+    held = set(purposes_of(config))
+    return tuple(
+        mode
+        for mode in get_args(DatasetMode)
+        if held.issuperset(purposes_of(in_mode(config, mode)))
+        and (mode != "mo-dpo" or wants_explanations(config))
+    )

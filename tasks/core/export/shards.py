@@ -1,21 +1,26 @@
-"""The files of a split: rows go in one by one, and a full file is followed by the next."""
+"""Which file each row of an export goes to: for testing or training, in which order, in which file."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
+from hashlib import blake2b
+from sys import intern
 from typing import IO, TYPE_CHECKING, Protocol
 
 import orjson
 
-from tasks.core.export.written import DATA, ExportedFile, path_of
+from tasks.core.export.layout import DATA, ExportedFile, path_of
+from tasks.core.selection import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tasks.core.config.models import FileType
-    from tasks.core.formats import Row
+    from tasks.core.config.settings import FileType
+    from tasks.core.models import Job
+    from tasks.core.rows.formats import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Bounds:
     group_bytes: int = 16_000_000
 
 
-class Shard(Protocol):
+class RowFile(Protocol):
     """An open file that rows are written to."""
 
     @property
@@ -47,7 +52,7 @@ class Shard(Protocol):
         """Write what is left; the file itself stays open."""
 
 
-class JsonLines:
+class JsonLinesFile:
     """Rows as JSON lines in UTF-8."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -62,7 +67,7 @@ class JsonLines:
         """Nothing is left."""
 
 
-class Shards:
+class SplitFiles:
     """The files of one split of one configuration."""
 
     def __init__(
@@ -72,7 +77,7 @@ class Shards:
         configuration: str,
         split: str,
         file_type: FileType,
-        begin: Callable[[IO[bytes]], Shard],
+        begin: Callable[[IO[bytes]], RowFile],
         most_bytes: int,
     ) -> None:
         """Begin without a file; the first row brings one.
@@ -93,7 +98,7 @@ class Shards:
         self._most_bytes = most_bytes
         self._rows: list[int] = []
         self._file: IO[bytes] | None = None
-        self._shard: Shard | None = None
+        self._shard: RowFile | None = None
 
     def add(self, row: Row, size: int) -> None:
         """Write a row.
@@ -150,3 +155,80 @@ class Shards:
 
     def _path(self, number: int) -> Path:
         return self._folder / DATA / self._configuration / f"{self._split}-{number:05}.{self._file_type}"
+
+
+class Subtopics:
+    """What must stay on one side of a split: a subtopic's pairs, and subtopics that share a prompt.
+
+    Sessions that were taken over may have the same prompt in two subtopics; elsewhere there is none twice.
+    What comes of it does not depend on the order in which jobs are added.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: Counter[str] = Counter()
+        self._joined: dict[str, str] = {}
+        self._prompts: dict[bytes, str] = {}
+
+    def add(self, job: Job) -> str:
+        """Count a pair's job; returns the subtopic's mark, which `test` knows it by."""
+        mark = intern(fingerprint(job.sub_topic))
+        self._pairs[mark] += 1
+        prompt = blake2b(fingerprint(job.prompt).encode(), digest_size=16).digest()
+        other = self._prompts.setdefault(prompt, mark)
+        if other != mark:
+            first, second = sorted((self._root(mark), self._root(other)))
+            if first != second:
+                self._joined[second] = first
+        return mark
+
+    def test(self, share: float, seed: int) -> frozenset[str]:
+        """The marks of the subtopics for testing.
+
+        Args:
+            share: The share of pairs that is wanted; as near to it as whole subtopics come, but at least one
+                is taken and one left.
+            seed: Another number chooses others.
+
+        Returns:
+            None for a share of 0, and where there is nothing to divide.
+        """
+        sizes: Counter[str] = Counter()
+        for mark, count in self._pairs.items():
+            sizes[self._root(mark)] += count
+        wanted = share * sizes.total()
+        chosen: set[str] = set()
+        if share:
+            taken = 0
+            for root in sorted(sizes, key=lambda root: (_place(seed, root), root))[:-1]:
+                if chosen and abs(taken + sizes[root] - wanted) >= abs(taken - wanted):
+                    break
+                chosen.add(root)
+                taken += sizes[root]
+        return frozenset(mark for mark in self._pairs if self._root(mark) in chosen)
+
+    def _root(self, mark: str) -> str:
+        root = mark
+        while (above := self._joined.get(root)) is not None:
+            root = above
+        # Paths are kept short, for a chain of thousands is walked for each of its members.
+        while mark != root:
+            self._joined[mark], mark = root, self._joined[mark]
+        return root
+
+
+def mixed(jobs: Sequence[int], seed: int) -> Iterator[tuple[int, bool]]:
+    """The order of kto rows: each job with True, for its chosen answer, and with False.
+
+    KTOTrainer takes rows in the order in which they stand, and compares each prompt with the answers of other
+    rows of its batch. So both labels come in equal numbers, in no pattern and never more than two alike in a
+    row, and the answers to one prompt stand as far apart as they can.
+    """
+    order = sorted(jobs, key=lambda job: (_place(seed, f"kto {job}"), job))
+    half = len(order) // 2
+    for place, job in enumerate(order):
+        rows = (job, True), (order[(place + half) % len(order)], False)
+        yield from rows if _place(seed, f"first {job}") % 2 else reversed(rows)
+
+
+def _place(seed: int, name: str) -> int:
+    return int.from_bytes(blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")

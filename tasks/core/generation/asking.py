@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from tasks.core.answers import read_items
+from tasks.core.answers.usable import read_items
 from tasks.core.errors import CallError
+from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Phase, Purpose
-from tasks.core.run import all_of, failure_of
 from tasks.core.selection import drop_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tasks.core.llm.types import Answer, ChatRequest
+    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.run import Run
     from tasks.core.models import Failure
-    from tasks.core.run import Run
+
 
 SAMPLES_A_ROUND = 1 << 16
 """Samples of a subtopic that belong to one round, whether or not its messages differ from those before: more
@@ -46,7 +47,7 @@ class SubtopicPrompts:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PromptWish:
     """What a subtopic is asked for: prompts other than these, in a round counted from 0."""
 
     subtopic: Subtopic
@@ -54,7 +55,7 @@ class Wish:
     round: int = 0
 
 
-async def ask_all(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
+async def ask_all(run: Run, wishes: Sequence[PromptWish]) -> list[SubtopicPrompts]:
     """Ask subtopics for prompts, each in a slot of its own; those that failed are tried again.
 
     That is done before any answer is looked at: which prompts are double must not depend on what failed.
@@ -77,18 +78,18 @@ async def ask_all(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
     return found
 
 
-async def _ask_once(run: Run, wishes: Sequence[Wish]) -> list[SubtopicPrompts]:
+async def _ask_once(run: Run, wishes: Sequence[PromptWish]) -> list[SubtopicPrompts]:
     known = await run.client.recall(_request(run, wish, 0) for wish in wishes)
     return await all_of(_ask(run, wish, known) for wish in wishes)
 
 
-def _request(run: Run, wish: Wish, sample: int) -> ChatRequest:
+def _request(run: Run, wish: PromptWish, sample: int) -> ChatRequest:
     wanted = run.config.generation.num_prompts_per_subtopic
     first = wish.round * SAMPLES_A_ROUND
     return run.questions.prompts(wish.subtopic.name, wanted, wish.exclude, first + sample)
 
 
-async def _ask(run: Run, wish: Wish, known: dict[bytes, Answer | None]) -> SubtopicPrompts:
+async def _ask(run: Run, wish: PromptWish, known: dict[bytes, Answer | None]) -> SubtopicPrompts:
     subtopic = wish.subtopic
     try:
         async with run.generating:

@@ -1,4 +1,7 @@
-"""Phase 3: the answers of each job, chosen and rejected at the same time, then the judge's scores."""
+"""Phase 3: the answers of each job, chosen and rejected at the same time, then the judge's scores.
+
+A pair is kept when its scores pass the thresholds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tasks.core.answers.usable import read_scores
+from tasks.core.chat.budget import open_tab
+from tasks.core.config.default_templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import (
     CallError,
     LedgerError,
@@ -14,21 +20,70 @@ from tasks.core.errors import (
     UnusableAnswerError,
     VellumforgeError,
 )
-from tasks.core.judging import passes, score_pair
-from tasks.core.lint.drops import PREFIX, dropped_by
-from tasks.core.llm.tab import open_tab
-from tasks.core.losses import Loss
+from tasks.core.generation.losses import Loss
+from tasks.core.generation.run import all_of, failure_of
+from tasks.core.lint.gates import PREFIX, dropped_by
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
-from tasks.core.run import all_of, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from tasks.core.config.models import Config
-    from tasks.core.llm.types import Answer, ChatRequest
-    from tasks.core.models import Failure, Job, Text
-    from tasks.core.run import Run
+    from tasks.core.config.settings import Config
+    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.run import Run
+    from tasks.core.models import Failure, Job, Scores, Text
+
+
+async def score_pair(run: Run, pair: Pair) -> Pair:
+    """The pair with the judge's scores of its answers, which are judged at the same time.
+
+    Both sides are scored on the same criteria, else their margin would mean nothing: where the rubric is
+    the user's own and the judge left a criterion out on one side, that side is judged again.
+
+    Raises:
+        UnusableAnswerError: No answer of the judge could be read: cause `bad_scores` or
+            `token_exhaustion`.
+        CallError: The judge did not answer.
+    """
+    texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+    expected = rubric_criteria(run.config)
+    scores = await all_of(_score(run, pair.job, text, expected) for text in texts)
+    every = tuple({name: None for side in scores for name in side.criteria})
+    if any(len(side.criteria) < len(every) for side in scores):
+        scores = await all_of(_score(run, pair.job, text, every) for text in texts)
+    return replace(pair, chosen_scores=scores[0], rejected_scores=scores[1] if scores[1:] else None)
+
+
+async def _score(run: Run, job: Job, text: Text, criteria: tuple[str, ...] | None) -> Scores:
+    """One answer's scores; the judge is asked again, with the next sample, while it cannot be read."""
+    explain = wants_explanations(run.config)
+
+    async with run.judging:
+        return await run.ask_until_usable(
+            lambda sample: run.questions.judge(job, text.content, sample, explain=explain),
+            lambda answer: read_scores(answer, criteria),
+        )
+
+
+def wants_explanations(config: Config) -> bool:
+    """Whether the judge is asked for its reasoning beside each score."""
+    return config.generation.dataset_mode == "mo-dpo" or config.judge_filtering.use_explanations
+
+
+def rubric_criteria(config: Config) -> tuple[str, ...] | None:
+    """The criteria that every answer of the judge must hold; None when the rubric is the user's own."""
+    return DEFAULT_CRITERIA if config.prompt_templates.judge_rubric == JUDGE_RUBRIC else None
+
+
+def passes(config: Config, pair: Pair) -> bool:
+    """Whether a judged pair stays in the dataset; without filtering, and in mo-dpo, every pair does."""
+    limits = config.judge_filtering
+    if not limits.enabled or config.generation.dataset_mode == "mo-dpo":
+        return True
+    good = pair.chosen_scores is None or pair.chosen_scores.total >= limits.min_chosen_score
+    bad = pair.rejected_scores is None or pair.rejected_scores.total <= limits.max_rejected_score
+    return good and bad
 
 
 FILTERED = "filtered"

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import PhaseError
-from tasks.core.generation.quota import Quota
+from tasks.core.generation.prompts import PairQuota
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from tasks.core.generation.candidates import Candidates
     from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.generation.prompts import Candidates
+    from tasks.core.generation.run import Run
     from tasks.core.models import Job
-    from tasks.core.run import Run
 
 log = logging.getLogger("vellumforge.waves")
 
@@ -101,7 +101,7 @@ async def make_exactly(
     if not run.replaces:
         return made
     _check_refusals(made)
-    quota = Quota(run.config, candidates)
+    quota = PairQuota(run.config, candidates)
     quota.note(jobs, made.outcomes)
     while any(needs := quota.needs()):
         fresh = await more(needs)

@@ -1,4 +1,4 @@
-"""A dataset's card, the README.md of its repository: made of facts, the same for the same session.
+"""A dataset's card on the Hub, and what is known of the dataset when it is written.
 
 Texts of users and models stand in it as they are, and are never read as YAML or as markup. Keys do not:
 neither they nor the headers of requests are looked at here, and of an address only the host is shown.
@@ -6,6 +6,7 @@ neither they nor the headers of requests are looked at here, and of an address o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -14,21 +15,22 @@ import orjson
 from huggingface_hub import DatasetCardData
 
 from tasks.core.cost import CHARACTERS_PER_TOKEN
-from tasks.core.export.written import DATA, NATIVE
+from tasks.core.export.layout import DATA, NATIVE
 from tasks.core.keys import configuration_hash
 from tasks.core.lint.report import in_words
-from tasks.core.markdown import escaped, fenced, table
 from tasks.core.models import Purpose
-from tasks.core.printable import printable_line
+from tasks.core.printable import escaped, fenced, printable_line, table
 from tasks.core.questions import TEMPLATES, model_for, purposes_of
 from tasks.core.secrets import without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from tasks.core.config.models import ModelConfig
-    from tasks.core.cost import Usage
-    from tasks.core.hub.facts import Facts
+    from tasks.core.config.settings import Config, ModelConfig
+    from tasks.core.cost import Bill, Prices, Usage
+    from tasks.core.export.layout import Exported
+    from tasks.core.lint.report import Report
+
 
 TAGS: Final = ("synthetic", "vellumforge2")
 LONGEST_TITLE: Final = 120
@@ -52,7 +54,7 @@ _UNITS: Final = {3: "K", 6: "M", 9: "B", 12: "T"}
 _PREFERENCES: Final = ("dpo", "kto", "mo-dpo")
 
 
-def render_card(facts: Facts) -> str:
+def render_card(facts: CardFacts) -> str:
     """The card's text: YAML between two lines of dashes, and Markdown."""
     parts = [f"# {escaped(_title(facts))}", _introduction(facts), *_data(facts), *_models(facts)]
     parts += [*_quality(facts), *_cost(facts), *_templates(facts)]
@@ -75,7 +77,7 @@ def _power(power: int) -> str:
     return f"{10 ** (power % 3)}{_UNITS[power - power % 3]}"
 
 
-def _metadata(facts: Facts) -> DatasetCardData:
+def _metadata(facts: CardFacts) -> DatasetCardData:
     mode = facts.config.generation.dataset_mode
     return DatasetCardData(
         license=facts.license or None,
@@ -97,17 +99,17 @@ def _metadata(facts: Facts) -> DatasetCardData:
     )
 
 
-def _default(facts: Facts) -> str:
+def _default(facts: CardFacts) -> str:
     """The configuration of those who name none: the first one made for trainers."""
     names = list(facts.exported.rows)
     return next((name for name in names if name != NATIVE), names[0])
 
 
-def _title(facts: Facts) -> str:
+def _title(facts: CardFacts) -> str:
     return printable_line(_shown(facts.config.generation.main_topic, facts), LONGEST_TITLE)
 
 
-def _introduction(facts: Facts) -> str:
+def _introduction(facts: CardFacts) -> str:
     mode = facts.config.generation.dataset_mode
     return (
         f"A synthetic dataset of mode `{mode}`: language models wrote its prompts and answers. It was made "
@@ -115,7 +117,7 @@ def _introduction(facts: Facts) -> str:
     )
 
 
-def _data(facts: Facts) -> Iterator[str]:
+def _data(facts: CardFacts) -> Iterator[str]:
     yield "## Data"
     rows: dict[tuple[str, str], list[int]] = {}
     for file in facts.exported.files:
@@ -132,7 +134,7 @@ def _data(facts: Facts) -> Iterator[str]:
     yield fenced(f"from datasets import load_dataset\n\n{load}", "python")
 
 
-def _models(facts: Facts) -> Iterator[str]:
+def _models(facts: CardFacts) -> Iterator[str]:
     config = facts.config
     generation = config.generation
     yield "## How it was made"
@@ -173,7 +175,7 @@ def _models(facts: Facts) -> Iterator[str]:
     )
 
 
-def _sampling(model: ModelConfig, facts: Facts) -> str:
+def _sampling(model: ModelConfig, facts: CardFacts) -> str:
     """The sampling settings that are sent, with their values."""
     sent: dict[str, Any] = {
         name: value
@@ -183,7 +185,7 @@ def _sampling(model: ModelConfig, facts: Facts) -> str:
     return ", ".join(f"{name} {_shown(orjson.dumps(value).decode(), facts)}" for name, value in sent.items())
 
 
-def _quality(facts: Facts) -> Iterator[str]:
+def _quality(facts: CardFacts) -> Iterator[str]:
     if facts.failures and not facts.complete:
         yield "## What could not be done"
         yield table(
@@ -205,7 +207,7 @@ def _quality(facts: Facts) -> Iterator[str]:
         yield table(("check", "found"), found)
 
 
-def _cost(facts: Facts) -> Iterator[str]:
+def _cost(facts: CardFacts) -> Iterator[str]:
     if facts.bill is None or not facts.bill.usage().calls:
         return
     yield "## Cost"
@@ -228,7 +230,7 @@ def _used(usage: Usage) -> tuple[str, str, str]:
     return f"{usage.calls:,}", usage.tokens_in, usage.tokens_out
 
 
-def _templates(facts: Facts) -> Iterator[str]:
+def _templates(facts: CardFacts) -> Iterator[str]:
     yield "## Templates"
     yield "What the models were told, in the syntax of Go templates."
     for purpose in (item for item in Purpose if item in purposes_of(facts.config)):
@@ -239,5 +241,38 @@ def _templates(facts: Facts) -> Iterator[str]:
                 yield f"<details>\n<summary>{name}</summary>\n\n{fenced(_shown(text, facts))}\n\n</details>"
 
 
-def _shown(text: str, facts: Facts) -> str:
+def _shown(text: str, facts: CardFacts) -> str:
     return without_secrets(text, facts.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+        repo: The repository, as owner/name.
+        license: Its licence as the Hub names it, or "".
+        config: The settings that the session began with.
+        created: When it began, in seconds since the epoch.
+        complete: Whether every row that was asked for came about.
+        exported: The files.
+        bill: What the session paid for, or None where its ledger is not here.
+        prices: The prices of its models, as far as they are known.
+        failures: What could not be done in any of its runs, by cause.
+        lint: What lint found in its rows, or None where it has none.
+        version: The version of this program.
+        environ: The environment; secrets of it that a template or another text quotes are left out.
+    """
+
+    repo: str
+    license: str
+    config: Config
+    created: float
+    complete: bool
+    exported: Exported
+    bill: Bill | None
+    prices: Prices
+    failures: Mapping[str, int]
+    lint: Report | None
+    version: str
+    environ: Mapping[str, str]

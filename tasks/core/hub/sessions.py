@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING
 
 from tasks.core.cost import prices_for
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.export.written import DATA
-from tasks.core.hub.facts import Facts
+from tasks.core.export.layout import DATA
+from tasks.core.hub.card import CardFacts
+from tasks.core.ledger.failures import failures_of
+from tasks.core.ledger.sessions import spent_by
 from tasks.core.lint.linter import lint_file
-from tasks.core.llm.ledger_failures import failures_of
-from tasks.core.llm.ledger_records import spent_by
 from tasks.core.session import files
-from tasks.core.session.exporting import ExportOrder, export_dataset
-from tasks.core.session.lock import locked
-from tasks.core.session.record import read_record, settings_of
-from tasks.core.session.restoring import restore_record
+from tasks.core.session.exporting import ExportRequest, export_dataset
+from tasks.core.session.folder import locked
+from tasks.core.session.record import read_record, restore_record, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tasks.core.config.models import Config, OutputFormat
-    from tasks.core.export.written import Exported
+    from tasks.core.config.settings import Config, OutputFormat
+    from tasks.core.export.layout import Exported
+    from tasks.core.ledger.ledger import Ledger
     from tasks.core.lint.report import Report
-    from tasks.core.llm.ledger import Ledger
     from tasks.core.session.record import SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class HubOrder:
+class UploadRequest:
     """What is to be uploaded, and as what.
 
     Attributes:
@@ -75,12 +74,12 @@ async def prepare(
     folder: Path,
     ledger: Ledger,
     stage: Path,
-    order: HubOrder,
+    order: UploadRequest,
     *,
     now: Config | None,
     version: str,
     environ: Mapping[str, str],
-) -> Facts:
+) -> CardFacts:
     """Export a session as Parquet, and gather what its card says.
 
     Args:
@@ -104,7 +103,7 @@ async def prepare(
     exports = [await _export(folder, ledger, stage, order, name) for name in dict.fromkeys(formats)]
     exported = await asyncio.to_thread(_beside_each_other, stage, exports)
     configured = (now.huggingface.license if now else "") or before.huggingface.license
-    return Facts(
+    return CardFacts(
         repo=order.repo,
         license=configured if order.license is None else order.license,
         config=before,
@@ -140,9 +139,9 @@ def _known(folder: Path) -> tuple[SessionRecord, Config]:
 
 
 async def _export(
-    folder: Path, ledger: Ledger, stage: Path, order: HubOrder, output_format: OutputFormat
+    folder: Path, ledger: Ledger, stage: Path, order: UploadRequest, output_format: OutputFormat
 ) -> Exported:
-    wanted = ExportOrder(
+    wanted = ExportRequest(
         output_format,
         file_type="parquet",
         test_share=order.test_share,

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 from tasks.core.cost import CHARACTERS_PER_TOKEN, tokens_for
 from tasks.core.lint.checks import BOTH, CHECKS, CHOSEN, REJECTED, TOKENS, Hit, Texts
 from tasks.core.lint.report import Example, Finding, Lengths, Report
-from tasks.core.lint.rows import BadLine, read_samples
 from tasks.core.printable import printable_line
+from tasks.core.rows.samples import BadLine, read_samples
 from tasks.core.selection import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from tasks.core.lint.rows import Sample
+    from tasks.core.rows.samples import Sample
 
 MOST_EXAMPLES: Final = 3
 MOST_BAD_LINES: Final = 10

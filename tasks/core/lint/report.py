@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.core.lint.rows import BadLine
+    from tasks.core.rows.samples import BadLine
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The page: facts, counts and plots put into the template, and written as one file.
+"""The report's page: facts, counts and plots put into the template, and written as one file.
 
 Nothing in it is fetched and nothing runs: its policy allows one style sheet, by its digest. Whatever models
 wrote is escaped by the template, and hidden characters are made visible before that.
@@ -17,21 +17,28 @@ from markupsafe import Markup
 
 from tasks.core.errors import SessionError
 from tasks.core.generation.pairs import FILTERED
-from tasks.core.lint.drops import PREFIX
+from tasks.core.lint.gates import PREFIX
 from tasks.core.lint.linter import lint_file
 from tasks.core.lint.report import in_words
 from tasks.core.printable import printable_line, visible_text
-from tasks.core.report.coverage import OF_A_SUBTOPIC, cover, find_alike
 from tasks.core.report.plots import draw_plots
-from tasks.core.report.tally import tally_session
+from tasks.core.report.tally import (
+    OF_A_SUBTOPIC,
+    cover,
+    find_alike,
+    tally_session,
+)
 from tasks.core.session import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.core.lint.report import Report
-    from tasks.core.report.facts import Facts
-    from tasks.core.report.tally import Tally
+    from tasks.core.report.tally import (
+        ReportFacts,
+        Tally,
+    )
+
 
 FILE_NAME: Final = "report.html"
 HERE: Final = Path(__file__).parent
@@ -51,7 +58,7 @@ _DROPPED: Final = {
 }
 
 
-def write_report(folder: Path, facts: Facts, lint: Report | None = None) -> Path:
+def write_report(folder: Path, facts: ReportFacts, lint: Report | None = None) -> Path:
     """Read a session's dataset and write its `report.html`.
 
     Args:
@@ -77,7 +84,7 @@ def write_report(folder: Path, facts: Facts, lint: Report | None = None) -> Path
     return path
 
 
-def render(facts: Facts, tally: Tally, lint: Report) -> str:
+def render(facts: ReportFacts, tally: Tally, lint: Report) -> str:
     """The page as HTML.
 
     Args:
@@ -124,7 +131,7 @@ def render(facts: Facts, tally: Tally, lint: Report) -> str:
     )
 
 
-def _losses(facts: Facts, tally: Tally) -> list[tuple[str, int]]:
+def _losses(facts: ReportFacts, tally: Tally) -> list[tuple[str, int]]:
     """What of the prompts did not come to a row, and why."""
     found = {"prompts that were not written": max(0, facts.wanted - len(facts.jobs))}
     found |= {_DROPPED.get(cause, cause): count for cause, count in facts.dropped.items()}
@@ -142,7 +149,7 @@ def _lost(cause: str) -> str:
     return f"yielded no usable pair: {cause.replace('_', ' ')}"
 
 
-def _bill(facts: Facts) -> list[Mapping[str, Any]]:
+def _bill(facts: ReportFacts) -> list[Mapping[str, Any]]:
     return [
         {
             "model": model,

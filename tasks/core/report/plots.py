@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from tasks.core.report.facts import Facts, Rate
-    from tasks.core.report.tally import Tally
+    from tasks.core.report.tally import AnswerRate, ReportFacts, Tally
 
 WIDTH, HEIGHT = 5.6, 2.7
 """Inches, at 72 points each; the page scales it."""
@@ -43,7 +42,7 @@ COLOURS: Final = {
 STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
 
 
-def draw_plots(facts: Facts, tally: Tally) -> dict[str, Markup]:
+def draw_plots(facts: ReportFacts, tally: Tally) -> dict[str, Markup]:
     """The plots that there is something for, by name."""
     drawn: dict[str, Markup] = {}
 
@@ -98,7 +97,7 @@ def _labels(tally: Tally) -> list[str]:
     return [printable_line(name, LABEL).replace("_", " ") for name in tally.scores]
 
 
-def _funnel(axes: Axes, facts: Facts, tally: Tally) -> None:
+def _funnel(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
     prompts = len(facts.jobs)
     written = prompts + sum(facts.dropped.values())
     answerless = sum(count for cause, count in facts.lost.items() if not is_kept_out(cause))
@@ -172,7 +171,7 @@ def _scores(axes: Axes, tally: Tally) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
-def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
+def _coverage(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
 
     counts = [tally.subtopics[name] for name in dict.fromkeys([*facts.subtopics, *tally.subtopics])]
@@ -190,7 +189,7 @@ def _coverage(axes: Axes, facts: Facts, tally: Tally) -> None:
     axes.yaxis.grid(visible=True, linewidth=0.6)
 
 
-def _tokens(axes: Axes, facts: Facts) -> None:
+def _tokens(axes: Axes, facts: ReportFacts) -> None:
     sent, said = (dict.fromkeys(map(str, Purpose), 0) for _ in range(2))
     for _, purpose, usage in facts.bill:
         sent[purpose] = sent.get(purpose, 0) + usage.prompt_tokens
@@ -209,7 +208,7 @@ def _tokens(axes: Axes, facts: Facts) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
-def _rate(axes: Axes, rate: Rate) -> None:
+def _rate(axes: Axes, rate: AnswerRate) -> None:
     names = [str(purpose) for purpose in Purpose if str(purpose) in rate.counts]
     length = len(next(iter(rate.counts.values())))
     unit, seconds = _unit(rate.step * length)

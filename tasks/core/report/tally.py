@@ -1,23 +1,43 @@
-"""The rows of a dataset as counts and a sample, in one pass and bounded memory, however long they are."""
+"""What a report says: its facts, the rows as counts and a sample, and how they cover their topic.
+
+The rows are read in one pass and in bounded memory, however long they are.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from heapq import heappush, heappushpop
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
 
-from tasks.core.lint.rows import BadLine, Sample, read_samples
+from sqlalchemy import Float, Integer, cast, func, select
+
+from tasks.core.answers.thinking import split_thinking
+from tasks.core.cost import Bill, Prices
+from tasks.core.ledger.schema import calls
+from tasks.core.ledger.sessions import spent_by
 from tasks.core.printable import visible_text
-from tasks.core.thinking import split_thinking
+from tasks.core.questions import model_for, purposes_of
+from tasks.core.rows.samples import BadLine, Sample, read_samples
+from tasks.core.sameness import most_alike, spread
+from tasks.core.selection import shares
+from tasks.core.session.retrying import unusable_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from tasks.core.config.settings import Config
+    from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Job
+    from tasks.core.sameness import Alike
+    from tasks.core.session.record import SessionRecord
+    from tasks.core.session.retrying import Answered
+
 
 SAMPLED: Final = 20
 """Pairs that are shown."""
@@ -35,7 +55,7 @@ WIDEST_MARGIN: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageText:
     """A text as the page shows it.
 
     Attributes:
@@ -56,18 +76,18 @@ class Shown:
 class Side:
     """An answer as the page shows it; `reasoning` is None where there is none."""
 
-    answer: Shown
-    reasoning: Shown | None = None
+    answer: PageText
+    reasoning: PageText | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class PageExample:
     """A pair as the page shows it; its rows begin in line `row` of the file, from 1, and are `rows` many."""
 
     row: int
     rows: int
     sub_topic: str
-    prompt: Shown
+    prompt: PageText
     chosen: Side | None
     rejected: Side | None
     margin: float | None
@@ -111,7 +131,7 @@ class Tally:
         self.subtopics: Counter[str] = Counter()
         self.kept: list[Job] = []
         self._jobs = {job.prompt: job for job in jobs}
-        self._drawn: list[tuple[int, int, Example]] = []
+        self._drawn: list[tuple[int, int, PageExample]] = []
 
     def add(self, item: Sample | BadLine) -> None:
         """Take a sample into the counts."""
@@ -135,11 +155,11 @@ class Tally:
             self.subtopics[sub_topic] += 1
         self._draw(item, sub_topic)
 
-    def examples(self) -> list[Example]:
+    def examples(self) -> list[PageExample]:
         """The sample of pairs, in the order of their rows: drawn at random, and always the same of a file."""
         return sorted((example for _, _, example in self._drawn), key=lambda example: example.row)
 
-    def replace_examples(self, by_row: Mapping[int, Example]) -> None:
+    def replace_examples(self, by_row: Mapping[int, PageExample]) -> None:
         """Show these texts in place of those that were drawn, as far as there are any."""
         self._drawn = [
             (order, row, replace(example, chosen=new.chosen, rejected=new.rejected))
@@ -200,9 +220,9 @@ def length_bin(characters: int) -> int:
     return math.floor(LENGTH_BINS * math.log2(max(characters, 1)))
 
 
-def example_of(item: Sample, sub_topic: str) -> Example:
+def example_of(item: Sample, sub_topic: str) -> PageExample:
     """A sample as the page shows it; nothing of its long texts is held."""
-    return Example(
+    return PageExample(
         row=item.row,
         rows=item.rows,
         sub_topic=sub_topic,
@@ -223,5 +243,230 @@ def _side(text: str | None) -> Side | None:
     return Side(_shown(thought.answer), _shown(thought.reasoning))
 
 
-def _shown(text: str) -> Shown:
-    return Shown(visible_text(text, LONGEST), len(text))
+def _shown(text: str) -> PageText:
+    return PageText(visible_text(text, LONGEST), len(text))
+
+
+OF_A_SUBTOPIC: Final = 12
+"""Prompts of a subtopic that are compared, each with each."""
+OF_ALL: Final = 3_000
+"""Texts among which the most alike are looked for: bounds time and memory."""
+MOST_ALIKE: Final = 10
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A subtopic.
+
+    Attributes:
+        name: Its name.
+        rows: Pairs, or single answers, that it has.
+        wanted: Those that it is to bring: its share of all that are wanted.
+        spread: How different its prompts are, 0 to 1, or None where there are no two.
+    """
+
+    name: str
+    rows: int
+    wanted: int
+    spread: float | None
+
+    @property
+    def share(self) -> float:
+        """What it has of what it is to bring; above 1 where it has more."""
+        return self.rows / self.wanted if self.wanted else 1.0
+
+
+def cover(facts: ReportFacts, tally: Tally) -> list[Covered]:
+    """The subtopics, those first that have the smallest share of what they are to bring."""
+    prompts: dict[str, list[str]] = defaultdict(list)
+    for job in tally.kept:
+        prompts[job.sub_topic].append(job.prompt)
+    found = []
+    for name in dict.fromkeys([*facts.subtopics, *tally.subtopics]):
+        own = evenly(prompts[name], OF_A_SUBTOPIC)
+        spread_of = spread(own) if len(own) > 1 else None
+        found.append(Covered(name, tally.subtopics[name], facts.shares.get(name, 0), spread_of))
+    return sorted(found, key=lambda item: (item.share, item.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Likenesses:
+    """The most alike of some texts.
+
+    Attributes:
+        found: They, the most alike first.
+        texts: How many texts there are.
+        looked_at: Among how many of them they were looked for.
+    """
+
+    found: Sequence[Alike]
+    texts: int
+    looked_at: int
+
+
+def find_alike(texts: Sequence[str]) -> Likenesses:
+    """The most alike of the texts; of very many, some are looked at."""
+    some = evenly(texts, OF_ALL)
+    return Likenesses(most_alike(some, MOST_ALIKE), len(texts), len(some))
+
+
+def evenly(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    """Every nth of the items, `most` of them or fewer: always the same ones."""
+    return items[:: max(1, -(-len(items) // most))]
+
+
+BINS: Final = 80
+"""Stretches of time that the rate is counted in."""
+SHORTEST: Final = 0.25
+"""Seconds of such a stretch, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRate:
+    """Answers over time.
+
+    Attributes:
+        began: When the first one came, in seconds since 1970.
+        step: Seconds of each stretch of time.
+        counts: Answers in each stretch, by the purpose of their calls; all are equally many.
+    """
+
+    began: float
+    step: float
+    counts: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """What is known of a session.
+
+    Attributes:
+        session: Its name.
+        topic: What it is about.
+        mode: Its dataset mode.
+        created: When it began, in seconds since 1970.
+        seconds: Wall time of its runs, all together.
+        models: Name and host of the model behind each kind of call.
+        wanted: Pairs that the configuration asks for.
+        subtopics: The subtopics, in their order.
+        shares: Pairs that each of them is to bring.
+        jobs: The prompts that were answered, or should have been.
+        dropped: Prompts that were left out before they were answered, as `duplicate` or `near_duplicate`.
+        lost: Jobs that yielded no usable pair, by cause: `filtered` by the judge's thresholds, refused, …
+        failed: Jobs that may yet come to a pair, by the cause of their failure.
+        bill: What was paid for.
+        prices: What that is charged at.
+        rate: Answers over time; None when nothing was paid for.
+        answered: An answer of each cause that could not be used.
+    """
+
+    session: str
+    topic: str
+    mode: str
+    created: float
+    seconds: float
+    models: Mapping[str, tuple[str, str]]
+    wanted: int
+    subtopics: Sequence[str]
+    shares: Mapping[str, int]
+    jobs: Sequence[Job]
+    dropped: Mapping[str, int]
+    lost: Mapping[str, int]
+    failed: Mapping[str, int]
+    bill: Bill = field(default_factory=Bill)
+    prices: Prices = field(default_factory=lambda: Prices({}))
+    rate: AnswerRate | None = None
+    answered: Sequence[Answered] = ()
+
+
+async def facts_of(
+    ledger: Ledger,
+    record: SessionRecord,
+    name: str,
+    config: Config,
+    *,
+    subtopics: Sequence[str],
+    jobs: Sequence[Job],
+    dropped: Mapping[str, int],
+    lost: Mapping[str, int],
+    failed: Mapping[str, int],
+) -> ReportFacts:
+    """The facts of a session, with what the ledger knows of it.
+
+    Args:
+        ledger: The ledger.
+        record: The session's record.
+        name: Its name.
+        config: Its configuration.
+        subtopics: See `ReportFacts`.
+        jobs: See `ReportFacts`.
+        dropped: See `ReportFacts`.
+        lost: See `ReportFacts`.
+        failed: See `ReportFacts`.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    generation = config.generation
+    models = {}
+    for purpose in purposes_of(config):
+        model = model_for(config, purpose)
+        models[str(purpose)] = model.model_name, urlsplit(model.base_url).netloc
+    return ReportFacts(
+        session=name,
+        topic=generation.main_topic,
+        mode=generation.dataset_mode,
+        created=record.created,
+        seconds=record.seconds,
+        models=models,
+        wanted=len(jobs) if record.adopted else generation.wanted_pairs,
+        subtopics=subtopics,
+        shares=Counter(job.sub_topic for job in jobs)
+        if record.adopted
+        else shares_of(subtopics, generation.wanted_pairs),
+        jobs=jobs,
+        dropped=dropped,
+        lost=lost,
+        failed=failed,
+        bill=await spent_by(ledger, record.id),
+        prices=Prices(config.pricing),
+        rate=await rate_of(ledger, record.id),
+        answered=await unusable_answers(ledger, record, of_each=1, jobs=jobs),
+    )
+
+
+def shares_of(subtopics: Sequence[str], wanted: int) -> dict[str, int]:
+    """How many pairs each subtopic is to bring; nothing those beyond as many as pairs are wanted."""
+    asked = subtopics[:wanted]
+    return dict(zip(asked, shares(wanted, len(asked)), strict=True)) if asked else {}
+
+
+async def rate_of(ledger: Ledger, session: str) -> AnswerRate | None:
+    """When the answers that a session paid for came; None when there are none.
+
+    Args:
+        ledger: The ledger.
+        session: The session's id.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    ours = calls.c.session == session
+    ends = select(func.min(calls.c.finished), func.max(calls.c.finished)).where(ours)
+    async with ledger.transaction("read") as connection:
+        began, ended = (await connection.execute(ends)).tuples().one()
+        if began is None:
+            return None
+        step = max(SHORTEST, (ended - began) / BINS)
+        # Every database rounds to the nearest, and not every one has a floor.
+        place = cast(func.round(cast((calls.c.finished - began) / step, Float) - 0.5), Integer)
+        query = select(calls.c.purpose, place, func.count()).where(ours).group_by(calls.c.purpose, place)
+        found: dict[str, Counter[int]] = {}
+        for purpose, at, count in (await connection.execute(query)).tuples():
+            found.setdefault(purpose, Counter())[min(max(0, at), BINS - 1)] += count
+    length = 1 + max(max(counts) for counts in found.values())
+    return AnswerRate(
+        began, step, {name: [counts[at] for at in range(length)] for name, counts in found.items()}
+    )

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.answers import ADOPTED, Reading
+from tasks.core.answers.usable import ADOPTED, Reading
 from tasks.core.errors import SessionError, UnusableAnswerError
-from tasks.core.judging import wants_explanations
-from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.llm.types import SEED_STRIDE, Answer
+from tasks.core.exchange.request import SEED_STRIDE, Answer
+from tasks.core.forecast.survey import AT_A_TIME, survey
+from tasks.core.generation.pairs import wants_explanations
+from tasks.core.generation.run import all_of
+from tasks.core.ledger.schema import LedgerEntry
 from tasks.core.models import Job  # noqa: TC001 - pydantic needs it at run time
 from tasks.core.questions import Questions, is_judged
-from tasks.core.run import all_of
-from tasks.core.session.foreign import ForeignRow
-from tasks.core.survey import AT_A_TIME, survey
+from tasks.core.rows.vellumforge2 import ForeignRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.core.config.models import Config
-    from tasks.core.llm.ledger import Ledger
-    from tasks.core.llm.types import ChatRequest
+    from tasks.core.config.settings import Config
+    from tasks.core.exchange.request import ChatRequest
+    from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Pair, Scores
 
 

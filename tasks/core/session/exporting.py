@@ -8,27 +8,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.export.modes import allowed_modes, in_mode
-from tasks.core.export.spool import Spool
-from tasks.core.export.writing import Wanted, write_export
+from tasks.core.export.rows import allowed_modes, in_mode
+from tasks.core.export.writing import Spool, Wanted, write_export
 from tasks.core.session import files
-from tasks.core.session.lock import locked
-from tasks.core.session.restoring import restore_record
+from tasks.core.session.folder import locked
+from tasks.core.session.record import restore_record
 from tasks.core.session.resuming import find_resumption, survey_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tasks.core.config.models import Config, DatasetMode, FileType, OutputFormat, Reasoning
-    from tasks.core.export.written import Exported
-    from tasks.core.llm.ledger import Ledger
+    from tasks.core.config.settings import Config, DatasetMode, FileType, OutputFormat, Reasoning
+    from tasks.core.export.layout import Exported
+    from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Job, Pair
     from tasks.core.session.resuming import Resumption
 
 
 @dataclass(frozen=True, slots=True)
-class ExportOrder:
+class ExportRequest:
     """What is to be exported; what is None is as the session's own settings say.
 
     Attributes:
@@ -67,7 +66,7 @@ def export_to(target: Path, pairs: Spool, wanted: Wanted) -> Exported:
     return replace(exported, folder=target)
 
 
-async def export_dataset(folder: Path, ledger: Ledger, order: ExportOrder) -> Exported:
+async def export_dataset(folder: Path, ledger: Ledger, order: ExportRequest) -> Exported:
     """Write the dataset of a session from its calls in the ledger.
 
     Args:
@@ -106,7 +105,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _settings(session: Resumption, ledger: Ledger, order: ExportOrder) -> Config:
+def _settings(session: Resumption, ledger: Ledger, order: ExportRequest) -> Config:
     """The settings that a session was made with, where it can be exported."""
     name = session.folder.name
     if session.foreign:
@@ -123,7 +122,7 @@ def _settings(session: Resumption, ledger: Ledger, order: ExportOrder) -> Config
     return session.before
 
 
-def _wanted(name: str, before: Config, order: ExportOrder) -> Wanted:
+def _wanted(name: str, before: Config, order: ExportRequest) -> Wanted:
     mode = order.mode or before.generation.dataset_mode
     allowed = allowed_modes(before)
     if mode not in allowed:
@@ -146,7 +145,7 @@ def _wanted(name: str, before: Config, order: ExportOrder) -> Wanted:
     return wanted
 
 
-def _name(order: ExportOrder, before: Config) -> str:
+def _name(order: ExportRequest, before: Config) -> str:
     own = order.mode in {None, before.generation.dataset_mode}
     return order.output_format if own else f"{order.output_format}-{order.mode}"
 

@@ -1,19 +1,27 @@
-"""The session folder: a name of its own even when two runs start in the same second."""
+"""A session's folder: its name, how it is found, and the lock that gives it one writer."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
+import os
+import re
 import shutil
+import socket
 import tempfile
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import SessionError
+import orjson
+
+from tasks.core.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from collections.abc import Callable, Iterator
+
 
 PREFIX = "session_"
 
@@ -61,3 +69,98 @@ def _put_in_place(made: Path, output: Path, stamp: str) -> Path:
         else:
             return folder
     raise AssertionError("unreachable: the numbers do not end")
+
+
+_NAME = re.compile(rf"(?!.*\.\.){PREFIX}[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}")
+
+
+def check_name(name: str) -> str:
+    """The name, when a session can have it.
+
+    Raises:
+        UsageError: It is no session's name: a path, `..`, a control character, or not `session_…`.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no session's name: give it as the list shows it, e.g. {PREFIX}2026-01-31T12-00-00"
+        )
+    return name
+
+
+def find_session(output: Path, name: str) -> Path:
+    """The folder of the session called `name` under `output`.
+
+    Raises:
+        UsageError: The name is not valid, there is no such folder, or it is a link that leads elsewhere.
+    """
+    folder = output / check_name(name)
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no session {name} in {output}; `checkpoint list` shows those that are there"
+        )
+    if folder.resolve().parent != output.resolve():
+        raise UsageError(f"session {name} is a link that leads out of {output}")
+    return folder
+
+
+def all_sessions(output: Path) -> list[Path]:
+    """The session folders under `output`, newest name first; none when there is no such folder."""
+    if not output.is_dir():
+        return []
+    resolved = output.resolve()
+    found = [
+        folder
+        for folder in output.iterdir()
+        if _NAME.fullmatch(folder.name) and folder.is_dir() and folder.resolve().parent == resolved
+    ]
+    return sorted(found, key=lambda folder: folder.name, reverse=True)
+
+
+FILE_NAME = ".lock"
+
+
+class SessionLockedError(SessionError):
+    """Another process writes to the session."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the session's lock while the block runs.
+
+    The file stays: a lock is the system's, not the file's, and removing it would let two hold it.
+
+    Raises:
+        SessionLockedError: Another process holds it; the message says which.
+        SessionError: The lock cannot be taken.
+    """
+    path = folder / FILE_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise SessionError(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, _signature())
+        except BlockingIOError as error:
+            raise SessionLockedError(f"session {folder.name} is being written by {_holder(path)}") from error
+        except OSError as error:
+            raise SessionError(f"{path} cannot be locked: {error.strerror}") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _signature() -> bytes:
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    return orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock, as it wrote down itself."""
+    try:
+        document = orjson.loads(path.read_bytes())
+        return f"process {document['pid']} on {document['host']}, since {document['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"

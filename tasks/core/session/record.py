@@ -2,6 +2,9 @@
 
 It is written whole and in one step. Where it is missing or damaged, the ledger's own entry of the session
 stands in, and below that the checkpoint and the backup of the configuration.
+
+Without it our own session would look like one of VellumForge2, whose seed and settings nobody knows: its
+answers would be asked for anew, and be paid for again.
 """
 
 from __future__ import annotations
@@ -13,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.config.models import Config
+from tasks.core.config.settings import Config
 from tasks.core.errors import SessionError
-from tasks.core.llm.ledger_records import SessionRow, put_session
+from tasks.core.ledger.sessions import SessionRow, find_session_row, put_session, session_rows_named
 from tasks.core.progress import pairs_in_words
 from tasks.core.session import files
+from tasks.core.session.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.llm.ledger import Ledger
+    from tasks.core.ledger.ledger import Ledger
+
 
 FILE_NAME = "session.json"
 BACKUP = "config.toml.bak"
@@ -134,3 +139,34 @@ async def record_session(ledger: Ledger, name: str, record: SessionRecord, jobs:
     """
     packed = orjson.dumps(record).decode()
     await put_session(ledger, SessionRow(record.id, name, record.flow_run, packed, jobs))
+
+
+async def restore_record(folder: Path, ledger: Ledger) -> None:
+    """Write `session.json` as the ledger knows it, when it cannot be read and the ledger knows the session.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        SessionError: The record cannot be written.
+    """
+    if read_record(folder) is not None:
+        return
+    row = await _row(folder, ledger)
+    if row is None:
+        return
+    try:
+        record = SESSION_RECORD.validate_json(row.record)
+    except ValidationError:
+        return  # Another version's: what is left of the folder has to do.
+    write_record(folder, record)
+
+
+async def _row(folder: Path, ledger: Ledger) -> SessionRow | None:
+    """The ledger's entry of the session: by the checkpoint's id, else by a name that only one session has."""
+    try:
+        checkpoint = read_checkpoint(folder)
+    except SessionError:
+        checkpoint = None
+    if checkpoint is not None and checkpoint.session_id:
+        return await find_session_row(ledger, checkpoint.session_id)
+    rows = await session_rows_named(ledger, folder.name)
+    return rows[0] if len(rows) == 1 else None

@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
-from tasks.core.export.spool import Spool
-from tasks.core.export.writing import Wanted
-from tasks.core.export.written import TRL
-from tasks.core.formats import lines_of, with_reasoning
+from tasks.core.export.layout import TRL
+from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
+from tasks.core.rows.formats import lines_of, with_reasoning
 from tasks.core.session import files
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
-from tasks.core.session.dataset import DatasetFile
+from tasks.core.session.dataset import DatasetFile, journal
 from tasks.core.session.exporting import export_to
-from tasks.core.session.folder import create_folder
-from tasks.core.session.journal import journal
-from tasks.core.session.lock import locked
+from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.record import BACKUP, SessionRecord, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.core.config.models import Config
-    from tasks.core.export.written import Exported
+    from tasks.core.config.settings import Config
+    from tasks.core.export.layout import Exported
     from tasks.core.lint.report import Report
     from tasks.core.models import Job, Pair
     from tasks.core.progress import Progress

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from tasks.core.errors import UsageError
-from tasks.core.lint.rows import LONGEST_LINE, BadLine, bounded_lines
-from tasks.core.transform.rows import COLUMNS, InputRow, NoRowError, check_sides, read_row
+from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines
+from tasks.core.rows.transformed import COLUMNS, InputRow, NoRowError, check_sides, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tasks.core.models import Text
-    from tasks.core.transform.modes import Mode
+    from tasks.core.rows.transformed import Mode
 
 PARQUET: Final = b"PAR1"
 BATCH: Final = 32
@@ -183,7 +183,7 @@ def in_blocks(
 
 
 @dataclass(slots=True)
-class Checked:
+class FirstPass:
     """What a first pass found.
 
     Attributes:
@@ -203,7 +203,7 @@ MOST_SHOWN: Final = 10
 """Bad lines that are shown."""
 
 
-def check_input(source: Source, *, skip_bad: bool) -> Checked:
+def check_input(source: Source, *, skip_bad: bool) -> FirstPass:
     """Read the input once, and make sure that every line can be taken.
 
     Args:
@@ -213,7 +213,7 @@ def check_input(source: Source, *, skip_bad: bool) -> Checked:
     Raises:
         UsageError: A file cannot be read, lines are bad, or there are no rows.
     """
-    found = Checked(stamp=source.stamp())
+    found = FirstPass(stamp=source.stamp())
     for entry in source.read():
         if isinstance(entry, InputRow):
             found.rows += 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.export.splits import Subtopics, mixed
+from tasks.core.export.shards import Subtopics, mixed
 from tasks.core.models import Job
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.export.shards import Bounds
-from tasks.core.export.spool import Spool
-from tasks.core.export.writing import Wanted, write_export
-from tasks.core.formats import rows_of, with_reasoning
+from tasks.core.export.writing import Spool, Wanted, write_export
 from tasks.core.models import Job, Pair, Score, Scores, Text
+from tasks.core.rows.formats import rows_of, with_reasoning
 from tasks.core.session.exporting import export_to
 from tests.core.running import configured
 from tests.core.session.full_disk import no_file_larger_than
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tasks.core.config.models import DatasetMode, FileType, OutputFormat, Reasoning
-    from tasks.core.export.written import Exported
+    from tasks.core.config.settings import DatasetMode, FileType, OutputFormat, Reasoning
+    from tasks.core.export.layout import Exported
 
 SYSTEM = "You write about {{.SubTopic}}."
 HOSTILE = '"\u2028\\ \U0001f9d9<script>\x1b[2J\u202e</think> <|im_end|>\n'
@@ -222,8 +221,8 @@ def test_a_full_disk_leaves_the_export_that_was_there(
 
 
 def test_pyarrow_is_brought_by_parquet_alone() -> None:
-    source = (
-        "import sys, flows.cli, flows.export, tasks.core.session.exporting, tasks.core.session.session\n"
-        "sys.exit('pyarrow' in sys.modules)"
+    modules = (
+        "flows.commands.app, flows.commands.dataset, tasks.core.session.exporting, tasks.core.session.session"
     )
+    source = f"import sys, {modules}; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], check=False, timeout=60).returncode == 0

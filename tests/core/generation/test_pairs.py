@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.config.defaults import DEFAULT_CRITERIA, JUDGE_RUBRIC
+from tasks.core.config.default_templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import RunInterrupted
 from tasks.core.generation.pairs import PairsOutcome
-from tasks.core.llm.stop import Stop
 from tasks.core.models import Failure, Pair, Phase, Purpose, Score, Scores, Text
+from tasks.core.traffic.stop import Stop
 from tests.core.running import PATIENCE, ChatServer, Reply, listed_failures, running, settled, some_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from tasks.core.generation.run import Run
     from tasks.core.models import Job
-    from tasks.core.run import Run
     from tests.core.running import Answer, Chat
 
 PROSE = (Purpose.CHOSEN, Purpose.REJECTED)

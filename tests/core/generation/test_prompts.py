@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from tasks.core.errors import PhaseError
 from tasks.core.generation.asking import Subtopic, SubtopicPrompts
 from tasks.core.generation.pairs import PairsOutcome
-from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
-from tasks.core.generation.quota import Quota
+from tasks.core.generation.prompts import PairQuota, complete_prompts, jobs_of, write_prompts
 from tasks.core.models import Failure, Job, Phase, Purpose
 from tests.core.running import NOBODY, ChatServer, Reply, listed_failures, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.core.run import Run
+    from tasks.core.generation.run import Run
     from tests.core.running import Answer, Chat
 
 NO_LIST = "What a pity that it rains."
@@ -285,7 +284,7 @@ async def test_what_a_failed_request_was_to_bring_is_not_asked_of_another(tmp_pa
     async with ChatServer(script) as server, running(tmp_path, server.base_url, **settings) as run:
         candidates = await complete_prompts(run, await write_prompts(run, subtopics("xy")))
         jobs = jobs_of(run, candidates.found)
-        quota = Quota(run.config, candidates)
+        quota = PairQuota(run.config, candidates)
         # y yields no pair, and has no more prompts to bring than x is asked for beside its own share.
         quota.note(jobs, [PairsOutcome(2, {2: "refused", 3: "refused"}, ())])
         assert quota.needs() == [0, 2]

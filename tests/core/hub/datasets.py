@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from tasks.core.config.load import load_config
 from tasks.core.cost import Bill, Prices, Usage
-from tasks.core.export.written import Exported, ExportedFile, path_of
-from tasks.core.hub.facts import Facts
+from tasks.core.export.layout import Exported, ExportedFile, path_of
+from tasks.core.hub.card import CardFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
 
 REPO = "ada/tides"
 
@@ -57,7 +57,7 @@ def config_of(text: str = "", **settings: Any) -> Config:
     return load_config(None, text=text, overrides=base | given, environ={}).config
 
 
-def facts_of(files: Exported, config: Config | None = None, **more: Any) -> Facts:
+def facts_of(files: Exported, config: Config | None = None, **more: Any) -> CardFacts:
     """What is known of a dataset of this configuration."""
     bill = Bill()
     bill.add("strong-model", "chosen", Usage(6, 1_200, 3_400))
@@ -77,7 +77,7 @@ def facts_of(files: Exported, config: Config | None = None, **more: Any) -> Fact
         "version": "9.8.7",
         "environ": {},
     }
-    return Facts(**(known | more))
+    return CardFacts(**(known | more))
 
 
 HALF = Decimal("0.5")

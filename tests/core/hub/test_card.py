@@ -18,7 +18,7 @@ from tests.core.lint.planted import clean, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tests.core.hub.server import Hub
 
 HOSTILE = (

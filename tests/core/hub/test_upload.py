@@ -12,8 +12,7 @@ from pydantic import SecretStr
 
 from tasks.core.errors import HubError, UsageError
 from tasks.core.hub.card import render_card
-from tasks.core.hub.refusals import AGAIN
-from tasks.core.hub.upload import Uploaded, check_target, upload
+from tasks.core.hub.upload import AGAIN, Uploaded, check_target, upload
 from tests.core.hub.datasets import REPO, SPREAD, config_of, exported, facts_of
 from tests.core.hub.loading import loaded, ran
 from tests.core.hub.server import READER, TOKEN, CutError, Repository
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.core.export.written import Exported
+    from tasks.core.export.layout import Exported
     from tests.core.hub.server import Hub
 
 

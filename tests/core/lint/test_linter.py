@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import UsageError
-from tasks.core.lint import rows as reading
 from tasks.core.lint.linter import EXCERPT, NAMES, lint_file
+from tasks.core.rows import samples as reading
 from tests.core.lint.planted import clean, found, judged, lint, pair, write
 from tests.core.session import vellumforge2
 

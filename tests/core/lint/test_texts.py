@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.lint.checks import NEARLY
-from tasks.core.lint.texts import breaks_off, first_markup, likeness, script_of, scripts_of
+from tasks.core.lint.checks import NEARLY, breaks_off, first_markup, likeness, script_of, scripts_of
 from tasks.core.printable import printable_line
 
 ANY = st.text(alphabet=st.sampled_from("ab *#-|`~<>/.1\n\u202e\x1b\u4e00\u0416\u3042 ")) | st.text()

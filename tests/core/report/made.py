@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import Bill, Prices, Usage
 from tasks.core.models import Job
-from tasks.core.report.facts import Facts, Rate
+from tasks.core.report.tally import AnswerRate, ReportFacts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def judged_rows(count: int, *, text: str = "A keeper lit the lamp.") -> list[dic
     return rows
 
 
-def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> Facts:
+def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> ReportFacts:
     """What is known of a session of these rows: it wanted four more."""
     jobs = [Job(number, "Lighthouses", row["sub_topic"], row["prompt"]) for number, row in enumerate(rows)]
     jobs += [Job(len(rows) + more, "Lighthouses", "subtopic 9", f"more {more}") for more in range(3)]
@@ -66,6 +66,6 @@ def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> Facts:
         "failed": {"timeout": 1},
         "bill": bill,
         "prices": Prices({}),
-        "rate": Rate(1_769_860_800.0, 1.5, {"chosen": [4, 10, 6], "rejected": [0, 15, 0]}),
+        "rate": AnswerRate(1_769_860_800.0, 1.5, {"chosen": [4, 10, 6], "rejected": [0, 15, 0]}),
     }
-    return Facts(**known | changes)
+    return ReportFacts(**known | changes)

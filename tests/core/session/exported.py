@@ -6,27 +6,27 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core.forecast.survey import survey
 from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.run import open_run
 from tasks.core.generation.subtopics import find_subtopics
-from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.stop import Stop
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import ledger_url
 from tasks.core.models import Phase, Purpose
+from tasks.core.portable.archive import export_session
 from tasks.core.progress import Progress
-from tasks.core.run import open_run
 from tasks.core.secrets import Keys
-from tasks.core.session.archive import export_session
 from tasks.core.session.record import record_session
 from tasks.core.session.session import open_session
-from tasks.core.survey import survey
+from tasks.core.traffic.stop import Stop
 from tests.core.running import ChatServer, configured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tasks.core.session.record import SessionRecord
     from tests.core.running import Chat
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.answers import ADOPTED
+from tasks.core.answers.parsing import parse_scores
+from tasks.core.answers.usable import ADOPTED
 from tasks.core.errors import SessionError
 from tasks.core.models import Job, Purpose, Score, Scores
-from tasks.core.parsing import parse_scores
 from tasks.core.questions import Questions
+from tasks.core.rows.vellumforge2 import ForeignRow
 from tasks.core.session.adoption import entries_of, pack_jobs, unpack_jobs
-from tasks.core.session.foreign import ForeignRow
 from tests.core.running import configured
 
 JOB = Job(7, "The sea", "Tides", "Who lit the lamp?")

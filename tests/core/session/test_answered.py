@@ -9,8 +9,8 @@ from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import Phase, Purpose
-from tasks.core.session.answered import OF_EACH, unusable_answers
 from tasks.core.session.record import SessionRecord
+from tasks.core.session.retrying import OF_EACH, unusable_answers
 from tests.core.running import ChatServer, Reply, running, some_jobs
 
 if TYPE_CHECKING:

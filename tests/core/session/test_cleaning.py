@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.session.cleaning import (
+from tasks.core.session.folder import locked
+from tasks.core.session.listing import (
     UNITS,
-    Verdict,
+    Removal,
     is_finished,
     judge_sessions,
     parse_age,
     remove_sessions,
 )
-from tasks.core.session.lock import locked
 from tasks.core.session.record import SessionRecord, write_record
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ DAY = 86400
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.core.session.lock import locked
+from tasks.core.session.folder import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -66,7 +66,7 @@ def age(folder: Path, days: float) -> None:
 
 def judged(
     output: Path, *, older_than: int | None = None, keep_last: int = 0, force: bool = False
-) -> list[Verdict]:
+) -> list[Removal]:
     return judge_sessions(output, now=NOW, older_than=older_than, keep_last=keep_last, force=force)
 
 
@@ -180,7 +180,7 @@ def test_a_session_that_another_process_writes_to_stays_and_it_says_so(tmp_path:
         assert not free.exists()
         assert holder.stdin is not None
         holder.stdin.close()
-    assert remove_sessions(judged(tmp_path)) == [Verdict(held, remove=True, reason="finished")]
+    assert remove_sessions(judged(tmp_path)) == [Removal(held, remove=True, reason="finished")]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +235,7 @@ def test_an_empty_folder_is_a_session_that_is_not_finished(tmp_path: Path) -> No
 
 def test_a_session_that_is_gone_meanwhile_is_said(tmp_path: Path) -> None:
     with pytest.raises(SessionError) as caught:
-        remove_sessions([Verdict(tmp_path / "session_1", remove=True, reason="finished")])
+        remove_sessions([Removal(tmp_path / "session_1", remove=True, reason="finished")])
     assert "\n" not in str(caught.value)
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.core.forecast.survey import Survey
 from tasks.core.keys import Effect
 from tasks.core.models import Purpose
-from tasks.core.session.difference import SHOWN, Change, changes_between, cost_lines, lines_of_changes
-from tasks.core.survey import Survey
+from tasks.core.session.resuming import SHOWN, Change, changes_between, cost_lines, lines_of_changes
 from tests.core.running import configured
 
 if TYPE_CHECKING:
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
 
 SPEED: dict[str, Any] = {
     "generation__concurrency": 64,

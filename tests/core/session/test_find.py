@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.core.errors import UsageError
-from tasks.core.session.find import all_sessions, check_name, find_session
+from tasks.core.session.folder import all_sessions, check_name, find_session
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.session.journal import ROOT, journal
+from tasks.core.session.dataset import ROOT, journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.core.session.checkpoint import Checkpoint, read_checkpoint
 from tasks.core.session.listing import (
     go_duration,
     list_sessions,
@@ -13,7 +14,6 @@ from tasks.core.session.listing import (
     render_ending,
     render_list,
 )
-from tasks.core.session.reading import Checkpoint, read_checkpoint
 from tasks.core.session.record import Counts, SessionRecord, write_record
 from tests.core.session.vellumforge2 import checkpoint, go_jobs, write_session
 

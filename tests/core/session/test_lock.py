@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.core.errors import SessionError
-from tasks.core.session.lock import FILE_NAME, SessionLockedError, locked
+from tasks.core.session.folder import FILE_NAME, SessionLockedError, locked
 from tests.core.session.full_disk import no_file_larger_than
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.core.session.lock import locked
+from tasks.core.session.folder import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
@@ -34,7 +34,7 @@ with locked(Path(sys.argv[1])):
 TRY = """
 import sys
 from pathlib import Path
-from tasks.core.session.lock import locked
+from tasks.core.session.folder import locked
 
 sys.stdin.readline()
 try:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tasks.core.errors import SessionError
 from tasks.core.models import Phase
+from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import render_checkpoint
-from tasks.core.session.reading import read_checkpoint
 from tests.core.session.vellumforge2 import UUID, checkpoint, go_jobs, subtopic_name, write_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.session.reading import Checkpoint
+    from tasks.core.session.checkpoint import Checkpoint
 
 JOBS = go_jobs()
 FIELDS = sorted(checkpoint(JOBS, []))

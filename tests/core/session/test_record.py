@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import SessionError
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_records import find_session_row
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.sessions import find_session_row
 from tasks.core.session import record as module
 from tasks.core.session.record import (
     FILE_NAME,

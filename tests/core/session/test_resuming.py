@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.llm.database import ledger_url
-from tasks.core.llm.ledger import Ledger
-from tasks.core.llm.ledger_records import SessionRow, put_session
-from tasks.core.llm.ledger_schema import LedgerEntry
-from tasks.core.llm.types import Answer
+from tasks.core.exchange.request import Answer
+from tasks.core.ledger.ledger import Ledger
+from tasks.core.ledger.schema import LedgerEntry, ledger_url
+from tasks.core.ledger.sessions import SessionRow, put_session
 from tasks.core.questions import Questions
+from tasks.core.rows.vellumforge2 import ForeignRow
 from tasks.core.session.adoption import entries_of, pack_jobs
-from tasks.core.session.foreign import ForeignRow
 from tasks.core.session.record import SessionRecord, write_record
 from tasks.core.session.resuming import check_resumption, find_resumption, with_seed_of
 from tests.core.running import configured
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tasks.core.session.resuming import Resumption
 
 JOBS = go_jobs(2, 2)

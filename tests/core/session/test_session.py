@@ -17,7 +17,7 @@ from tasks.core.errors import SessionError
 from tasks.core.models import Pair, Phase, Text
 from tasks.core.progress import Progress
 from tasks.core.session import session as module
-from tasks.core.session.lock import SessionLockedError
+from tasks.core.session.folder import SessionLockedError
 from tasks.core.session.record import read_record, settings_of, write_record
 from tasks.core.session.resuming import find_resumption
 from tasks.core.session.session import open_session
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tasks.core.config.models import Config
+    from tasks.core.config.settings import Config
     from tasks.core.models import Job
     from tasks.core.session.resuming import Resumption
     from tasks.core.session.session import Session

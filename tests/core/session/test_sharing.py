@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tasks.core.config.models import Config
+from tasks.core.chat.budget import SessionBudget
+from tasks.core.config.settings import Config
 from tasks.core.cost import Bill, Usage
-from tasks.core.llm.budget import Budget
-from tasks.core.llm.stop import Stop
 from tasks.core.session.adoption import unpack_jobs
-from tasks.core.session.sharing import divided, plan_of, read_bill, write_bill
+from tasks.core.session.ledger import divided, plan_of, read_bill, write_bill
+from tasks.core.traffic.stop import Stop
 from tests.core.running import configured, some_jobs
 
 LEDGER = "postgresql+asyncpg://me@127.0.0.1/ledger"
@@ -31,7 +31,7 @@ def spent(calls: int) -> Bill:
 @pytest.mark.parametrize("jobs", [3, 4, 10, 11])
 async def test_every_job_is_in_one_shard_and_in_order(jobs: int) -> None:
     config = shared()
-    parts = divided(config, Budget(config, Stop(), Bill()), some_jobs(jobs))
+    parts = divided(config, SessionBudget(config, Stop(), Bill()), some_jobs(jobs))
     found = [unpack_jobs(packed)[1] or [] for _, packed in parts]
     assert [job for part in found for job in part] == some_jobs(jobs)
     sizes = [len(part) for part in found]
@@ -43,7 +43,7 @@ async def test_what_is_left_of_the_budget_is_divided() -> None:
     config = shared(
         budget__max_calls=100, budget__max_tokens=1000, budget__max_usd=7.0, pricing={"strong": price}
     )
-    parts = divided(config, Budget(config, Stop(), spent(10)), some_jobs(9))
+    parts = divided(config, SessionBudget(config, Stop(), spent(10)), some_jobs(9))
     for settings, _ in parts:
         budget = Config.model_validate_json(settings).budget
         assert (budget.max_calls, budget.max_tokens) == (30, 300)
@@ -56,7 +56,7 @@ async def test_settings_arrive_as_they_were_and_limits_whole() -> None:
         generation__concurrency=7,
         models__main={"base_url": "http://127.0.0.1:9/v1", "model_name": "m", "rate_limit_per_minute": 90},
     )
-    (settings, _), *_ = divided(config, Budget(config, Stop(), Bill()), some_jobs(3))
+    (settings, _), *_ = divided(config, SessionBudget(config, Stop(), Bill()), some_jobs(3))
     assert Config.model_validate_json(settings) == config
     assert json.loads(settings)["models"]["main"]["rate_limit_per_minute"] == 90
 

@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.errors import UsageError
-from tasks.core.lint.rows import BadLine
-from tasks.core.transform.modes import MODES, find_mode
+from tasks.core.rows.samples import BadLine
+from tasks.core.rows.transformed import MODES, InputRow, find_mode
 from tasks.core.transform.reading import Source, check_input
-from tasks.core.transform.rows import InputRow
 from tests.core.transform.samples import (
     ANSWER,
     OTHER,

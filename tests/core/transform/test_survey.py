@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.models import Purpose
-from tasks.core.transform.modes import find_mode
+from tasks.core.rows.transformed import InputRow, find_mode
 from tasks.core.transform.reading import MOST_ROWS, Source
-from tasks.core.transform.rows import InputRow
-from tasks.core.transform.survey import KeysOnDisk, survey_rows
-from tasks.core.transform.working import Transform
+from tasks.core.transform.session import Transform
+from tasks.core.transform.summary import KeysOnDisk, survey_rows
 from tests.core.running import ChatServer, running
 from tests.core.transform.samples import dpo, write
 

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.core.transform.modes import find_mode
-from tasks.core.transform.rows import read_row
-from tasks.core.transform.working import Transform
+from tasks.core.rows.transformed import find_mode, read_row
+from tasks.core.transform.session import Transform
 from tests.core.running import ChatServer, running
 from tests.core.transform.samples import dpo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.core.transform.rows import InputRow
+    from tasks.core.rows.transformed import InputRow
     from tests.core.running import Chat
 
 BLOCKS, ROWS = 20, 5

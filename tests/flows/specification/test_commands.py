@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.core.config.load import load_config
-from tasks.core.config.models import default_of
+from tasks.core.config.settings import default_of
 from tasks.core.session.listing import go_duration
 from tests.core.session.vellumforge2 import checkpoint, go_jobs, write_session
 from tests.flows.command import rows_of

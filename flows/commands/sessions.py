@@ -1,0 +1,268 @@
+"""What the commands of `vellumforge2 checkpoint` do: a few lines each over an operation of core."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from flows.commands.estimate import spending_lines
+from flows.workspace import Workspace
+from tasks.core.cost import prices_for
+from tasks.core.errors import UsageError
+from tasks.core.ledger.failures import failures_of
+from tasks.core.ledger.sessions import count_calls, find_session_row, remove_calls_but, spent_by
+from tasks.core.portable.archive import export_session, import_session
+from tasks.core.portable.merging import merge_sessions
+from tasks.core.session.checkpoint import read_checkpoint
+from tasks.core.session.folder import all_sessions, find_session
+from tasks.core.session.listing import (
+    clean_sessions,
+    is_finished,
+    list_sessions,
+    render_checkpoint,
+    render_ending,
+    render_list,
+)
+from tasks.core.session.record import read_record, restore_record, settings_of
+from tasks.core.session.resuming import (
+    changes_between,
+    cost_lines,
+    find_resumption,
+    lines_of_changes,
+    survey_resumption,
+    survey_session,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.core.config.settings import Config
+    from tasks.core.portable.merging import Merged
+    from tasks.core.session.record import SessionRecord
+
+SUFFIX = ".vellumforge.zip"
+
+
+def list_all(config: str | None, output: str | None, *, json: bool) -> int:
+    """Print the sessions, newest first."""
+    found = list_sessions(Workspace(config, output).folder)
+    _print(orjson.dumps(found).decode() if json else render_list(found))
+    return 0
+
+
+def inspect(session: str, config: str | None, output: str | None, *, json: bool) -> int:
+    """Print a session in detail."""
+    place = Workspace(config, output)
+    folder = asyncio.run(_whole(place, session))
+    checkpoint = read_checkpoint(folder)
+    record = read_record(folder)
+    spent = asyncio.run(_spending(place, record)) if record else None
+    complete = is_finished(folder)
+    if json:
+        counts = record.counts if record else None
+        document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent, "pairs": counts}
+        document["checkpoint"] = checkpoint.model_dump(mode="json", by_alias=True) if checkpoint else None
+        _print(orjson.dumps(document).decode())
+        return 0
+    if checkpoint is not None:
+        _print(render_checkpoint(session, checkpoint))
+    elif record is None:
+        _print(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
+        return 0
+    else:
+        _print(f"Session {session} has no checkpoint.")
+    if record is not None and record.counts is not None:
+        _print(f"  Pairs:             {record.counts.in_words()}")
+    if spent:
+        for line in spending_lines(spent):
+            _print(line)
+        for cause, count in spent["failures"].items():
+            _print(f"  Failures:          {count:,} {cause}")
+    _print(f"\n{render_ending(session, complete=complete)}")
+    return 0
+
+
+async def _whole(place: Workspace, session: str) -> Path:
+    """The session's folder, its record put back from the ledger where it is missing or damaged."""
+    folder = find_session(place.folder, session)
+    if read_record(folder) is None:
+        # Without a ledger here, the folder is all that is known of it.
+        with suppress(UsageError):
+            async with place.ledger() as ledger:
+                await restore_record(folder, ledger)
+    return folder
+
+
+async def _spending(place: Workspace, record: SessionRecord) -> dict[str, Any] | None:
+    try:
+        async with place.ledger() as ledger:
+            bill = await spent_by(ledger, record.id)
+            spent = bill.document(prices_for(place.config, settings_of(record)))
+            return spent | {"failures": await failures_of(ledger, record.id)}
+    except UsageError:
+        return None  # The session was made with another ledger.
+
+
+def clean(
+    config: str | None,
+    output: str | None,
+    *,
+    older_than: str | None,
+    keep_last: int,
+    dry_run: bool,
+    force: bool,
+) -> int:
+    """Remove sessions, or say which would be removed."""
+    verdicts = clean_sessions(
+        Workspace(config, output).folder,
+        older_than=older_than or "",
+        keep_last=keep_last,
+        dry_run=dry_run,
+        force=force,
+    )
+    for verdict in verdicts:
+        _print(verdict.line(dry_run=dry_run))
+    return 0
+
+
+def diff(session: str, other: str | None, config: str | None, output: str | None) -> int:
+    """Print how a session differs from another one or from the configuration."""
+    place = Workspace(config, output)
+    first = find_resumption(asyncio.run(_whole(place, session)))
+    if first.before is None:
+        raise UsageError(f"the settings of session {session} are not known")
+    if other is None:
+        if place.config is None:
+            raise UsageError("name a second session, or a configuration with --config")
+        after, title = place.config, f"{session} -> {config or 'config.toml'}"
+    else:
+        second = find_resumption(asyncio.run(_whole(place, other)))
+        if second.before is None:
+            raise UsageError(f"the settings of session {other} are not known")
+        after, title = second.before, f"{session} -> {other}"
+    _print(title)
+    changes = changes_between(first.before, after, idle=True)
+    _print("\n".join(lines_of_changes(changes)) if changes else "  the settings are the same")
+    if other is None:
+        for line in asyncio.run(_costs(place, first.record, after)):
+            _print(f"  {line}")
+    else:
+        for line in _progress_lines(place.folder, session, other):
+            _print(f"  {line}")
+    return 0
+
+
+async def _costs(place: Workspace, record: SessionRecord, config: Config) -> list[str]:
+    async with place.ledger() as ledger:
+        return cost_lines(await survey_resumption(record, config, ledger))
+
+
+def _progress_lines(output: Path, *names: str) -> list[str]:
+    lines = []
+    for name in names:
+        checkpoint = read_checkpoint(find_session(output, name))
+        if checkpoint is None:
+            lines.append(f"{name}: no checkpoint")
+        else:
+            lines.append(
+                f"{name}: {len(checkpoint.subtopics):,} subtopics, {len(checkpoint.prompts):,} prompts, "
+                f"{len(checkpoint.completed):,} pairs done, phase {checkpoint.current_phase}"
+            )
+    first, second = (read_checkpoint(find_session(output, name)) for name in names)
+    if first and second:
+        for what in ("subtopics", "prompts"):
+            one, two = (_texts(getattr(item, what)) for item in (first, second))
+            common = len(one & two)
+            lines.append(f"{what}: {common:,} common, {len(one - two):,} and {len(two - one):,} not")
+    return lines
+
+
+def _texts(items: Sequence[Any]) -> set[str]:
+    return {item if isinstance(item, str) else item.prompt for item in items}
+
+
+def export(session: str, to: Path | None, config: str | None, output: str | None) -> int:
+    """Write a session into one file."""
+    place = Workspace(config, output)
+    target = to or Path(f"{session}{SUFFIX}")
+    calls = asyncio.run(_export(place, session, target))
+    _print(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
+    return 0
+
+
+async def _export(place: Workspace, session: str, target: Path) -> int:
+    folder = find_session(place.folder, session)
+    async with place.ledger() as ledger:
+        await restore_record(folder, ledger)
+        found = find_resumption(folder)
+        if found.foreign or found.before is None:
+            raise UsageError(f"session {session} is VellumForge2's; resume it first, then export it")
+        row = await find_session_row(ledger, found.record.id)
+        walked = await survey_session(found.record, found.before, ledger)
+        return await export_session(
+            target,
+            folder,
+            found.record,
+            ledger,
+            keys=sorted(walked.keys),
+            questions=sorted(walked.questions),
+            jobs=row.jobs if row else None,
+        )
+
+
+def merge(sessions: Sequence[str], into: str, config: str | None, output: str | None) -> int:
+    """Make one session of several, and print what of each is in it and what is still to be paid for."""
+    merged = asyncio.run(_merge(Workspace(config, output), sessions, into))
+    for line in merged.lines():
+        _print(line)
+    return 0
+
+
+async def _merge(place: Workspace, sessions: Sequence[str], into: str) -> Merged:
+    async with place.ledger() as ledger:
+        return await merge_sessions(sessions, into, place.folder, ledger)
+
+
+async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
+    """Remove the calls that no session in the output folder uses; returns how many, and of how many.
+
+    Raises:
+        UsageError: A session's settings are not known, so that what it uses is not either; or the ledger
+            is not the output folder's own, and sessions elsewhere may use it too.
+    """
+    if place.ledger_file.resolve().parent != place.folder.resolve():
+        raise UsageError(
+            f"the ledger is not in {place.folder}: sessions elsewhere may use it; nothing was removed"
+        )
+    async with place.ledger() as ledger:
+        used: set[bytes] = set()
+        for folder in all_sessions(place.folder):
+            await restore_record(folder, ledger)
+            found = find_resumption(folder)
+            if found.foreign:
+                continue  # It has no calls here until it is taken over.
+            if found.before is None:
+                raise UsageError(f"the settings of session {folder.name} are not known; nothing was removed")
+            used |= (await survey_session(found.record, found.before, ledger)).keys
+        total = await count_calls(ledger)
+        return await remove_calls_but(ledger, used, dry_run=dry_run), total
+
+
+def import_(file: Path, name: str | None, config: str | None, output: str | None) -> int:
+    """Bring a session in from a file."""
+    folder = asyncio.run(_import(Workspace(config, output), file, name))
+    _print(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
+    return 0
+
+
+async def _import(place: Workspace, file: Path, name: str | None) -> Path:
+    async with place.ledger(make=True) as ledger:
+        return await import_session(file, place.folder, ledger, name)
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - the commands' output

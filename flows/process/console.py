@@ -1,0 +1,185 @@
+"""A run and its terminal: what is shown, what is said, and the signals that stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+from rich.console import Console as Screen
+from rich.logging import RichHandler
+
+from tasks.core.errors import RunInterrupted
+from tasks.core.progress import Progress
+from tasks.core.session.dataset import ROOT
+from tasks.core.traffic.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.core.errors import VellumforgeError
+
+
+IN_WORKER = "PREFECT__FLOW_RUN_ID"
+"""Set by a Prefect worker for the processes that it starts."""
+
+WORKER_GRACE_SECONDS = 20.0
+"""A worker kills 30 s after it sent SIGTERM: what is left is for the files and Prefect's last word."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Console:
+    """The counters and the stop switch of one run, and how its work began and ended.
+
+    Whether Prefect then takes note of the end is another matter, which the work must not wait for.
+
+    Args:
+        takes_signals: Whether SIGINT and SIGTERM are for the run; in a process of somebody else they are not.
+
+    Attributes:
+        progress: The counters.
+        stop: The switch.
+        grace_seconds: How long calls in flight may take after the first signal; none before the settings are
+            read, for there is no call then.
+        folder: The folder of the run's session, once it is open.
+        summary: The run's summary, once it went through.
+        begun: Whether the work began.
+        interrupted: Whether a signal came.
+        error: What ended the work, if not its last line.
+        over: Set when the work has ended and its files are closed.
+    """
+
+    def __init__(self, *, takes_signals: bool = True) -> None:
+        self._takes_signals = takes_signals
+        self.grace_seconds = 0.0
+        self.folder: Path | None = None
+        self.summary: Shown | None = None
+        self.progress = Progress()
+        self.stop = Stop()
+        self.begun = False
+        self.interrupted = False
+        self.error: BaseException | None = None
+        self.over = asyncio.Event()
+
+    @property
+    def session(self) -> str:
+        """The name of the run's session, "" before it is open."""
+        return self.folder.name if self.folder else ""
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """The work of the run: what happens in the block is noted, and signals stop it in order."""
+        self.begun = True
+        try:
+            with self.signals():
+                yield
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self.over.set()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Stop in order on the first SIGINT or SIGTERM, leave at once on the second.
+
+        The first lets calls in flight finish for `grace_seconds`, then cancels the current task.
+        """
+        if not self._takes_signals or threading.current_thread() is not threading.main_thread():
+            yield  # Signals reach the main thread alone; whoever runs there decides.
+            return
+        loop = asyncio.get_running_loop()
+        work = asyncio.current_task()
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        ends: list[asyncio.TimerHandle] = []
+
+        def receive(number: signal.Signals) -> None:
+            if self.interrupted:
+                os._exit(128 + number)
+            self.interrupted = True
+            self.stop.request(RunInterrupted(number))
+            grace = self.grace_seconds
+            if IN_WORKER in os.environ:
+                grace = min(grace, WORKER_GRACE_SECONDS)
+            print(  # noqa: T201 - the terminal's own line
+                f"\nstopping: no new calls; up to {grace:g} s for those in flight "
+                f"({self.progress.in_flight}); once more to leave at once",
+                file=sys.stderr,
+            )
+            if work is not None:
+                ends.append(loop.call_later(grace, work.cancel))
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, receive, number)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.stop.check()
+            raise
+        finally:
+            for end in ends:
+                end.cancel()
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+
+
+current: ContextVar[Console] = ContextVar("console")
+"""The console of the run that was started here; a worker's run has none and makes its own."""
+
+PROGRAM = "vellumforge2"
+DISTRIBUTION = "vellumforge-flows"
+
+
+class Shown(Protocol):
+    """A summary that is shown when a run has ended; a frozen dataclass."""
+
+    @property
+    def first_row(self) -> str:
+        """The first row, or ""."""
+
+    def lines(self) -> list[str]:
+        """The numbers."""
+
+    def excerpt(self) -> str:
+        """The first row, cut."""
+
+
+stderr = Screen(stderr=True)
+"""The one console on standard error: records and the live progress must not overwrite each other."""
+
+
+def show_records(*, verbose: bool) -> None:
+    """Show the project's log records from level WARNING, or INFO when verbose, on standard error."""
+    handler = RichHandler(console=stderr, show_time=False, show_path=False, rich_tracebacks=False)
+    handler.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger(ROOT).addHandler(handler)
+
+
+def show_summary(summary: Shown) -> None:
+    """Print the summary and the first row on standard output."""
+    for line in summary.lines():
+        print(line)  # noqa: T201 - the program's output
+    if summary.first_row:
+        print(f"first row: {summary.excerpt()}")  # noqa: T201 - the same
+
+
+def show_json(summary: Shown) -> None:
+    """Print the summary as one JSON object on standard output."""
+    print(orjson.dumps(summary).decode())  # noqa: T201 - the program's output
+
+
+def say(error: VellumforgeError) -> int:
+    """Print what went wrong on standard error, each problem and note on a line; returns the exit code."""
+    for line in [*str(error).splitlines(), *getattr(error, "__notes__", [])]:
+        print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - errors are shown here
+    return error.exit_code

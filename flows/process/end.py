@@ -1,0 +1,59 @@
+"""The end of a process that a worker started for a run: bounded, also when Prefect's API is gone.
+
+When the work is over, Prefect's engine tells the API for over a minute, and then waits some seconds for every
+event that nobody takes. The session's files are closed by then: nothing is lost with the wait.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.process.console import IN_WORKER
+from flows.process.server import UI_IS_BEHIND
+from tasks.core.errors import VellumforgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+END_SECONDS = 12.0
+"""How long Prefect may take for its last words after the work of a run is over."""
+
+_ends: list[threading.Timer] = []
+
+
+@contextmanager
+def bounded_end(flow_run: str) -> Iterator[None]:
+    """Leave the process at the latest `END_SECONDS` after the block, with the exit code of the work in it.
+
+    Nothing happens unless a worker started this process for just this run: what else a process does after
+    the run is not ours to end. A run that is tried again in its process stops the clock.
+
+    Args:
+        flow_run: Id of the flow run whose work the block is.
+    """
+    if os.environ.get(IN_WORKER) != flow_run:
+        yield
+        return
+    while _ends:
+        _ends.pop().cancel()
+    code = 0
+    try:
+        yield
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, VellumforgeError) else 1
+        raise
+    finally:
+        end = threading.Timer(END_SECONDS, _leave, [code])
+        end.daemon = True
+        end.start()
+        _ends.append(end)
+
+
+def _leave(code: int) -> None:
+    print(f"{UI_IS_BEHIND}: it does not answer", file=sys.stderr, flush=True)  # noqa: T201 - the worker's terminal
+    sys.stdout.flush()
+    os._exit(code)

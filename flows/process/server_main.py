@@ -1,0 +1,109 @@
+"""The child process of `flows.process.server`: Prefect's API on a socket that it inherits, until stdin ends.
+
+`python -m flows.process.server_main FD` serves on the listening socket with that number. Standard input is a
+pipe whose other end only the parent holds: it ends when the parent closes it, and also when the parent
+dies of whatever cause, SIGKILL included.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi import FastAPI
+
+GRACE_SECONDS = 2.0
+START_FAILED = 3
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with one start at a time in a home: two that migrate one new database would both fail."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Blocking the loop is meant: there is nothing else on it yet.
+        lock_file = Path(os.environ["PREFECT_HOME"], "start.lock")
+        with lock_file.open("w") as lock, _one_processor():  # noqa: ASYNC230 - as above
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            await super().startup(sockets)
+
+
+@contextmanager
+def _one_processor() -> Iterator[None]:
+    """Keep this process on one processor, where the system can: migrations take half the time there.
+
+    They hand each of their 35,000 statements from one thread to another, and waiting for the interpreter's
+    lock on another processor costs more than the statement.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def main() -> None:
+    """Serve until standard input ends, then leave within `GRACE_SECONDS`."""
+    watch = _Watch()
+    threading.Thread(target=watch.run, daemon=True).start()
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    config = uvicorn.Config(_application(), lifespan="on", log_config=None, timeout_graceful_shutdown=1)
+    server = _Server(config)
+    watch.server = server
+    server.run(sockets=[listener])
+    _leave(0 if server.started else START_FAILED)
+
+
+class _Watch:
+    """Ends the server when standard input ends, at once while there is none yet."""
+
+    server: uvicorn.Server | None = None
+
+    def run(self) -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        if self.server is not None:
+            # The graceful way writes down the task runs that are still waiting to be recorded.
+            self.server.should_exit = True
+            time.sleep(GRACE_SECONDS)
+        _leave(0)
+
+
+def _application() -> FastAPI:
+    """Prefect's API without user interface and with the few services that its settings leave on."""
+    # What is imported stays: collecting garbage meanwhile costs a fifth of the start and finds none.
+    gc.disable()
+    # Imported here, so that the watch runs already during the seconds that it takes.
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
+    application: FastAPI = create_app(ephemeral=True)
+    gc.freeze()
+    gc.enable()
+    return application
+
+
+def _leave(status: int) -> None:
+    """End the process without the second that tearing down the interpreter takes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

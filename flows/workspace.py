@@ -1,0 +1,77 @@
+"""Where sessions and the ledger are, for the commands that look after them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.checking import DEFAULT_CONFIG
+from tasks.core.config.load import load_config
+from tasks.core.config.settings import Output
+from tasks.core.errors import UsageError
+from tasks.core.ledger.schema import FILE_NAME
+from tasks.core.session.ledger import open_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tasks.core.config.settings import Config
+    from tasks.core.ledger.ledger import Ledger
+
+
+class Workspace:
+    """The output folder, and the ledger that goes with it.
+
+    Attributes:
+        folder: The output folder.
+        config: The configuration that names it, or None where there is no file.
+    """
+
+    def __init__(
+        self, config_file: str | None = None, output: str | None = None, *, config: Config | None = None
+    ) -> None:
+        """Find the place.
+
+        Args:
+            config_file: The configuration file; None for `config.toml` where there is one.
+            output: The output folder, in place of the configuration's.
+            config: The configuration itself, in place of the file.
+
+        Raises:
+            ConfigError: The configuration cannot be used.
+        """
+        overrides = {} if output is None else {"output.folder": output}
+        self.config = config
+        if config is None and (config_file is not None or Path(DEFAULT_CONFIG).exists()):
+            self.config = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overrides).config
+        section = self.config.output if self.config else Output()
+        self.folder = Path(output or section.folder)
+        self._url = section.ledger or f"sqlite:///{self.folder / FILE_NAME}"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The ledger's file.
+
+        Raises:
+            UsageError: The ledger is no SQLite file.
+        """
+        if not self._url.startswith("sqlite:///"):
+            raise UsageError("this command is for a ledger in an SQLite file; PostgreSQL has its own tools")
+        return Path(self._url.removeprefix("sqlite:///"))
+
+    @asynccontextmanager
+    async def ledger(self, *, make: bool = False) -> AsyncIterator[Ledger]:
+        """The ledger, open.
+
+        Args:
+            make: Whether one is made where there is none.
+
+        Raises:
+            UsageError: There is none yet.
+            LedgerError: It cannot be opened.
+        """
+        if not make and self._url.startswith("sqlite:///") and not self.ledger_file.exists():
+            raise UsageError(f"there is no ledger at {self.ledger_file}")
+        async with await open_ledger(self._url, self.folder) as ledger:
+            yield ledger

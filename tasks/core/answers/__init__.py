@@ -1,0 +1,1 @@
+"""What models answer, made into texts, lists and scores."""

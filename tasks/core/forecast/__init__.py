@@ -1,0 +1,1 @@
+"""What a run would bring and cost, before it is paid for."""

@@ -1,0 +1,293 @@
+"""What of a configuration is paid for: the pipeline walked over the ledger, without asking any model.
+
+The same operations run as in a real run, so that what they would ask is known exactly, as far as the
+answers that exist lead. What is found answers many questions: what a change would cost, which calls a
+session uses, which jobs and pairs it has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tasks.core.cost import Observed, Sums, tokens_for
+from tasks.core.errors import CallError, PhaseError
+from tasks.core.generation.asking import SAMPLES_A_ROUND
+from tasks.core.generation.pairs import make_pairs, score_pair
+from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
+from tasks.core.generation.run import Run, all_of
+from tasks.core.generation.subtopics import find_subtopics
+from tasks.core.generation.waves import make_exactly
+from tasks.core.ledger.client import LedgerClient
+from tasks.core.ledger.schema import usage_of
+from tasks.core.models import Pair, Purpose
+from tasks.core.progress import Progress
+from tasks.core.questions import is_judged, purposes_of
+from tasks.core.traffic.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, MutableSet, Sequence
+
+    from tasks.core.config.settings import Config
+    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.pairs import PairsOutcome
+    from tasks.core.ledger.ledger import Ledger
+    from tasks.core.models import Failure, Job
+
+AT_A_TIME = 512
+"""Jobs that are looked up together: bounds memory."""
+
+UNPAID = "unpaid"
+"""Cause of a call that fails because it is not in the ledger."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        reused: Calls that are in the ledger, by purpose.
+        to_pay: Calls that would be paid for, by purpose. Exact where all earlier answers exist; the calls
+            that follow from answers which are not there yet are counted as one for each.
+        keys: The keys of all calls in the ledger that the configuration uses.
+        unpaid: Those of the calls that were looked for and are not there.
+        asked: Input tokens of the same by their length, by purpose.
+        questions: What identifies its lists, whose milestones decide how they are grown.
+        subtopics: The subtopics, empty when they are not all paid for.
+        jobs: The jobs whose prompts are there.
+        done: Jobs of which everything is there.
+        lost: Those of them that yield no usable pair, by id, with the cause.
+        dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
+        observed: What the calls in the ledger used, by purpose.
+        failures: What does not come about: the causes are those of what is left alone, those of answers
+            that cannot be used, and UNPAID.
+    """
+
+    reused: Counter[str] = field(default_factory=Counter)
+    to_pay: Counter[str] = field(default_factory=Counter)
+    keys: MutableSet[bytes] = field(default_factory=set)
+    unpaid: MutableSet[bytes] = field(default_factory=set)
+    asked: dict[Purpose, Sums] = field(default_factory=dict)
+    questions: set[bytes] = field(default_factory=set)
+    subtopics: tuple[str, ...] = ()
+    jobs: list[Job] = field(default_factory=list)
+    done: int = 0
+    lost: dict[int, str] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    observed: dict[Purpose, Observed] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+    def note(self, request: ChatRequest, answer: Answer) -> None:
+        """Take a call that is in the ledger into the counts, once."""
+        if request.key in self.keys:
+            return
+        self.keys.add(request.key)
+        self.reused[request.purpose] += 1
+        # Of subtopics, every sample is another chunk.
+        further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_ROUND > 0
+        self.observed.setdefault(request.purpose, Observed()).add(usage_of(request, answer), further=further)
+
+    def miss(self, request: ChatRequest) -> None:
+        """Take a call that is not in the ledger into the counts, once: an operation may try it again."""
+        if request.key in self.unpaid:
+            return
+        self.unpaid.add(request.key)
+        self.to_pay[request.purpose] += 1
+        characters = sum(len(content) for _, content in request.messages)
+        self.asked.setdefault(request.purpose, Sums()).add(tokens_for(characters))
+
+
+async def survey(
+    config: Config,
+    ledger: Ledger,
+    keep: Callable[[Job, Pair | None], None] | None = None,
+    *,
+    jobs: Sequence[Job] | None = None,
+    subtopics: Sequence[str] | None = None,
+    refused: Mapping[bytes, Failure] = MappingProxyType({}),
+    strict: bool = False,
+    mends_forms: bool = True,
+) -> Survey:
+    """Walk a configuration over a ledger; nothing is asked, paid for or written.
+
+    Args:
+        config: The configuration.
+        ledger: The ledger.
+        keep: Called with each finished job and its pair, in no set order; None where it yields none.
+        jobs: The jobs, for a session that took them over; else they follow from the configuration.
+        subtopics: The subtopics, for a session that took them over.
+        refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.
+        strict: Whether no pair is looked for where a run would stop because too few subtopics have prompts.
+        mends_forms: See `Run`; not for a session that is complete.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    found = Survey()
+    run = SurveyRun(config, ledger, found, strict=strict)
+    run.client.left_alone = refused
+    run.mends_forms = mends_forms
+    walk = _Walk(run, found, keep)
+    if jobs is not None:
+        found.jobs, found.subtopics = list(jobs), tuple(subtopics or ())
+        await walk.make(found.jobs)
+        return found
+    run.replaces = config.generation.replaces
+    await walk.find(subtopics)
+    # Where the lists are all there and short, the models had no more: nothing will follow from them.
+    if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
+        unknown = max(0, config.generation.wanted_pairs - (len(found.jobs) - len(found.lost)))
+        for purpose in purposes_of(config):
+            if purpose in walk.answers:
+                found.to_pay[purpose] += unknown
+                found.to_pay[Purpose.JUDGE] += unknown * is_judged(config)
+    return found
+
+
+class _Walk:
+    """The pipeline's steps over what is known."""
+
+    def __init__(
+        self, run: SurveyRun, found: Survey, keep: Callable[[Job, Pair | None], None] | None
+    ) -> None:
+        self.answers = [
+            purpose for purpose in purposes_of(run.config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}
+        ]
+        self._run = run
+        self._found = found
+        self._keep = keep
+
+    async def find(self, subtopics: Sequence[str] | None) -> None:
+        """Find the jobs as far as they are known, with their pairs, and count what is to be paid for."""
+        run, found, generation = self._run, self._found, self._run.config.generation
+        complete = True
+        try:
+            known = found.subtopics = await find_subtopics(run) if subtopics is None else tuple(subtopics)
+        except PhaseError:
+            complete = False
+            known = await _shorter_list(run)
+            asked = min(generation.num_subtopics, generation.wanted_pairs)
+            found.to_pay[Purpose.PROMPTS] += asked - len(numbered(run.config, known))
+        if not known:
+            return
+        prompts = await write_prompts(run, numbered(run.config, known))
+        await run.list_failures(entry.failure for entry in prompts if entry.failure)
+        try:
+            candidates = await complete_prompts(run, prompts)
+            found.jobs = jobs_of(run, candidates.found)
+        except PhaseError:
+            return
+        if not complete:
+            # Others bring their share, too: what is to be replaced is not known.
+            await self.make(found.jobs)
+            return
+        with suppress(PhaseError):
+            await make_exactly(run, candidates, found.jobs, self.make, candidates.more)
+        found.dropped = candidates.dropped
+
+    async def make(self, jobs: Sequence[Job]) -> list[PairsOutcome]:
+        """Make the pairs of some jobs, as far as they are paid for."""
+        run, outcomes = self._run, []
+        for start in range(0, len(jobs), AT_A_TIME):
+            block = jobs[start : start + AT_A_TIME]
+            outcome = await make_pairs(run, block, self._count)
+            outcomes.append(outcome)
+            self._found.lost.update(outcome.lost)
+            if is_judged(run.config):
+                unpaid = {
+                    failure.item
+                    for failure in outcome.failures
+                    if failure.cause == UNPAID and failure.purpose in self.answers
+                }
+                halves = [(job, side) for job in block if f"job {job.id}" in unpaid for side in self.answers]
+                await all_of(_judge_alone(run, job, side) for job, side in halves)
+        return outcomes
+
+    def _count(self, job: Job, pair: Pair | None) -> None:
+        self._found.done += 1
+        if self._keep is not None:
+            self._keep(job, pair)
+
+
+async def _judge_alone(run: SurveyRun, job: Job, side: Purpose) -> None:
+    """Count the judge's call for one answer of a pair that is not whole."""
+    read, question = run.reading.chosen, run.questions.chosen
+    if side is Purpose.REJECTED:
+        read, question = run.reading.rejected, run.questions.rejected
+    try:
+        text = await run.ask_until_usable(lambda sample: question(job, sample), read)
+    except CallError:
+        # An answer that is not there cannot have been judged.
+        run.found.to_pay[Purpose.JUDGE] += 1
+        return
+    with suppress(CallError):
+        await score_pair(run, Pair(job, text))
+
+
+async def _shorter_list(run: SurveyRun) -> tuple[str, ...]:
+    """The subtopics that the list began with when it was shorter; empty when none is paid for."""
+    config = run.config
+    shorter = max((count for count in run.milestones if count < config.generation.num_subtopics), default=0)
+    if not shorter:
+        return ()
+    run.config = _with(config, num_subtopics=shorter)
+    try:
+        return await find_subtopics(run)
+    except PhaseError:
+        return ()
+    finally:
+        run.config = config
+
+
+def _with(config: Config, **changes: Any) -> Config:
+    generation = config.generation.model_copy(update=changes)
+    return config.model_copy(update={"generation": generation})
+
+
+class _SurveyClient(LedgerClient):
+    """Answers from the ledger alone; what is not there is counted, and fails."""
+
+    def __init__(self, ledger: Ledger, progress: Progress, found: Survey) -> None:
+        super().__init__(ledger, progress)
+        self._found = found
+
+    async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
+        answer = await super().ask(request, known)
+        self._found.note(request, answer)
+        return answer
+
+    async def _buy(self, request: ChatRequest) -> NoReturn:
+        self._found.miss(request)
+        raise CallError(UNPAID, "this call is not paid for")
+
+
+class SurveyRun(Run):
+    """A run that leaves no trace: no failures are listed, nothing is remembered."""
+
+    def __init__(self, config: Config, ledger: Ledger, found: Survey, *, strict: bool = False) -> None:
+        self.milestones: list[int] = []
+        self.found = found
+        progress = Progress()
+        client = _SurveyClient(ledger, progress, found)
+        if not strict:
+            # Prompts that are not there yet must not hide the jobs of those that are.
+            config = _with(config, min_success_rate=0.0)
+        super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
+        # Nothing is paid for here.
+        self.trial.end()
+
+    async def list_failures(self, failures: Iterable[Failure]) -> None:
+        """Note them; no list has what was not asked."""
+        self.found.failures += failures
+
+    async def reached(self, question: bytes) -> list[int]:
+        """The milestones, noted as used."""
+        self.found.questions.add(question)
+        self.milestones = await super().reached(question)
+        return self.milestones
+
+    async def remember_reached(self, question: bytes, target: int) -> None:
+        """A survey reaches nothing."""

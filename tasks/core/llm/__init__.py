@@ -1,1 +1,0 @@
-"""Model calls: types, HTTP, retry, limits, the ledger, the demo model server."""

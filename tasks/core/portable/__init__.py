@@ -1,0 +1,1 @@
+"""A session elsewhere: in an archive, in a mirror, in another session."""

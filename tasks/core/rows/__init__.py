@@ -1,0 +1,1 @@
+"""The rows of datasets, read and written: one reader and one writer of each form."""

@@ -1,1 +1,0 @@
-"""Tests of everything between a question and the answer that was paid for."""

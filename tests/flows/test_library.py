@@ -1,0 +1,71 @@
+"""A run as a function: twice in a process, in a running loop, and as the README shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from tests.flows.command import ROOT, asked_twice, config, model, outlives, rows_of, take_database
+
+if TYPE_CHECKING:
+    from tests.flows.command import User
+
+SCRIPT = """
+import asyncio, json, signal, sys
+import prefect
+from flows import arun, run
+from tasks.core.errors import VellumforgeError
+
+def tell(done):
+    print(json.dumps([done.folder.name, done.summary.rows, done.summary.paid, list(done.rows())]))
+
+before = signal.getsignal(signal.SIGINT)
+tell(run())
+try:
+    run(config="nothing.toml")
+except VellumforgeError as error:
+    print(json.dumps(str(error)))
+tell(run(overrides={"output.folder": "other"}))
+
+async def notebook():
+    tell(run(fresh=True))
+    tell(await arun(config="config.toml"))
+
+asyncio.run(notebook())
+assert signal.getsignal(signal.SIGINT) is before
+"""
+
+
+def test_a_run_is_called_several_times_in_a_process(user: User) -> None:
+    with model() as server:
+        user.write("config.toml", config(server.url))
+        ended = user.run(program=(sys.executable, "-c", SCRIPT))
+        assert ended.code == 0, ended.err
+        first, refused, other, fresh, again = map(json.loads, ended.out.splitlines())
+        assert refused.startswith("nothing.toml")
+        assert first[3] == other[3] == again[3] != fresh[3]
+        # Prefect's results are of another ledger: the other folder's is paid for anew.
+        assert [done[2] > 0 for done in (first, other, fresh, again)] == [True, True, True, False]
+        paid = len(server.requests())
+        assert paid == sum(done[2] for done in (first, other, fresh))
+        assert user.run().code == 0
+        assert len(server.requests()) == paid
+        assert asked_twice(server.requests()) != [], "of the other folder's ledger"
+    sessions = user.sessions()
+    assert [rows_of(folder) for folder in sessions] == [first[3], fresh[3], first[3], first[3]]
+
+
+def test_the_readmes_example_runs(lone_user: User) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(example.splitlines()) <= 10
+    take_database(lone_user.folder / "output" / ".prefect")
+    process = lone_user.start(program=(sys.executable, "-c", example))
+    ended = process.end()
+    assert ended.code == 0, ended.err
+    (session,) = lone_user.sessions()
+    assert f"12 rows in output/{session.name}" in ended.out
+    assert "Dataset({" in ended.out
+    assert not outlives(lone_user.processes(), 10)
