@@ -56,7 +56,7 @@ class Hosted(Protocol):
         """Settings by dotted key."""
 
     async def prepared(self) -> tuple[Path, AtTheEnd | None]:
-        """The output folder, and what follows a complete run, once nothing speaks against the errand."""
+        """The output folder, and what follows a complete run, once nothing speaks against the run."""
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""

@@ -236,9 +236,9 @@ class Run:
 def is_broken(answer: Answer) -> bool:
     """Whether an answer that cannot be read is like one of a server that takes a schema and cannot keep it.
 
-    That begins as JSON does and comes to no end: white space up to the token limit, or half an object. What
-    is whole is the model's own doing: other criteria, or an empty list, for it has no more. Prose shows that
-    the model was not held to any form.
+    Such an answer begins as JSON does and has no end: blanks up to the token limit, or half an object. An
+    answer that is whole is the model's own: it has other criteria, or an empty list as the model knows no
+    more. Prose shows that the model was not held to any form.
     """
     content = answer.content.strip()
     if answer.refused:
