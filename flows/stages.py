@@ -1,32 +1,28 @@
 """The three stages of a run: blocks are cut, their tasks awaited, their results collected.
 
 Tasks are awaited in this event loop and never submitted: Prefect gives every submitted task a thread and
-a loop of its own. A block that Prefect knows to be done is not run; its results are then read again from
-the ledger, where they cost nothing.
+a loop of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.core.generation.pairs import make_pairs, settle
-from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
+from tasks.core.generation.pairs import settle
+from tasks.core.generation.prompts import jobs_of, numbered
 from tasks.core.generation.run import Block, all_of, cut, pair_block_size, prompt_block_size
-from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.keys import phase_key
 from tasks.core.models import Phase
 from tasks.core.questions import is_judged
-from tasks.options import BlockFailedError
 from tasks.pairs import pairs
 from tasks.prompts import completed_prompts, prompts, replacements
 from tasks.subtopics import subtopics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.core.generation.asking import Subtopic, SubtopicPrompts
     from tasks.core.generation.pairs import PairsOutcome
@@ -34,6 +30,7 @@ if TYPE_CHECKING:
     from tasks.core.generation.run import Run
     from tasks.core.generation.waves import Made
     from tasks.core.models import Job, Pair
+    from tasks.options import BlockTask
 
 JUDGE_BACKLOG = 4096
 """Pairs that may wait for the judge while generating goes on. When it is full the judge is what the whole
@@ -43,14 +40,14 @@ STRAGGLERS = 256
 """Jobs beyond those at work whose blocks may be begun: a job that waits to try a call again holds up the end
 of its block, and must not hold up others."""
 
-_Result = TypeVar("_Result")
+_What = TypeVar("_What")
 
 
 async def find_all_subtopics(run: Run) -> tuple[str, ...]:
     """Stage 1: the subtopics, in order."""
     topic = run.config.generation.main_topic
     block = Block(Phase.SUBTOPICS, _hash(run, Phase.SUBTOPICS), [topic], label="subtopics")
-    return await through(run, block, subtopics(run, block), lambda: find_subtopics(run))
+    return await through(run, subtopics, run, block=block)
 
 
 async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[Candidates, list[Job]]:
@@ -61,7 +58,7 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[Candidates,
 
     async def write(some: Sequence[Subtopic]) -> list[SubtopicPrompts]:
         block = Block(Phase.PROMPTS, phase_hash, some, _label("subtopics", some[0].index, some[-1].index))
-        found = await through(run, block, prompts(run, block), lambda: write_prompts(run, some))
+        found = await through(run, prompts, run, block=block)
         run.progress.done += len(some)
         return found
 
@@ -69,8 +66,7 @@ async def write_all_prompts(run: Run, names: Sequence[str]) -> tuple[Candidates,
     found = [entry for part in parts for entry in part]
     await run.list_failures(entry.failure for entry in found if entry.failure)
     block = Block(Phase.PROMPTS, phase_hash, found, label="duplicates and shortages")
-    again = lambda: complete_prompts(run, found)  # noqa: E731 - as everywhere here
-    candidates = await through(run, block, completed_prompts(run, block), again)
+    candidates = await through(run, completed_prompts, run, block=block)
     return candidates, jobs_of(run, candidates.found)
 
 
@@ -92,8 +88,7 @@ async def make_wanted_pairs(
     async def more(needs: Sequence[int]) -> list[Job]:
         wave = next(waves)
         block = Block(Phase.PROMPTS, phase_hash, [[wave, *needs]], label=f"replacements {wave}")
-        work = replacements(run, candidates, block)
-        return await through(run, block, work, lambda: candidates.more(needs))
+        return await through(run, replacements, candidates, block=block)
 
     return await make_exactly(run, candidates, jobs, make, more)
 
@@ -128,7 +123,7 @@ async def make_all_pairs(
             run.stop.check()
             run.ledger.check()
             block = Block(Phase.PAIRS, phase_hash, some, _label("jobs", some[0].id, some[-1].id))
-            return await through(run, block, pairs(run, keep, block), lambda: make_pairs(run, some, keep))
+            return await through(run, pairs, run, keep, block=block)
 
     return await settle(jobs, make)
 
@@ -140,18 +135,10 @@ def _blocks_at_once(run: Run, size: int) -> int:
     return 1 + -(-jobs // size)
 
 
-async def through(
-    run: Run, block: Block[Any], work: Awaitable[object], again: Callable[[], Awaitable[_Result]]
-) -> _Result:
-    """Await a block's task and take what it brought; what Prefect had as done is read from the ledger."""
+async def through(run: Run, task: BlockTask[_What], *given: Any, block: Block[Any]) -> _What:
+    """Put a block through its task, and take what it brought."""
     run.progress.blocks += 1
-    # Failures are data, on the ledger's list; the block is shown as Failed and can be retried.
-    with contextlib.suppress(BlockFailedError):
-        await work
-    if block.key in run.results:
-        result: _Result = run.results.pop(block.key)
-        return result
-    return await again()
+    return await task(*given, block=block)
 
 
 def _hash(run: Run, phase: Phase) -> str:

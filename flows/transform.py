@@ -46,7 +46,6 @@ from tasks.transform import transformed
 if TYPE_CHECKING:
     from flows.request import CheckedTransform
     from tasks.core.generation.run import Run
-    from tasks.core.rows.transformed import InputRow
     from tasks.core.transform.session import Transformed, TransformSession
 
 log = logging.getLogger("vellumforge.transform")
@@ -194,7 +193,7 @@ async def transform_rows(run: Run, checked: CheckedTransform, session: Transform
             run.ledger.check()
             label = f"lines {some[0].line}-{some[-1].line}" if some[1:] else f"line {some[0].line}"
             block = Block(Phase.PAIRS, phase_hash, some, label)
-            begun.append(asyncio.create_task(_transformed(work, block)))
+            begun.append(asyncio.create_task(through(run, transformed, work, block=block)))
             if len(begun) >= at_once:
                 _keep(run, session, await begun[0])
                 begun.popleft()
@@ -204,10 +203,6 @@ async def transform_rows(run: Run, checked: CheckedTransform, session: Transform
     finally:
         # Calls in flight are paid for: they are waited for, also when something has failed.
         await asyncio.gather(*begun, return_exceptions=True)
-
-
-async def _transformed(work: Transform, block: Block[InputRow]) -> Transformed:
-    return await through(work.run, block, transformed(work, block), lambda: work.work(block.items))
 
 
 def _keep(run: Run, session: TransformSession, done: Transformed) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
 from prefect import task
@@ -17,9 +20,13 @@ from prefect.serializers import JSONSerializer
 from tasks.core.errors import VellumforgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from prefect.context import TaskRunContext
+
+    from tasks.core.generation.run import Block
+
+_What = TypeVar("_What")
 
 # Without these two, reading a result would import whatever a `__class__` in it names.
 _SERIALIZER = JSONSerializer(object_encoder=None, object_decoder=None)
@@ -85,14 +92,30 @@ async def _configured_storage() -> WritableFileSystem:
     return storage or await aget_default_result_storage()
 
 
-def block_task(name: str) -> Callable[[Any], Any]:
-    """The decorator of a task over one block, which it is given as the parameter `block`.
+@dataclass(frozen=True, slots=True)
+class Found(Generic[_What]):
+    """What the work on a block brought.
+
+    Attributes:
+        what: What the run goes on with.
+        numbers: What Prefect keeps and shows of it.
+        failure: Why the block counts as failed, "" where it does not.
+    """
+
+    what: _What
+    numbers: dict[str, int]
+    failure: str = ""
+
+
+class BlockTask(Generic[_What]):
+    """Work on one block, as a task of Prefect's. Made by `block_task`.
 
     A finished block is found again by its key, in this run and in later ones, and shown as Cached.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        made = task(
+    def __init__(self, name: str, work: Callable[..., Awaitable[Found[_What]]]) -> None:
+        self._work = work
+        self._task = task(
             name=name,
             task_run_name="{block}",
             persist_result=True,
@@ -101,12 +124,46 @@ def block_task(name: str) -> Callable[[Any], Any]:
             cache_key_fn=_block_key,
             cache_result_in_memory=False,
             result_serializer=_SERIALIZER,
-        )(function)
+        )(_carry_out)
         # Not given above, where Prefect wants a storage that others can load from its server.
-        made.result_storage = PlainResults()
-        return made
+        self._task.result_storage = PlainResults()
 
-    return decorate
+    async def __call__(self, *given: Any, block: Block[Any]) -> _What:
+        """What the work brought; where Prefect knows it as done, it is read again from the ledger.
+
+        Args:
+            given: What the work is given before its block.
+            block: The block.
+        """
+        job = _BlockWork(partial(self._work, *given, block))
+        # Failures are data, on the ledger's list; the block is shown as Failed and can be retried.
+        with suppress(BlockFailedError):
+            await self._task(job, block)
+        found: Found[_What] = job.found or await self._work(*given, block)
+        return found.what
+
+
+class _BlockWork:
+    """Work that is handed to Prefect, and what it brought; no dataclass, through which Prefect would walk."""
+
+    def __init__(self, work: Callable[[], Awaitable[Found[Any]]]) -> None:
+        self.work = work
+        self.found: Found[Any] | None = None
+
+
+async def _carry_out(job: _BlockWork, block: Block[Any]) -> dict[str, int]:
+    del block  # Prefect takes the task's key and name of it.
+    found = job.found = await job.work()
+    if found.failure:
+        raise BlockFailedError(found.failure)
+    return found.numbers
+
+
+def block_task(
+    name: str,
+) -> Callable[[Callable[..., Awaitable[Found[_What]]]], BlockTask[_What]]:
+    """The decorator of the work on one block, which it is given last."""
+    return partial(BlockTask, name)
 
 
 def _block_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.options import BlockFailedError, block_task
+from tasks.options import Found, block_task
 
 if TYPE_CHECKING:
     from tasks.core.generation.run import Block
     from tasks.core.rows.transformed import InputRow
-    from tasks.core.transform.session import Transform
+    from tasks.core.transform.session import Transform, Transformed
 
 
 @block_task("transform")
-async def transformed(work: Transform, block: Block[InputRow]) -> dict[str, int]:
-    """Transform some rows; returns how many there are.
-
-    Raises:
-        BlockFailedError: Some rows failed.
-    """
-    outcome = work.run.results[block.key] = await work.work(block.items)
+async def transformed(work: Transform, block: Block[InputRow]) -> Found[Transformed]:
+    """Transform some rows; failed when some of them failed."""
+    outcome = await work.work(block.items)
+    failure = ""
     if outcome.failures:
-        raise BlockFailedError(
+        failure = (
             f"{len(outcome.failures)} of {len(block.items)} rows failed, "
             f"the first with: {outcome.failures[0].message}"
         )
-    return {"rows": outcome.rows}
+    return Found(outcome, {"rows": outcome.rows}, failure)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import orjson
 
@@ -81,8 +81,6 @@ class Run:
             that is complete: it has replaced the prompts that yielded none.
         replaces: Whether prompts that yield no usable pair are replaced; only a run that finds its own
             prompts can do so.
-        results: What finished blocks brought, by block key. A block whose task Prefect found to be done
-            already is not in it.
     """
 
     def __init__(
@@ -114,7 +112,6 @@ class Run:
         self.further: Collection[bytes] = ()
         self.replaces = False
         self.mends_forms = True
-        self.results: dict[str, Any] = {}
         self.questions = Questions(config)
         self.reading = Reading.of(config)
         self.generating = generating or Slots(config.generation.concurrency)
