@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.process import settings as environment
-from flows.process.console import say
 from flows.process.server import check_api
+from flows.process.terminal import say
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:

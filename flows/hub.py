@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.checking import DEFAULT_ENV_FILE, OUTPUT_FOLDER
-from flows.process.console import DISTRIBUTION, PROGRAM, stderr
+from flows.process.console import stderr
+from flows.process.terminal import DISTRIBUTION, PROGRAM
 from flows.workspace import Workspace
 from tasks.core.errors import VellumforgeError
 from tasks.core.secrets import Keys, read_env_file

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flows.checking import DEFAULT_CONFIG, check_request, take_keys
 from flows.hub import at_the_end
 from flows.overrides import write_override
-from flows.process.console import PROGRAM
 from flows.process.demo import DEMO_PORT, demo_settings
+from flows.process.terminal import PROGRAM
 from flows.setup import check_ledger
 from tasks.core.config.load import load_config
 from tasks.core.errors import UsageError

@@ -6,7 +6,6 @@ Neither Prefect nor the pipeline is imported before a command needs it: help is 
 from __future__ import annotations
 
 import shlex
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -18,7 +17,7 @@ from flows.commands.run import generate_here, retry
 from flows.commands.transform import transform
 from flows.commands.upload import upload
 from flows.overrides import read_override
-from flows.process.console import DISTRIBUTION, PROGRAM, say
+from flows.process.terminal import DISTRIBUTION, PROGRAM, say
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
@@ -26,11 +25,18 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - it takes as long as all other help
+
+    return version(DISTRIBUTION)
+
+
 app = App(
     name=PROGRAM,
     help="Make preference datasets with OpenAI-compatible models. Whatever was paid for is kept in a "
     "ledger: the same command again goes on where the last one ended.",
-    version=lambda: version(DISTRIBUTION),
+    version=_version,
     help_epilogue="Exit codes: 0 all rows; 1 the ledger, the disk, Prefect or the Hub failed, or lint found "
     "too much; 2 bad configuration or usage, or a model that cannot be used; 3 finished or stopped with "
     "failures or by its budget; 130 and 143 interrupted.",

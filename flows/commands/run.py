@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from flows.overrides import read_override
-from flows.process.console import show_json, show_summary
+from flows.process.terminal import show_json, show_summary
 
 if TYPE_CHECKING:
     from flows.request import RunRequest

@@ -10,9 +10,8 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import orjson
 from rich.console import Console as Screen
 from rich.logging import RichHandler
 
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tasks.core.errors import VellumforgeError
+    from flows.process.terminal import (
+        Shown,
+    )
 
 
 IN_WORKER = "PREFECT__FLOW_RUN_ID"
@@ -136,23 +137,6 @@ class Console:
 current: ContextVar[Console] = ContextVar("console")
 """The console of the run that was started here; a worker's run has none and makes its own."""
 
-PROGRAM = "vellumforge2"
-DISTRIBUTION = "vellumforge-flows"
-
-
-class Shown(Protocol):
-    """A summary that is shown when a run has ended; a frozen dataclass."""
-
-    @property
-    def first_row(self) -> str:
-        """The first row, or ""."""
-
-    def lines(self) -> list[str]:
-        """The numbers."""
-
-    def excerpt(self) -> str:
-        """The first row, cut."""
-
 
 stderr = Screen(stderr=True)
 """The one console on standard error: records and the live progress must not overwrite each other."""
@@ -163,23 +147,3 @@ def show_records(*, verbose: bool) -> None:
     handler = RichHandler(console=stderr, show_time=False, show_path=False, rich_tracebacks=False)
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger(ROOT).addHandler(handler)
-
-
-def show_summary(summary: Shown) -> None:
-    """Print the summary and the first row on standard output."""
-    for line in summary.lines():
-        print(line)  # noqa: T201 - the program's output
-    if summary.first_row:
-        print(f"first row: {summary.excerpt()}")  # noqa: T201 - the same
-
-
-def show_json(summary: Shown) -> None:
-    """Print the summary as one JSON object on standard output."""
-    print(orjson.dumps(summary).decode())  # noqa: T201 - the program's output
-
-
-def say(error: VellumforgeError) -> int:
-    """Print what went wrong on standard error, each problem and note on a line; returns the exit code."""
-    for line in [*str(error).splitlines(), *getattr(error, "__notes__", [])]:
-        print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - errors are shown here
-    return error.exit_code

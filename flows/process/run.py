@@ -16,9 +16,10 @@ from contextlib import AsyncExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.process import settings as environment
-from flows.process.console import PROGRAM, SIGNALS, Console, current, say, show_records
+from flows.process.console import SIGNALS, Console, current, show_records
 from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, settle
+from flows.process.terminal import PROGRAM, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from flows.process.console import Shown
+    from flows.process.terminal import Shown
 
 log = logging.getLogger("vellumforge.local")
 
