@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from flows.process.run import AtTheEnd
     from tasks.core.config.settings import Config
     from tasks.core.hub.card import CardFacts
-    from tasks.core.hub.sessions import UploadRequest
-    from tasks.core.hub.upload import Uploaded
+    from tasks.core.hub.upload import Uploaded, UploadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,11 @@ def send(place: Workspace, session: str, wanted: UploadRequest, to: Destination)
         LedgerError: The ledger cannot be read.
     """
     from tasks.core.hub.card import render_card  # noqa: PLC0415 - see above
-    from tasks.core.hub.sessions import prepare, staging  # noqa: PLC0415 - the same
-    from tasks.core.hub.upload import upload  # noqa: PLC0415 - the same
+    from tasks.core.hub.upload import (  # noqa: PLC0415 - the same
+        prepare,
+        staging,
+        upload,
+    )
 
     folder = find_session(place.folder, session)
     with staging(folder) as stage:
@@ -141,7 +143,7 @@ def at_the_end(
         UsageError: There is no token, or no repository can have that name.
         ConfigError: The env file cannot be used.
     """
-    from tasks.core.hub.sessions import UploadRequest  # noqa: PLC0415 - see above
+    from tasks.core.hub.upload import UploadRequest  # noqa: PLC0415 - see above
 
     to = destination(request.repo or config.huggingface.repo_id, public=request.public, env_file=env_file)
     place = Workspace(config=config)

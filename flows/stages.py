@@ -17,9 +17,7 @@ from tasks.core.generation.waves import make_exactly
 from tasks.core.keys import phase_key
 from tasks.core.models import Phase
 from tasks.core.questions import is_judged
-from tasks.pairs import pairs
-from tasks.prompts import completed_prompts, prompts, replacements
-from tasks.subtopics import subtopics
+from tasks.phases import completed_prompts, pairs, prompts, replacements, subtopics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

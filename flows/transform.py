@@ -41,7 +41,7 @@ from tasks.core.summary import Stopwatch
 from tasks.core.transform.reading import MOST_ROWS, in_blocks
 from tasks.core.transform.session import Transform, open_transform
 from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
-from tasks.transform import transformed
+from tasks.phases import transformed
 
 if TYPE_CHECKING:
     from flows.request import CheckedTransform

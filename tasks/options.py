@@ -124,7 +124,7 @@ class BlockTask(Generic[_What]):
             cache_key_fn=_block_key,
             cache_result_in_memory=False,
             result_serializer=_SERIALIZER,
-        )(_carry_out)
+        )(_for_prefect(work))
         # Not given above, where Prefect wants a storage that others can load from its server.
         self._task.result_storage = PlainResults()
 
@@ -151,12 +151,19 @@ class _BlockWork:
         self.found: Found[Any] | None = None
 
 
-async def _carry_out(job: _BlockWork, block: Block[Any]) -> dict[str, int]:
-    del block  # Prefect takes the task's key and name of it.
-    found = job.found = await job.work()
-    if found.failure:
-        raise BlockFailedError(found.failure)
-    return found.numbers
+def _for_prefect(work: Callable[..., Awaitable[Found[Any]]]) -> Callable[..., Awaitable[dict[str, int]]]:
+    """What Prefect runs: named like the work, for its task runs are found by that name."""
+
+    async def carry_out(job: _BlockWork, block: Block[Any]) -> dict[str, int]:
+        del block  # Prefect takes the task's key and name of it.
+        found = job.found = await job.work()
+        if found.failure:
+            raise BlockFailedError(found.failure)
+        return found.numbers
+
+    carry_out.__name__ = carry_out.__qualname__ = work.__name__
+    carry_out.__doc__ = work.__doc__
+    return carry_out
 
 
 def block_task(

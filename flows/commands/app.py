@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from flows.commands import checkpoint, ledger
-from flows.commands.dataset import export, lint, report
-from flows.commands.failures import failures
+from flows.commands.dataset import export, failures, lint, report, upload
 from flows.commands.run import generate_here, retry
 from flows.commands.transform import transform
-from flows.commands.upload import upload
 from flows.overrides import read_override
 from flows.process.terminal import DISTRIBUTION, PROGRAM, say
 from tasks.core.errors import UsageError, VellumforgeError

@@ -1,4 +1,4 @@
-"""Near-duplicates: texts that are the same but for a few words.
+"""When two items are the same, and when they are nearly so; which of several are taken.
 
 How alike two texts are is the Jaccard index of their words and neighbouring words: 1 for the same ones, 0
 for none in common. MinHash finds those that may be alike among all texts so far, in a time that does not grow
@@ -17,18 +17,79 @@ from __future__ import annotations
 import heapq
 import math
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from tasks.core.selection import fingerprint
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+
+# Signs such as # and + stay: "C", "C#" and "C++" are three subtopics.
+_AROUND: Final = " .,;:!?*_-–—\"'`´“”„‘’‚«»‹›()[]"  # noqa: RUF001 - typographic quotes and dashes are meant
+
+
+def fingerprint(text: str) -> str:
+    """What two items share that differ only in case, spacing, width or the punctuation around them.
+
+    Text that is nothing but punctuation keeps it.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    collapsed = " ".join(folded.split())
+    return collapsed.strip(_AROUND) or collapsed
+
+
+def drop_duplicates(items: Iterable[str], seen: set[str]) -> list[str]:
+    """The items whose fingerprints are new, in their order, the first of each.
+
+    Args:
+        items: What came, in the order of ids.
+        seen: Fingerprints of what is kept already; those of the returned items are added to it.
+    """
+    fresh = []
+    for item in items:
+        mark = fingerprint(item)
+        if mark not in seen:
+            seen.add(mark)
+            fresh.append(item)
+    return fresh
+
+
+def exclusion_list(items: Sequence[str], size: int) -> str:
+    """The last `size` items as one line, "a, b, c"; "" when `size` is 0."""
+    return ", ".join(" ".join(item.split()) for item in items[max(0, len(items) - size) :])
+
+
+def chunk_sizes(total: int, chunk: int) -> tuple[int, ...]:
+    """How many items each request asks for, the last one the rest: 70 by 30 is (30, 30, 10).
+
+    A `chunk` of 0 means one request for all; a `total` of 0 means none.
+    """
+    if total == 0:
+        return ()
+    if chunk == 0:
+        return (total,)
+    full, rest = divmod(total, chunk)
+    return (chunk,) * full + ((rest,) if rest else ())
+
+
+def with_buffer(count: int, buffer: float) -> int:
+    """`count` raised by the share `buffer` (0.15 = 15 %), rounded up; 100 and 0.15 give 115."""
+    # The share as it was written: in floats, 100 * 1.1 is a little over 110 and would round up to 111.
+    return math.ceil(count * (1 + Fraction(str(buffer))))
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` divided as evenly as it goes, the first parts one more: 7 by 3 is [3, 2, 2]."""
+    each, rest = divmod(total, parts)
+    return [each + (place < rest) for place in range(parts)]
+
 
 PERMUTATIONS: Final = 64
 """Hashes of a text. Those of two texts agree in about the share that the texts have in common."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(chain.from_iterable((ROOT / top).rglob("*.py") for top in ("flows", "tasks", "deployments")))
 CORE = [path for path in MODULES if path.is_relative_to(ROOT / "tasks" / "core")]
-MOST_MODULES = 178
+MOST_MODULES = 167
 MOST_LATE_IMPORTS = 109
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

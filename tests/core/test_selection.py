@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.selection import chunk_sizes, drop_duplicates, exclusion_list, fingerprint, with_buffer
+from tasks.core.sameness import chunk_sizes, drop_duplicates, exclusion_list, fingerprint, with_buffer
 
 items = st.lists(st.text(max_size=8) | st.sampled_from(["Solar", "solar ", '"Solar."', "wind"]))
 sizes = st.integers(0, 500)

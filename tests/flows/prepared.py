@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tasks.core
-from tasks.core.report.svg import drawing
+from tasks.core.report.plots import drawing
 
 if TYPE_CHECKING:
     import signal

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Self
 import httpx
 import orjson
 
-from tasks.core.chat.reading import parse, read_document
+from tasks.core.chat.reading import is_stream, parse, read_document, read_stream
 from tasks.core.chat.server_errors import check, masked, one_line, read_error, refusal, with_excerpt
-from tasks.core.chat.streaming import is_stream, read_stream
 from tasks.core.chat.transport import (
     TRANSPORT_ERRORS,
     Connections,

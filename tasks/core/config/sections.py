@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tasks.core.config import default_templates as defaults
+from tasks.core.config import templates as defaults
 from tasks.core.config.values import (
     MAX_TOPIC_CHARACTERS,
     MOST,

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 import orjson
 
 from tasks.core.export.layout import DATA, ExportedFile, path_of
-from tasks.core.selection import fingerprint
+from tasks.core.sameness import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,7 @@ from tasks.core.answers.usable import read_items
 from tasks.core.errors import CallError
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Phase, Purpose
-from tasks.core.selection import drop_duplicates
+from tasks.core.sameness import drop_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

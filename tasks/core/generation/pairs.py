@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.answers.usable import read_scores
 from tasks.core.chat.budget import open_tab
-from tasks.core.config.default_templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
+from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import (
     CallError,
     LedgerError,

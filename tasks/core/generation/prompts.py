@@ -20,8 +20,7 @@ from tasks.core.generation.asking import (
     ask_all,
 )
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Job
-from tasks.core.sameness import Sieve
-from tasks.core.selection import shares
+from tasks.core.sameness import Sieve, shares
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence

@@ -18,8 +18,7 @@ from tasks.core.answers.usable import read_items
 from tasks.core.errors import CallError, PhaseError, UnusableAnswerError
 from tasks.core.generation.run import REFUSED, all_of, failure_of, is_broken
 from tasks.core.models import Failure, Phase, Purpose
-from tasks.core.sameness import Sieve
-from tasks.core.selection import chunk_sizes, exclusion_list, with_buffer
+from tasks.core.sameness import Sieve, chunk_sizes, exclusion_list, with_buffer
 
 if TYPE_CHECKING:
     from tasks.core.exchange.request import Answer, ChatRequest

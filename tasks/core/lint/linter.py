@@ -16,7 +16,7 @@ from tasks.core.lint.checks import BOTH, CHECKS, CHOSEN, REJECTED, TOKENS, Hit, 
 from tasks.core.lint.report import Example, Finding, Lengths, Report
 from tasks.core.printable import printable_line
 from tasks.core.rows.samples import BadLine, read_samples
-from tasks.core.selection import fingerprint
+from tasks.core.sameness import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -22,7 +22,7 @@ from tasks.core.generation.pairs import is_kept_out, kept_out
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged
-from tasks.core.selection import drop_duplicates, fingerprint
+from tasks.core.sameness import drop_duplicates, fingerprint
 from tasks.core.session.adoption import adopt_pairs, pack_jobs
 from tasks.core.session.folder import check_name, find_session, locked
 from tasks.core.session.record import BACKUP, SessionRecord, record_session, restore_record

@@ -1,26 +1,191 @@
-"""The plots of the page: from counts to figures of matplotlib."""
+"""The report's plots, as inline SVG in the page's own colours and font.
+
+Matplotlib writes colours as numbers and styles as attributes. The page's policy allows no style attributes,
+and light and dark need other numbers: each style becomes attributes of SVG, each colour a CSS variable.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import tempfile
+import warnings
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 from unicodedata import east_asian_width
+from xml.etree import ElementTree as ET
+
+from markupsafe import Markup
 
 from tasks.core.generation.pairs import is_kept_out
 from tasks.core.models import Purpose
 from tasks.core.printable import printable_line
-from tasks.core.report import svg
-from tasks.core.report.svg import drawing, inline
 from tasks.core.report.tally import LENGTH_BINS, MARGIN_BINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from tasks.core.report.tally import AnswerRate, ReportFacts, Tally
+
+
+INK, QUIET, LINE = "#010101", "#020202", "#030303"
+CHOSEN, REJECTED, BAD = "#040404", "#050505", "#060606"
+SUBTOPICS, PROMPTS, JUDGE = "#070707", "#080808", "#090909"
+PAPER = "#0a0a0a"
+"""Colours that stand for those of the page; nothing else is drawn with them."""
+
+VARIABLES: Final = {
+    INK: "ink",
+    QUIET: "quiet",
+    LINE: "line",
+    CHOSEN: "chosen",
+    REJECTED: "rejected",
+    BAD: "bad",
+    SUBTOPICS: "subtopics",
+    PROMPTS: "prompts",
+    JUDGE: "judge",
+    PAPER: "paper",
+}
+
+_SETTINGS: Final[dict[Any, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    # A dollar in a criterion's name is a dollar.
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": QUIET,
+    "axes.edgecolor": LINE,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": QUIET,
+    "ytick.labelcolor": QUIET,
+    "grid.color": LINE,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "ytick.left": False,
+    "xtick.bottom": False,
+    "legend.frameon": False,
+    "legend.labelcolor": QUIET,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "hatch.color": LINE,
+}
+FONT_LIST: Final = {
+    "_version": "3.11.0",
+    "_FontManager__default_weight": "normal",
+    "default_size": None,
+    "defaultFamily": {"ttf": "DejaVu Sans", "afm": "Helvetica"},
+    "afmlist": [],
+    "ttflist": [
+        {
+            "fname": "fonts/ttf/DejaVuSans.ttf",
+            "name": "DejaVu Sans",
+            "style": "normal",
+            "variant": "normal",
+            "weight": 400,
+            "stretch": "normal",
+            "size": "scalable",
+            "__class__": "FontEntry",
+        }
+    ],
+    "__class__": "FontManager",
+}
+"""What matplotlib keeps of the fonts that it found: here the one that it brings and measures texts with.
+
+To look at all fonts of a machine takes it a fifth of a second, or much more where there are many. A version
+that keeps its list in another form overlooks this one and looks.
+"""
+_NAMESPACE: Final = "{http://www.w3.org/2000/svg}"
+_HREF: Final = "{http://www.w3.org/1999/xlink}href"
+_COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
+_URL: Final = re.compile(r"url\(#([^)]+)\)")
+_FONT_SIZE: Final = re.compile(r"([\d.]+)px")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib with the settings of the page's figures; the first imports it: half a second."""
+    given = "MPLCONFIGDIR" in os.environ
+    with tempfile.TemporaryDirectory(prefix="vellumforge-") as folder:
+        if not given:
+            # It keeps a list of fonts, and makes folders for it in the home, where a run leaves nothing.
+            os.environ["MPLCONFIGDIR"] = folder
+            fonts = Path(folder, f"fontlist-v{FONT_LIST['_version']}.json")
+            fonts.write_text(json.dumps(FONT_LIST), encoding="utf-8")
+        try:
+            import matplotlib as mpl  # noqa: PLC0415 - half a second that only a report needs
+            import matplotlib.font_manager  # noqa: PLC0415 - it reads the fonts when it is imported
+        finally:
+            if not given:
+                del os.environ["MPLCONFIGDIR"]
+    # Of a script that its font lacks it measures a box; what people see is the font of their browser.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def inline(figure: Figure, name: str, title: str) -> Markup:
+    """A figure as an `<svg>` element.
+
+    Args:
+        figure: The figure.
+        name: A word that no other figure of the page has.
+        title: What it shows, for those who cannot see it.
+    """
+    written = BytesIO()
+    figure.savefig(written, format="svg", metadata={"Date": None})
+    root = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib wrote it a moment ago
+    for child in list(root):
+        if child.tag.endswith("metadata"):
+            root.remove(child)
+    for parent in root.iter():
+        for style in parent.findall(f"{_NAMESPACE}style"):
+            parent.remove(style)
+    for element in root.iter():
+        _make_plain(element, name)
+    for wish in ("width", "height", "version"):
+        root.attrib.pop(wish, None)
+    root.attrib |= {"class": "plot", "role": "img", "aria-label": title, "stroke-linejoin": "round"}
+    ET.register_namespace("", _NAMESPACE[1:-1])
+    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - written as XML, escaped
+
+
+def _make_plain(element: ET.Element, name: str) -> None:
+    """Attributes in place of an element's style, with the page's colours, and names that are its own."""
+    attributes = element.attrib
+    for item in attributes.pop("style", "").split(";"):
+        key, _, value = (part.strip() for part in item.partition(":"))
+        if key == "font":
+            if size := _FONT_SIZE.search(value):
+                attributes["font-size"] = size[1]
+        elif key and not key.startswith("font-family"):
+            attributes[key] = value
+    if _HREF in attributes:
+        attributes["href"] = f"#{name}-{attributes.pop(_HREF)[1:]}"
+    if "id" in attributes:
+        attributes["id"] = f"{name}-{attributes['id']}"
+    for key, value in attributes.items():
+        if key in {"fill", "stroke"}:
+            attributes[key] = _COLOUR.sub(_variable, value)
+        elif "url(" in value:
+            attributes[key] = _URL.sub(rf"url(#{name}-\1)", value)
+
+
+def _variable(colour: re.Match[str]) -> str:
+    name = VARIABLES.get(colour[0])
+    return f"var(--{name})" if name else colour[0]
+
 
 WIDTH, HEIGHT = 5.6, 2.7
 """Inches, at 72 points each; the page scales it."""
@@ -33,11 +198,11 @@ LABEL: Final = 28
 """Characters of a name beside a bar."""
 TALLEST: Final = 4.6
 COLOURS: Final = {
-    Purpose.SUBTOPICS: svg.SUBTOPICS,
-    Purpose.PROMPTS: svg.PROMPTS,
-    Purpose.CHOSEN: svg.CHOSEN,
-    Purpose.REJECTED: svg.REJECTED,
-    Purpose.JUDGE: svg.JUDGE,
+    Purpose.SUBTOPICS: SUBTOPICS,
+    Purpose.PROMPTS: PROMPTS,
+    Purpose.CHOSEN: CHOSEN,
+    Purpose.REJECTED: REJECTED,
+    Purpose.JUDGE: JUDGE,
 }
 STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
 
@@ -103,11 +268,11 @@ def _funnel(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
     answerless = sum(count for cause, count in facts.lost.items() if not is_kept_out(cause))
     counts = (facts.wanted, written, prompts - sum(facts.failed.values()) - answerless, tally.samples)
     most = max(*counts, 1)
-    bars = axes.barh(STEPS, counts, color=[svg.LINE, svg.PROMPTS, svg.JUDGE, svg.CHOSEN], height=0.72)
+    bars = axes.barh(STEPS, counts, color=[LINE, PROMPTS, JUDGE, CHOSEN], height=0.72)
     labels = [
         f"{count:,}  ({count / facts.wanted:.1%})" if facts.wanted else f"{count:,}" for count in counts
     ]
-    axes.bar_label(bars, labels, padding=5, color=svg.INK)
+    axes.bar_label(bars, labels, padding=5, color=INK)
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.28)
     axes.xaxis.set_visible(False)
@@ -115,7 +280,7 @@ def _funnel(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
 
 
 def _lengths(axes: Axes, tally: Tally) -> None:
-    sides = (("chosen", tally.chosen_lengths, svg.CHOSEN), ("rejected", tally.rejected_lengths, svg.REJECTED))
+    sides = (("chosen", tally.chosen_lengths, CHOSEN), ("rejected", tally.rejected_lengths, REJECTED))
     there = [(name, counts, colour) for name, counts, colour in sides if counts]
     first = min(min(counts) for _, counts, _ in there)
     last = max(max(counts) for _, counts, _ in there)
@@ -139,9 +304,9 @@ def _margins(axes: Axes, tally: Tally) -> None:
         [tally.margins[place] for place in places],
         width=0.88 / MARGIN_BINS,
         align="edge",
-        color=[svg.BAD if place < 0 else svg.CHOSEN for place in places],
+        color=[BAD if place < 0 else CHOSEN for place in places],
     )
-    axes.axvline(0, color=svg.INK, linewidth=1)
+    axes.axvline(0, color=INK, linewidth=1)
     axes.set_xlabel("score of chosen beyond that of rejected")
     axes.set_ylabel("pairs")
     axes.yaxis.grid(visible=True, linewidth=0.6)
@@ -153,14 +318,14 @@ def _scores(axes: Axes, tally: Tally) -> None:
     for place, item in zip(places, tally.scores.values(), strict=True):
         ends = []
         for total, count, colour in (
-            (item.rejected, item.rejected_count, svg.REJECTED),
-            (item.chosen, item.chosen_count, svg.CHOSEN),
+            (item.rejected, item.rejected_count, REJECTED),
+            (item.chosen, item.chosen_count, CHOSEN),
         ):
             if count:
                 ends.append(total / count)
                 axes.plot(total / count, place, "o", color=colour, markersize=7, zorder=3)
-        axes.plot(ends, [place] * len(ends), color=svg.LINE, linewidth=3, solid_capstyle="round")
-    for name, colour in (("chosen", svg.CHOSEN), ("rejected", svg.REJECTED)):
+        axes.plot(ends, [place] * len(ends), color=LINE, linewidth=3, solid_capstyle="round")
+    for name, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
         axes.plot([], [], "o", color=colour, label=name)
     axes.set_yticks(list(places), _labels(tally))
     axes.set_xlim(0.9, 5.1)
@@ -181,7 +346,7 @@ def _coverage(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
     for count in counts:
         bins[count // width] += 1
     places = [place * width + (width - 1) / 2 for place in range(len(bins))]
-    axes.bar(places, bins, width=0.88 * width, color=[svg.BAD if not at else svg.PROMPTS for at in places])
+    axes.bar(places, bins, width=0.88 * width, color=[BAD if not at else PROMPTS for at in places])
     axes.set_xlabel("rows of a subtopic")
     axes.set_ylabel("subtopics")
     for axis in (axes.xaxis, axes.yaxis):
@@ -196,10 +361,10 @@ def _tokens(axes: Axes, facts: ReportFacts) -> None:
         said[purpose] = said.get(purpose, 0) + usage.completion_tokens + usage.estimated_tokens
     names = [name for name in sent if sent[name] or said[name]]
     ins, outs = [sent[name] for name in names], [said[name] for name in names]
-    axes.barh(names, ins, color=svg.QUIET, alpha=0.55, height=0.66, label="in")
-    bars = axes.barh(names, outs, left=ins, color=svg.JUDGE, height=0.66, label="out")
+    axes.barh(names, ins, color=QUIET, alpha=0.55, height=0.66, label="in")
+    bars = axes.barh(names, outs, left=ins, color=JUDGE, height=0.66, label="out")
     totals = [f"{_short(one + other)}" for one, other in zip(ins, outs, strict=True)]
-    axes.bar_label(bars, totals, padding=5, color=svg.INK)
+    axes.bar_label(bars, totals, padding=5, color=INK)
     axes.set_xlim(0, 1.15 * max(one + other for one, other in zip(ins, outs, strict=True)))
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     axes.invert_yaxis()

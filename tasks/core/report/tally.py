@@ -23,8 +23,7 @@ from tasks.core.ledger.sessions import spent_by
 from tasks.core.printable import visible_text
 from tasks.core.questions import model_for, purposes_of
 from tasks.core.rows.samples import BadLine, Sample, read_samples
-from tasks.core.sameness import most_alike, spread
-from tasks.core.selection import shares
+from tasks.core.sameness import most_alike, shares, spread
 from tasks.core.session.retrying import unusable_answers
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.answers.rubric import MOST_CRITERIA, criteria_in
-from tasks.core.config.default_templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
+from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.chat.http import ChatHttp
-from tasks.core.chat.streaming import is_stream, read_stream
+from tasks.core.chat.reading import is_stream, read_stream
 from tasks.core.chat.transport import Share
 from tasks.core.exchange.attempt import AttemptError, Verdict
 from tests.core.chat.attempts import answered, failed, sent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.config import default_templates as defaults
+from tasks.core.config import templates as defaults
 from tasks.core.config.load import ENV_PREFIX, LARGEST_FILE, load_config
 from tasks.core.config.settings import Config, Price, default_of, settings
 from tasks.core.errors import ConfigError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.core.config import default_templates as defaults
+from tasks.core.config import templates as defaults
 from tasks.core.demo.chat import about, count, criteria, recognise
 from tasks.core.demo.text import LABEL, Kind, list_items, prose, scores
 from tests.core.demo.client import (

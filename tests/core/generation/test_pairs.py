@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.core.config.default_templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
+from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import RunInterrupted
 from tasks.core.generation.pairs import PairsOutcome
 from tasks.core.models import Failure, Pair, Phase, Purpose, Score, Scores, Text

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import json, os
-from tasks.core.report.svg import drawing
+from tasks.core.report.plots import drawing
 with drawing():
     from matplotlib import font_manager
     fonts = font_manager.fontManager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tasks.core.traffic.breaker import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from tasks.core.traffic.lane import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Breaker
 
 
 def opened(now: float = 0.0) -> Breaker:

@@ -14,7 +14,6 @@ from tasks.core.exchange.attempt import AttemptError, Verdict
 from tasks.core.exchange.limit_headers import NO_ADVICE, Advice
 from tasks.core.progress import Progress
 from tasks.core.traffic import lane as lanes
-from tasks.core.traffic.breaker import FAILURES, FIRST_PAUSE
 from tasks.core.traffic.concurrency import (
     ALONE,
     ALONE_IN_SILENCE,
@@ -25,7 +24,7 @@ from tasks.core.traffic.concurrency import (
     UNSUSPECTED,
     AdaptiveLimit,
 )
-from tasks.core.traffic.lane import MOST_UNUSABLE, Lane
+from tasks.core.traffic.lane import FAILURES, FIRST_PAUSE, MOST_UNUSABLE, Lane
 from tasks.core.traffic.quota import Allowance, Quota
 from tasks.core.traffic.stop import Stop
 from tests.core.traffic.test_quota import waited

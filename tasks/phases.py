@@ -1,19 +1,31 @@
-"""Phase 2 as Prefect tasks: one for each block of subtopics, then one over the whole run."""
+"""The phases of a run, and a transform, as Prefect tasks over one block each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, write_prompts
+from tasks.core.generation.subtopics import find_subtopics
 from tasks.options import Found, block_task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.core.generation.asking import Subtopic, SubtopicPrompts
+    from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.generation.prompts import Candidates
     from tasks.core.generation.run import Block, Run
-    from tasks.core.models import Job
+    from tasks.core.models import Job, Pair
+    from tasks.core.rows.transformed import InputRow
+    from tasks.core.transform.session import Transform, Transformed
+
+
+@block_task("subtopics")
+async def subtopics(run: Run, _block: Block[str]) -> Found[tuple[str, ...]]:
+    """Find the subtopics."""
+    found = await find_subtopics(run)
+    return Found(found, {"subtopics": len(found)})
 
 
 @block_task("prompts")
@@ -62,3 +74,36 @@ def _failed(run: Run, found: Sequence[SubtopicPrompts]) -> int:
 
 def _count(found: Sequence[SubtopicPrompts]) -> dict[str, int]:
     return {"prompts": sum(len(entry.prompts) for entry in found)}
+
+
+@block_task("pairs")
+async def pairs(run: Run, keep: Callable[[Job, Pair | None], None], block: Block[Job]) -> Found[PairsOutcome]:
+    """Make the pairs of some jobs and hand them to `keep`; failed when some may come about if asked again."""
+    outcome = await make_pairs(run, block.items, keep)
+    return Found(
+        outcome, {"kept": outcome.kept, "lost": len(outcome.lost)}, _failure(outcome, len(block.items))
+    )
+
+
+def _failure(outcome: PairsOutcome, jobs: int) -> str:
+    if outcome.in_doubt:
+        return (
+            f"{len(outcome.in_doubt)} of {jobs} jobs were refused by a server; they are asked "
+            "once more when all others are done"
+        )
+    if outcome.open:
+        return f"{outcome.open} of {jobs} jobs failed, the first with: {outcome.failures[0].message}"
+    return ""
+
+
+@block_task("transform")
+async def transformed(work: Transform, block: Block[InputRow]) -> Found[Transformed]:
+    """Transform some rows; failed when some of them failed."""
+    outcome = await work.work(block.items)
+    failure = ""
+    if outcome.failures:
+        failure = (
+            f"{len(outcome.failures)} of {len(block.items)} rows failed, "
+            f"the first with: {outcome.failures[0].message}"
+        )
+    return Found(outcome, {"rows": outcome.rows}, failure)
