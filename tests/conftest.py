@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tasks.core.chat.negotiation import LEARNED
-from tests.flows.command import SHARED
+from tests.flows.prepared import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

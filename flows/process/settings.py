@@ -70,7 +70,7 @@ def set_defaults(home: Path) -> Path:
     defaults = DEFAULTS if sources.get("logging.level") else {**DEFAULTS, **QUIET}
     for name, value in defaults.items():
         if sources.get(name) is None:
-            os.environ[_variable(name)] = value
+            os.environ[variable_of(name)] = value
     # The client's own switch, honoured by other tools as well; it is no setting of Prefect's.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     own = sources.get("home")
@@ -116,7 +116,7 @@ class _Sources:
 
     def get(self, name: str) -> Any:
         """The value of a setting as the first source gives it, or None."""
-        variable = _variable(name)
+        variable = variable_of(name)
         candidates = (
             self.environment.get(variable),
             self.dotenv.get(variable),
@@ -144,7 +144,8 @@ def _active_profile(
     return profile
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
+    """The environment variable of a setting of Prefect's, which is named with dots."""
     return f"PREFECT_{name.upper().replace('.', '_')}"
 
 

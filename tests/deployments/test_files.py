@@ -14,7 +14,7 @@ import pytest
 from dotenv import dotenv_values
 
 from deployments.make_secrets import NAMES
-from flows.process.settings import DEFAULTS
+from flows.process.settings import DEFAULTS, variable_of
 from tests.deployments.compose import FILE, FOLDER, RefusedError, document, parts
 from tests.flows.command import ROOT
 
@@ -91,7 +91,7 @@ def test_a_server_for_many_records_as_the_embedded_one_does() -> None:
     variables = dotenv_values(FOLDER / "server.env")
     for name, value in DEFAULTS.items():
         if name.startswith(("server.", "cloud.", "telemetry.")):
-            assert variables[f"PREFECT_{name.upper().replace('.', '_')}"] == value
+            assert variables[variable_of(name)] == value
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

@@ -25,8 +25,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from flows.process.settings import DEFAULTS
-from tests.flows.prepared import PARENT
+from flows.process.settings import DEFAULTS, variable_of
+from tests.flows.prepared import PARENT, SHARED, authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,10 +41,18 @@ CHECKPOINT = (sys.executable, "-m", "flows.checkpoint")
 PROGRAM = (sys.executable, "-c", "import sys; from flows.commands.app import main; sys.exit(main())")
 """What the installed script `vellumforge2` does."""
 
-SHARED = "VELLUMFORGE_TESTS"
-"""The environment variable with the folder that all of pytest's workers share."""
 DATABASE = "prefect.db"
-SERVICES = ("SCHEDULER", "LATE_RUNS", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "FOREMAN", "TRIGGERS")
+SERVICES = (
+    "SCHEDULER",
+    "LATE_RUNS",
+    "CANCELLATION_CLEANUP",
+    "PAUSE_EXPIRATIONS",
+    "FOREMAN",
+    "TRIGGERS",
+    "EVENT_PERSISTER",
+)
+SERVER = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
+"""What `prefect server start` runs, without its own seconds of imports."""
 PREPARED = {MODULE, CHECKPOINT, PROGRAM}
 """What the prepared parent forks; the rest is started as it is."""
 
@@ -120,7 +128,8 @@ class User:
             for name, value in os.environ.items()
             if not name.upper().startswith(_DROPPED) and not name.upper().endswith("API_KEY")
         }
-        return kept | {"HOME": str(self.home), "PYTHONPATH": str(ROOT)} | dict(self.variables)
+        kept |= {"HOME": str(self.home), "PYTHONPATH": str(ROOT), "SSL_CERT_FILE": authorities()}
+        return kept | dict(self.variables)
 
     def start(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Process:
         """Start the command line; `variables` are added to the environment."""
@@ -416,12 +425,12 @@ def take_database(home: Path) -> bool:
 @contextmanager
 def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str]) -> Iterator[str]:
     user = User(home, home, {})
-    settings = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
+    settings = {variable_of(name): value for name, value in DEFAULTS.items()}
     settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
     settings |= {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     settings |= {"PREFECT_UI_STATIC_DIRECTORY": str(home / "ui")}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    command += [] if pages else ["--no-ui"]
+    settings |= {"PREFECT_SERVER_UI_ENABLED": str(pages).lower(), "PREFECT__SERVER_FINAL": "1"}
+    command = [sys.executable, "-m", *SERVER, "--port", str(port)]
     with (home / "output.log").open("wb") as output:
         process = subprocess.Popen(
             command, env=user.environment | settings | dict(variables), cwd=home, stdout=output, stderr=output

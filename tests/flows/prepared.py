@@ -29,7 +29,10 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import certifi
+
 import tasks.core
+from flows.process.settings import DEFAULTS, QUIET, variable_of
 from tasks.core.report.plots import drawing
 
 if TYPE_CHECKING:
@@ -59,6 +62,26 @@ OURS = ("flows", "tasks")
 NEVER_IMPORTED = ("TYPE_CHECKING", "__name__ == '__main__'")
 POLL = 0.01
 START_SECONDS = 600.0
+SHARED = "VELLUMFORGE_TESTS"
+"""The environment variable with the folder that all of pytest's workers share."""
+
+
+def authorities() -> str:
+    """A file with one certificate authority.
+
+    Nothing here has a certificate, and a client takes 30 ms of CPU to read the 150 of certifi's.
+    """
+    folder = os.environ.get(SHARED)
+    if folder is None:
+        return certifi.where()
+    one = Path(folder, "authority.pem")
+    if not one.exists():
+        begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----\n"
+        first = certifi.contents().partition(begin)[2].partition(end)[0]
+        part = one.with_suffix(f".{os.getpid()}")
+        part.write_text(begin + first + end)
+        part.rename(one)
+    return str(one)
 
 
 class Forked:
@@ -146,6 +169,9 @@ class Parent:
             plain = {
                 name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")
             }
+            # As the program sets them: logging is set up once for all that leave it so.
+            plain |= {variable_of(name): value for name, value in {**DEFAULTS, **QUIET}.items()}
+            plain["SSL_CERT_FILE"] = authorities()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.flows.prepared", str(theirs.fileno())],
                 cwd=ROOT,
@@ -174,8 +200,9 @@ class _Kept:
     find Prefect not imported, and importing it must read the settings as they are then.
     """
 
-    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+    def __init__(self, modules: Mapping[str, ModuleType], logged_by: list[object]) -> None:
         self._modules = modules
+        self._logged_by = logged_by
         self._specs = {name: module.__spec__ for name, module in modules.items()}
         self._is_there = False
 
@@ -197,7 +224,7 @@ class _Kept:
         if not self._is_there:
             self._is_there = True
             sys.modules.update(self._modules)
-            _read_settings()
+            _read_settings(self._logged_by)
         return self._modules[spec.name]
 
     def get_code(self, name: str) -> CodeType | None:
@@ -212,13 +239,29 @@ class _Kept:
         module.__spec__ = self._specs[module.__name__]
 
 
-def _read_settings() -> None:
+def _read_settings(logged_by: list[object]) -> None:
     from prefect import context  # noqa: PLC0415 - it is kept away until now
     from prefect.logging import configuration  # noqa: PLC0415 - the same
 
     context.refresh_global_settings_context()
-    configuration.PROCESS_LOGGING_CONFIG.clear()
-    configuration.setup_logging()
+    if _logging() != logged_by:
+        configuration.PROCESS_LOGGING_CONFIG.clear()
+        configuration.setup_logging()
+
+
+def _logging() -> list[object]:
+    """All that Prefect's logging is set up by; to set it up takes a fifth of a small run."""
+    from prefect import settings  # noqa: PLC0415 - the same
+
+    now = settings.get_current_settings()
+    return [
+        now.logging.level,
+        now.server.logging_level,
+        now.internal.logging_level,
+        now.logging.extra_loggers,
+        now.logging.config_path.exists(),
+        {name: value for name, value in os.environ.items() if name.upper().startswith("PREFECT_LOGGING_")},
+    ]
 
 
 def _serve(control: socket.socket) -> dict[str, Any] | None:
@@ -302,6 +345,7 @@ def main() -> None:
             importlib.import_module(name)
     for name in WITH_PREFECT:
         importlib.import_module(name)
+    logged_by = _logging()
     ours = [name for name in sys.modules if name.partition(".")[0] in OURS]
     away = _with_prefect(ours) | {name for name in sys.modules if name.partition(".")[0] == "prefect"}
     kept = {name: sys.modules.pop(name) for name in away}
@@ -319,7 +363,7 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     time.tzset()
-    sys.meta_path.insert(0, _Kept(kept))
+    sys.meta_path.insert(0, _Kept(kept, logged_by))
     kind, what, *arguments = asked["command"]
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.argv[:] = [kind, *arguments]

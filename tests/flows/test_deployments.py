@@ -22,7 +22,7 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.clean import clean
 from flows.generate import generate
-from flows.process.settings import DEFAULTS
+from flows.process.settings import DEFAULTS, variable_of
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Config, settings
 from tasks.core.errors import ConfigError
@@ -81,7 +81,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, served_model: Model) -> Iter
     where = tmp_path_factory.mktemp("clone")
     port = free_port()
     home = where / "prefect"
-    variables = {f"PREFECT_{name.upper().replace('.', '_')}": value for name, value in DEFAULTS.items()}
+    variables = {variable_of(name): value for name, value in DEFAULTS.items()}
     user = User.made(
         where,
         **variables,
