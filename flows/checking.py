@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL
 
+from flows.request import OUTPUT_FOLDER
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Config, Output
@@ -19,25 +21,31 @@ from tasks.core.ledger.schema import FILE_NAME, ledger_url
 from tasks.core.portable.fetching import fetch_session
 from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
+from tasks.core.rows.transformed import find_mode
 from tasks.core.secrets import Keys, read_env_file
+from tasks.core.session.dataset import DATASET
 from tasks.core.session.folder import check_name, find_session
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import read_record, restore_record
 from tasks.core.session.resuming import find_resumption, with_seed_of
 from tasks.core.session.retrying import read_only
+from tasks.core.transform.reading import Source, check_input
+from tasks.core.transform.session import REASONING, check_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from pydantic import SecretStr
 
+    from flows.request import ConfigRequest, FlowRequest, TransformRequest
     from tasks.core.session.resuming import Resumption
     from tasks.core.session.retrying import Only
+    from tasks.core.transform.reading import FirstPass
 
+    Blocks = Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]]
 
 DEFAULT_CONFIG = "config.toml"
 DEFAULT_ENV_FILE = ".env"
-OUTPUT_FOLDER = "output.folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +76,51 @@ class CheckedRequest:
     further: bool = False
 
 
-async def check_request(
-    config_file: str | None,
+@dataclass(frozen=True, slots=True)
+class CheckedTransform:
+    """What is to be transformed, checked, with the secrets that it needs.
+
+    Attributes:
+        config: The configuration, with the settings of the mode.
+        keys: The API keys.
+        source: The input.
+        first_pass: What a first pass over it found.
+        outputs: The session's files that are handed out in the end, and where.
+    """
+
+    config: Config
+    keys: Keys
+    source: Source
+    first_pass: FirstPass
+    outputs: list[tuple[str, Path]]
+
+
+Checked = TypeVar("Checked", CheckedRequest, CheckedTransform)
+
+
+async def check_run(
+    request: FlowRequest,
     settings: Config | Mapping[str, Any] | None = None,
-    *,
-    env_file: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    fresh: bool = False,
-    resume: str = "",
-    accept_changes: bool = False,
-    only: Iterable[str] = (),
-    further: bool = False,
-    blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None = None,
+    blocks: Blocks | None = None,
 ) -> CheckedRequest:
     """Read and check everything that a run is given.
 
     Args:
-        config_file: Path of the configuration file; left out, `config.toml`, and where there is none, the
-            settings that the resumed session began with.
+        request: What is asked for. Its `resume` stands above `generation.resume_from_session`.
         settings: The configuration itself; then no file is read. A table is checked like a file, under
             environment and overrides; a configuration is taken as it is.
-        env_file: Path of the file with API keys; left out, `.env`, which may be missing.
-        overrides: Settings by dotted key that win over the file and the environment.
-        fresh: Whether a new seed is drawn.
-        resume: Name of the session to resume; "" for `generation.resume_from_session`, if that is set.
-        accept_changes: Whether it is resumed although settings differ.
-        only: Which of its failures are asked again, each as `cause=…`, `phase=…` or `purpose=…`; all that is
-            missing when empty.
-        further: Whether further samples are asked for where only answers are missing that cannot be used.
         blocks: Reads Prefect's Secret blocks by their names; None where Prefect cannot be asked yet, and the
             keys that they hold are left out.
 
     Raises:
         ConfigError: The configuration or the env file cannot be used.
         UsageError: A key, or a variable that a header needs, is missing; there is no such session, or it was
-            asked for together with a new seed; `only` cannot be read, or there is no session to go on with.
+            asked for together with a new seed; `only` cannot be read, or there is no session to resume.
         SessionError: The session cannot be read.
         LedgerError: The ledger, which knows a session without a record, cannot be opened.
     """
-    text, overridden, named = "", dict(overrides or {}), read_only(only)
+    resume, config_file = request.resume, request.config
+    text, overridden, named = "", request.settings, read_only(request.only)
     if settings is None and resume and not config_file and not _has_default():
         settings = await _recorded(resume, overridden)
     elif settings is None and not config_file and not _has_default():
@@ -120,19 +134,19 @@ async def check_request(
     check_store(settings.output.mirror, Path(settings.output.folder))
     resumption = None
     if name := resume or settings.generation.resume_from_session:
-        if fresh:
+        if request.fresh:
             raise UsageError("a session is either resumed or made with a fresh seed, not both")
         output = Path(settings.output.folder)
         resumption = await _find(output, name, ledger_url(settings), settings.output.mirror)
         settings = with_seed_of(resumption, settings)
     elif named:
         raise UsageError("only what a session failed at can be named; say which session, with resume")
-    if fresh:
+    if request.fresh:
         seed = 1 + secrets.randbelow(MOST)
         generation = settings.generation.model_copy(update={"seed": seed})
         settings = settings.model_copy(update={"generation": generation})
         overridden["generation.seed"] = seed
-    keys = await take_keys(settings, env_file, blocks)
+    keys = await take_keys(settings, request.env_file, blocks)
     return CheckedRequest(
         settings,
         keys,
@@ -140,17 +154,56 @@ async def check_request(
         overridden,
         rules.warnings(settings),
         resumption,
-        accept_changes=accept_changes,
+        accept_changes=request.accept_changes,
         only=named,
-        further=further,
+        further=request.further,
     )
 
 
-async def take_keys(
-    config: Config,
-    env_file: str | None,
-    blocks: Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]] | None,
-) -> Keys:
+async def check_transform(request: TransformRequest, blocks: Blocks | None = None) -> CheckedTransform:
+    """Read and check everything that a transform is given; the input is read once for that.
+
+    Args:
+        request: What is asked for.
+        blocks: As for `check_run`.
+
+    Raises:
+        UsageError: Something given cannot be used, or lines of the input are bad.
+    """
+    mode = find_mode(request.mode)
+    if not request.input_file and not request.input_reasoning:
+        raise UsageError("give the rows with --input, or rows with reasoning with --input-reasoning")
+    if not request.config and not _has_default():
+        raise UsageError(f"there is no {DEFAULT_CONFIG}; to begin: cp config.example.toml {DEFAULT_CONFIG}")
+    settings = {**request.settings, **mode.settings}
+    config = load_config(Path(request.config or DEFAULT_CONFIG), overrides=settings).config
+    keys = await take_keys(config, request.env_file, blocks)
+    plain, reasoning = (
+        Path(name) if name else None for name in (request.input_file, request.input_reasoning)
+    )
+    source = Source(mode, plain, reasoning)
+    # Rows without it would be those that were given.
+    reasoned = request.mode == "add-reasoning" and not request.output_reasoning
+    outputs = [(REASONING if reasoned else DATASET, Path(request.output))]
+    if request.output_reasoning:
+        outputs.append((REASONING, Path(request.output_reasoning)))
+    check_outputs([path for _, path in outputs], source.files)
+    first_pass = await asyncio.to_thread(check_input, source, skip_bad=request.skip_bad)
+    return CheckedTransform(config, keys, source, first_pass, outputs)
+
+
+async def with_blocks(checked: Checked, request: ConfigRequest, blocks: Blocks) -> Checked:
+    """The same, with the keys that are in Prefect's Secret blocks, which can be asked only now.
+
+    Raises:
+        UsageError: A block, or what it should hold, is missing.
+    """
+    if not any(model.api_key_block for model in models_of(checked.config)):
+        return checked
+    return replace(checked, keys=await take_keys(checked.config, request.env_file, blocks))
+
+
+async def take_keys(config: Config, env_file: str, blocks: Blocks | None) -> Keys:
     """The keys of the models that are asked, each of them looked at before anything is created."""
     path = Path(env_file or DEFAULT_ENV_FILE)
     variables = read_env_file(path, required=bool(env_file))

@@ -18,18 +18,19 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
-from flows.checking import check_request
+from flows.checking import check_run, with_blocks
 from flows.pages.log import logged
 from flows.pages.run_page import Page, failed
 from flows.pages.secret_blocks import read_blocks
 from flows.process import progress as display
 from flows.process.console import Console, current
 from flows.process.end import bounded_end
+from flows.request import FlowRequest, takes
 from flows.review import lint_dataset, report_run
 from flows.setup import opened
 from flows.shards import Shards, check_shards
 from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
-from tasks.core.config.load import Inline  # noqa: TC001 - the same
+from tasks.core.config.load import Inline
 from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
 from tasks.core.generation.pairs import is_left_alone
 from tasks.core.generation.waves import Made
@@ -37,7 +38,7 @@ from tasks.core.models import Phase
 from tasks.core.session.record import Counts
 from tasks.core.summary import (
     Stopwatch,
-    Summary,  # noqa: TC001 - the same
+    Summary,
     is_complete,
     missing_from,
     summarize,
@@ -50,34 +51,13 @@ log = logging.getLogger("vellumforge.generate")
 
 
 @flow(name="generate", persist_result=False)
-async def generate(
-    *,
-    config: str = "",
-    settings: Inline | None = None,
-    resume: str = "",
-    accept_changes: bool = False,
-    only: list[str] | None = None,
-    further: bool = False,
-    fresh: bool = False,
-    overrides: dict[str, Any] | None = None,
-    env_file: str = "",
-) -> Summary | State[Any]:
+@takes(FlowRequest)
+async def generate(request: FlowRequest, *, settings: Inline | None = None) -> Summary | State[Any]:
     """Generate a preference dataset.
 
     Args:
-        config: Path of the configuration file; left out, `config.toml`, and where there is none, the settings
-            that the resumed session began with.
         settings: The configuration itself, in place of the file. Keys have no place in it: name the variable
             that holds one.
-        resume: Name of the session to resume; left out, a new one is made.
-        accept_changes: Go on with that session although settings differ that change the outcome.
-        only: Ask again only for those of its failures that are named, each as `cause=…`, `phase=…` or
-            `purpose=…`; left out, for all that is missing.
-        further: Where all that the session is missing are answers that cannot be used, ask for further ones,
-            beyond those that max_retries allows.
-        fresh: Draw a new seed: other answers to the same questions, all of them paid for.
-        overrides: Single settings by dotted key, like `generation.num_subtopics`; they win over all others.
-        env_file: Path of the file with API keys; left out, `.env` is read when there is one.
 
     Returns:
         The numbers of the run.
@@ -94,18 +74,10 @@ async def generate(
     page = Page(this_run, str(flow_run.name or ""))
     try:
         with logged(this_run), bounded_end(this_run), console.work():
-            checked = await check_request(
-                config,
-                settings,
-                env_file=env_file,
-                overrides=overrides,
-                fresh=fresh,
-                resume=resume,
-                accept_changes=accept_changes,
-                only=only or (),
-                further=further,
-                blocks=read_blocks,
-            )
+            if console.checked is None:
+                checked = await check_run(request, settings, read_blocks)
+            else:
+                checked = await with_blocks(console.checked, request, read_blocks)
             await check_shards(checked.config)
             console.grace_seconds = checked.config.execution.grace_seconds
             async with (

@@ -147,7 +147,7 @@ class _Shard:
         _, jobs = unpack_jobs(task.jobs)
         async with open_run(
             config,
-            await take_keys(config, None, read_blocks),
+            await take_keys(config, "", read_blocks),
             session=self._session,
             ledger=self._ledger,
             stop=console.stop,

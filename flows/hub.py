@@ -11,38 +11,30 @@ import shlex
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flows.checking import DEFAULT_ENV_FILE, OUTPUT_FOLDER
+from flows.checking import DEFAULT_ENV_FILE
+from flows.late import when_used
 from flows.process.console import stderr
 from flows.process.terminal import DISTRIBUTION, PROGRAM
+from flows.request import OUTPUT_FOLDER
 from flows.workspace import Workspace
 from tasks.core.errors import VellumforgeError
 from tasks.core.secrets import Keys, read_env_file
 from tasks.core.session.folder import find_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import SecretStr
 
     from flows.process.run import AtTheEnd
+    from flows.request import RunRequest
     from tasks.core.config.settings import Config
+    from tasks.core.hub import card as cards
+    from tasks.core.hub import upload as uploading
     from tasks.core.hub.card import CardFacts
     from tasks.core.hub.upload import Uploaded, UploadRequest
-
-
-@dataclass(frozen=True, slots=True)
-class HubRequest:
-    """Where a finished dataset is to be uploaded to.
-
-    Attributes:
-        repo: The repository, as owner/name; "" for that of the configuration.
-        public: Whether a repository that is made for it is for everybody to see.
-    """
-
-    repo: str = ""
-    public: bool = False
+else:
+    cards, uploading = when_used("tasks.core.hub.card", "tasks.core.hub.upload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,15 @@ class Destination:
     environ: dict[str, str] = field(repr=False)
 
 
-def destination(repo: str, *, public: bool, env_file: str | None) -> Destination:
+def destination(repo: str, *, public: bool, env_file: str) -> Destination:
     """Where a dataset goes, as far as it can be said before anything is done for it.
 
     Raises:
         UsageError: There is no token, or no repository can have that name.
         ConfigError: The env file cannot be used.
     """
-    from tasks.core.hub.upload import check_target  # noqa: PLC0415 - see above
-
     variables = read_env_file(Path(env_file or DEFAULT_ENV_FILE), required=bool(env_file))
-    token = check_target(repo, Keys(os.environ, variables).hub_token())
+    token = uploading.check_target(repo, Keys(os.environ, variables).hub_token())
     return Destination(repo, token, public, {**variables, **os.environ})
 
 
@@ -91,19 +81,12 @@ def send(place: Workspace, session: str, wanted: UploadRequest, to: Destination)
         SessionError: The session cannot be read, or is being written.
         LedgerError: The ledger cannot be read.
     """
-    from tasks.core.hub.card import render_card  # noqa: PLC0415 - see above
-    from tasks.core.hub.upload import (  # noqa: PLC0415 - the same
-        prepare,
-        staging,
-        upload,
-    )
-
     folder = find_session(place.folder, session)
-    with staging(folder) as stage:
+    with uploading.staging(folder) as stage:
 
         async def prepared() -> CardFacts:
             async with place.ledger() as ledger:
-                return await prepare(
+                return await uploading.prepare(
                     folder,
                     ledger,
                     stage,
@@ -115,44 +98,34 @@ def send(place: Workspace, session: str, wanted: UploadRequest, to: Destination)
 
         tell(f"exporting {session} as Parquet")
         facts = asyncio.run(prepared())
-        card = render_card(facts)
+        card = cards.render_card(facts)
         # Outside the loop, whose end would wait for a thread: Ctrl+C ends it at once.
-        return upload(
+        return uploading.upload(
             facts.exported, card, to.repo, to.token, public=to.public, environ=to.environ, tell=tell
         )
 
 
-def at_the_end(
-    request: HubRequest,
-    config: Config,
-    *,
-    config_file: str | None,
-    env_file: str | None,
-    overrides: Mapping[str, Any],
-) -> AtTheEnd:
+def at_the_end(request: RunRequest, config: Config) -> AtTheEnd:
     """What uploads the dataset of a run once it is complete; the session itself stays as it is.
 
     Args:
-        request: Where it goes.
+        request: What is asked for.
         config: The run's configuration.
-        config_file: The file that it came from, if it was named.
-        env_file: The file with the token, if it was named.
-        overrides: Settings by dotted key that won over the file.
 
     Raises:
         UsageError: There is no token, or no repository can have that name.
         ConfigError: The env file cannot be used.
     """
-    from tasks.core.hub.upload import UploadRequest  # noqa: PLC0415 - see above
-
-    to = destination(request.repo or config.huggingface.repo_id, public=request.public, env_file=env_file)
+    to = destination(
+        request.repo or config.huggingface.repo_id, public=request.public, env_file=request.env_file
+    )
     place = Workspace(config=config)
     words = ["--repo", to.repo, *(["--public"] if to.public else [])]
     for option, value in (
-        ("--license", overrides.get("huggingface.license")),
-        ("--config", config_file),
-        ("--env-file", env_file),
-        ("--output", overrides.get(OUTPUT_FOLDER)),
+        ("--license", request.overrides.get("huggingface.license")),
+        ("--config", request.config),
+        ("--env-file", request.env_file),
+        ("--output", request.settings.get(OUTPUT_FOLDER)),
     ):
         words += [option, str(value)] if value else []
 
@@ -163,7 +136,7 @@ def at_the_end(
                 error.add_note(f"nothing was uploaded; once the session is complete: {again}")
             return error
         try:
-            done = send(place, session, UploadRequest(to.repo, config.huggingface.license), to)
+            done = send(place, session, uploading.UploadRequest(to.repo, config.huggingface.license), to)
         except VellumforgeError as failed:
             failed.add_note(f"the dataset is complete in {place.folder / session}; to upload it: {again}")
             return failed

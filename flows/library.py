@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.process.run import run_within
+from flows.hosting import generate_within
 from flows.request import RunRequest
 from tasks.core.errors import UsageError
+from tasks.core.session.dataset import DATASET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
     from tasks.core.summary import Summary
 
-DATASET = "dataset.jsonl"
+
+POLL = 0.2
+"""Seconds between two looks whether the caller of a run is cancelled, where it cannot be awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,8 @@ async def arun(**given: Any) -> FinishedRun:
     Args:
         given: The fields of `RunRequest`.
     """
-    if given.get("config") is not None:
-        given["config"] = str(given["config"])
-    request = RunRequest(**given)
-    console = await run_within(request, _generate)
+    paths = {name: str(given[name]) for name in ("config", "env_file", "output") if given.get(name)}
+    console = await generate_within(RunRequest(**{**given, **paths}))
     assert console.folder is not None  # noqa: S101 - a run that raised nothing had a session
     return FinishedRun(cast("Summary", console.summary), console.folder)
 
@@ -91,15 +93,39 @@ def run(**given: Any) -> FinishedRun:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(arun(**given))
-    # A loop that runs cannot wait for another run of itself.
+    return _in_another_thread(given)
+
+
+def _in_another_thread(given: dict[str, Any]) -> FinishedRun:
+    """Run where a loop runs already, which cannot wait for another run of itself."""
+    caller = asyncio.current_task()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def work() -> FinishedRun:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it is this one
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await arun(**given)
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(contextvars.copy_context().run, lambda: asyncio.run(arun(**given))).result()
+        running = pool.submit(contextvars.copy_context().run, asyncio.run, work())
+        try:
+            while not wait([running], POLL).done:
+                _check_wanted(caller)
+            return running.result()
+        except BaseException:
+            # Ctrl+C comes to this thread, or cancels its task: the run is told, and puts its files in order.
+            if not running.done():
+                loop, task = begun.result()
+                with suppress(RuntimeError):  # it has ended just now
+                    loop.call_soon_threadsafe(task.cancel)
+                wait([running])
+            raise
 
 
-def _generate() -> Any:
-    from flows.generate import generate  # noqa: PLC0415 - Prefect finds its settings made
-
-    return generate
+def _check_wanted(caller: asyncio.Task[Any] | None) -> None:
+    if caller is not None and caller.cancelling():
+        raise asyncio.CancelledError
 
 
 for _function in (run, arun):

@@ -1,240 +1,368 @@
-"""What a run or a transform is asked to do, as it is given; checked, it can be carried out."""
+"""What a run or a transform is asked to do: the one home of every option.
+
+The command line makes options of these fields, a flow its parameters, and the message that says how to go on
+prints them. Neither Prefect nor the pipeline is imported for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import functools
+import inspect
+import json
 import shlex
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
-from flows.checking import DEFAULT_CONFIG, check_request, take_keys
-from flows.hub import at_the_end
-from flows.overrides import write_override
-from flows.process.demo import DEMO_PORT, demo_settings
+import tomli
+from cyclopts import Parameter
+
 from flows.process.terminal import PROGRAM
-from flows.setup import check_ledger
-from tasks.core.config.load import load_config
 from tasks.core.errors import UsageError
-from tasks.core.rows.transformed import find_mode
-from tasks.core.transform.reading import Source, check_input
-from tasks.core.transform.session import DATASET, REASONING, check_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from dataclasses import Field
 
-    from pydantic import SecretStr
+    from cyclopts import Token
 
-    from flows.checking import CheckedRequest
-    from flows.hub import HubRequest
-    from flows.process.run import AtTheEnd
-    from tasks.core.config.settings import Config
-    from tasks.core.secrets import Keys
-    from tasks.core.transform.reading import FirstPass
+Result = TypeVar("Result")
 
-    Blocks = Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]]
+OUTPUT_FOLDER = "output.folder"
+COLLECTIONS = {tuple[str, ...]: list[str] | None, dict[str, Any]: dict[str, Any] | None}
+"""What Prefect's form sends for a collection: a list or an object, and null for an empty field."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What the command line asks for.
+def read_override(item: str) -> tuple[str, Any]:
+    """A `KEY=VALUE` as key and value: the value as TOML, and where it is none, as text.
+
+    Raises:
+        UsageError: There is no `=`, or nothing before it.
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {item}: give a setting as KEY=VALUE, e.g. generation.concurrency=64")
+    return key.strip(), _value(text)
+
+
+def write_override(key: str, value: Any) -> str:
+    """The `KEY=VALUE` that means this setting; text stands as it is unless it would be read otherwise."""
+    if isinstance(value, str) and _value(value) == value:
+        return f"{key}={value}"
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _value(text: str) -> Any:
+    try:
+        document = tomli.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # no TOML, a number too long, values nested too deeply
+        return text
+    # A line break in the text may have begun something else.
+    return document["value"] if len(document) == 1 else text
+
+
+def _read_overrides(_type: Any, tokens: Sequence[Token]) -> dict[str, Any]:
+    return dict(read_override(token.value) for token in tokens)
+
+
+Overrides = Annotated[
+    dict[str, Any], Parameter(name="--set", converter=_read_overrides, n_tokens=-1, accepts_keys=False)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile:
+    """Which configuration file is read.
 
     Attributes:
-        config: Path of the configuration file; None for `config.toml`, and where there is none, for the
-            settings that a resumed session began with.
-        env_file: Path of the file with API keys, or None for `.env` where there is one.
-        overrides: Settings by dotted key that win over file and environment.
-        fresh: Whether a new seed is drawn.
-        demo: Whether the demo's model server and settings are used; then no file is read.
-        resume: Name of the session to resume, or "".
-        accept_changes: Whether it is resumed although settings differ.
-        hub: Where the finished dataset is uploaded to; None for nowhere.
-        only: Which failures of that session are asked again; empty for all that is missing.
-        further: Whether further samples are asked for where only answers are missing that cannot be used.
+        config: The configuration file; left out, config.toml, and where there is none, the settings with
+            which a session that is resumed began.
     """
 
-    config: str | None = None
-    env_file: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    fresh: bool = False
-    demo: bool = False
-    resume: str = ""
+    config: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFolder:
+    """Which output folder is used.
+
+    Attributes:
+        output: The output folder, in place of output.folder.
+    """
+
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvFile:
+    """Where keys and tokens are.
+
+    Attributes:
+        env_file: A file with API keys and tokens; without it, .env is read when there is one.
+    """
+
+    env_file: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location(OutputFolder, ConfigFile):
+    """Where sessions and their ledger are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyedLocation(EnvFile, Location):
+    """Where sessions, their ledger and a token are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigRequest(EnvFile, ConfigFile):
+    """A configuration, with the keys and what lies over it.
+
+    Attributes:
+        overrides: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
+    """
+
+    overrides: Overrides = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that win over file and environment, by dotted key."""
+        return dict(self.overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedRequest(OutputFolder, ConfigRequest):
+    """A configuration and the output folder that it is used with."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that win over file and environment, by dotted key."""
+        return {**self.overrides, OUTPUT_FOLDER: self.output} if self.output else dict(self.overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRequest(LocatedRequest):
+    """How a session is resumed.
+
+    Attributes:
+        accept_changes: Resume a session although settings differ that change the outcome.
+    """
+
     accept_changes: bool = False
-    hub: HubRequest | None = None
-    only: tuple[str, ...] = ()
-    further: bool = False
 
-    async def check(self) -> CheckedRequest:
-        """The request, read and checked: what the flow does too, before anything is created.
 
-        Raises:
-            UsageError: Something given cannot be used.
-        """
-        settings = demo_settings(f"http://127.0.0.1:{DEMO_PORT}/v1", self.overrides) if self.demo else None
-        return await check_request(self.config, settings, **self._common())
+@dataclass(frozen=True, kw_only=True)
+class FlowRequest(ResumeRequest):
+    """What the flow `generate` is asked to do.
 
-    async def prepared(self) -> tuple[Path, AtTheEnd | None]:
-        """The output folder, and the upload that follows where one is asked for.
+    Attributes:
+        fresh: Ask for other answers to the same questions; all of them are paid for.
+        resume: The session to resume, in its own folder.
+        only: Which of its failures are asked again, each as cause=NAME, phase=NAME or purpose=NAME; left out,
+            all that is missing.
+        further: Where all that the session is missing are answers that cannot be used, ask for further ones,
+            beyond those that max_retries allows.
+    """
 
-        Raises:
-            UsageError: Something given cannot be used, or there is no token for the upload.
-        """
-        checked = await self.check()
-        await check_ledger(checked)
-        upload = None
-        if self.hub is not None:
-            upload = at_the_end(
-                self.hub,
-                checked.config,
-                config_file=self.config,
-                env_file=self.env_file,
-                overrides=self.overrides,
-            )
-        return Path(checked.config.output.folder), upload
+    fresh: bool = False
+    resume: str = ""
+    only: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
+    further: Annotated[bool, Parameter(parse=False)] = False
 
-    def again(self, session: str, *, further: bool = False) -> str:
-        """The command that goes on with the same session, or runs the same again when there is none yet."""
-        if further and session and not self.demo:
-            words = [PROGRAM, "retry", session]
-        elif self.demo or not session:
-            words = [PROGRAM, "run", *(["--demo"] if self.demo else [])]
-            words += ["--resume", session] if session else []
-        else:
-            words = [PROGRAM, "checkpoint", "resume", session]
-        if self.config is not None and not self.demo:
-            words += ["--config", self.config]
-        if self.env_file is not None:
-            words += ["--env-file", self.env_file]
-        for key, value in self.overrides.items():
-            words += ["--set", write_override(key, value)]
-        return shlex.join(words)
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(FlowRequest):
+    """What a run in this process is asked to do.
+
+    Attributes:
+        demo: Generate a small dataset with a model server of our own: no key, no network, no file.
+        upload_to_hf: Upload the dataset to the Hugging Face Hub once it is complete, like the command upload.
+        repo: Its repository there, as OWNER/NAME; huggingface.repo_id when left out.
+        public: Make that repository for everybody to see.
+    """
+
+    demo: bool = False
+    upload_to_hf: bool = False
+    repo: str = ""
+    public: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
-        return {"config": self.config or "", **self._common()}
+        # The demo's settings are given whole.
+        return _parameters(replace(self, overrides={}, output="") if self.demo else self, FlowRequest)
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "env_file": self.env_file or "",
-            "overrides": {} if self.demo else dict(self.overrides),
-            "fresh": self.fresh,
-            "resume": self.resume,
-            "accept_changes": self.accept_changes,
-            "only": list(self.only),
-            "further": self.further,
-        }
+    def again(self, session: str, *, further: bool = False) -> str:
+        """The command that goes on with a session, or runs the same again when there is none yet.
+
+        Args:
+            session: The session's name, or "".
+            further: Whether it asks for further samples of answers that cannot be used.
+        """
+        if self.demo and session:
+            return _command(["run"], replace(self, resume=session, fresh=False, accept_changes=False))
+        if not session:
+            return _command(["run"], self)
+        head = ["retry", session] if further else ["checkpoint", "resume", session]
+        return _command(head, self, LocatedRequest)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedTransform:
-    """What is to be transformed, checked, with the secrets that it needs.
+@dataclass(frozen=True, kw_only=True)
+class CleanRequest(Location):
+    """Which sessions are removed.
 
     Attributes:
-        config: The configuration, with the settings of the mode.
-        keys: The API keys.
-        source: The input.
-        first_pass: What a first pass over it found.
-        outputs: The session's files that are handed out in the end, and where.
+        older_than: Only sessions whose files did not change for so long: 45m, 12h, 30d, 2w; left out, any
+            age, and then keep_last must be given.
+        keep_last: So many of the newest sessions stay, whatever their age.
+        dry_run: Only say which sessions would be removed.
+        force: Remove sessions that are not finished, too; never one that is being written to.
     """
 
-    config: Config
-    keys: Keys
-    source: Source
-    first_pass: FirstPass
-    outputs: list[tuple[str, Path]]
+    older_than: str = ""
+    keep_last: int = 0
+    dry_run: bool = False
+    force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TransformRequest:
-    """What the command line asks for; `mode` and files as they were given, "" for those that were not."""
+@dataclass(frozen=True, kw_only=True)
+class TransformRequest(ConfigRequest):
+    """What a transform is asked to do.
+
+    Attributes:
+        mode: sft-to-dpo, regen-rejected, regen-chosen, rejudge or add-reasoning.
+        output: The file of rows that is written.
+        input_file: The rows: JSONL or Parquet, of this program, VellumForge2 or TRL.
+        input_reasoning: The same rows with reasoning in their answers; without --input, all that is read.
+        output_reasoning: The file of rows with reasoning that is written.
+        skip_bad: Leave lines out that are no rows, and list them in the session's folder.
+    """
 
     mode: str
     output: str
-    input: str = ""
+    input_file: Annotated[str, Parameter(name="--input")] = ""
     input_reasoning: str = ""
     output_reasoning: str = ""
     skip_bad: bool = False
-    config: str | None = None
-    env_file: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    demo: bool = False
 
-    async def check(self, blocks: Blocks | None = None) -> CheckedTransform:
-        """The request, read and checked; the input is read once for that.
-
-        Args:
-            blocks: Reads Prefect's Secret blocks; None where Prefect cannot be asked yet.
-
-        Raises:
-            UsageError: Something given cannot be used, or lines of the input are bad.
-        """
-        mode = find_mode(self.mode)
-        if not self.input and not self.input_reasoning:
-            raise UsageError("give the rows with --input, or rows with reasoning with --input-reasoning")
-        if self.config is None and not _exists(DEFAULT_CONFIG):
-            raise UsageError(
-                f"there is no {DEFAULT_CONFIG}; to begin: cp config.example.toml {DEFAULT_CONFIG}"
-            )
-        settings = {**self.overrides, **mode.settings}
-        config = load_config(Path(self.config or DEFAULT_CONFIG), overrides=settings).config
-        keys = await take_keys(config, self.env_file, blocks)
-        plain, reasoning = (Path(name) if name else None for name in (self.input, self.input_reasoning))
-        source = Source(mode, plain, reasoning)
-        outputs = self._outputs()
-        check_outputs([path for _, path in outputs], source.files)
-        checked = await asyncio.to_thread(check_input, source, skip_bad=self.skip_bad)
-        return CheckedTransform(config, keys, source, checked, outputs)
-
-    def _outputs(self) -> list[tuple[str, Path]]:
-        # Rows without it would be those that were given.
-        reasoned = self.mode == "add-reasoning" and not self.output_reasoning
-        found = [(REASONING if reasoned else DATASET, Path(self.output))]
-        return [*found, (REASONING, Path(self.output_reasoning))] if self.output_reasoning else found
-
-    async def prepared(self) -> tuple[Path, None]:
-        """The output folder, once nothing speaks against the transform; nothing follows it.
-
-        Raises:
-            UsageError: Something does.
-        """
-        return Path((await self.check()).config.output.folder), None
+    @property
+    def demo(self) -> bool:
+        """A transform has no demo."""
+        return False
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
-        return {
-            "mode": self.mode,
-            "output": self.output,
-            "input_file": self.input,
-            "input_reasoning": self.input_reasoning,
-            "output_reasoning": self.output_reasoning,
-            "skip_bad": self.skip_bad,
-            "config": self.config or "",
-            "env_file": self.env_file or "",
-            "overrides": dict(self.overrides),
-        }
+        return _parameters(self, TransformRequest)
 
     def command(self) -> str:
         """The command line, with which the transform goes on."""
-        words = [PROGRAM, "transform", "--mode", self.mode]
-        given = {
-            "--input": self.input,
-            "--output": self.output,
-            "--input-reasoning": self.input_reasoning,
-            "--output-reasoning": self.output_reasoning,
-            "--config": self.config,
-            "--env-file": self.env_file,
-        }
-        for name, value in given.items():
-            words += [name, value] if value else []
-        words += ["--skip-bad"] if self.skip_bad else []
-        for key, value in self.overrides.items():
-            words += ["--set", write_override(key, value)]
-        return shlex.join(words)
+        return _command(["transform"], self)
 
     def again(self, _session: str, *, further: bool = False) -> str:  # noqa: ARG002 - it has no session
         """The same command: what was paid for is in the ledger."""
         return self.command()
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+def takes(request: type[Any]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Make the fields of a request the parameters of a function that takes the request, for Prefect.
+
+    Args:
+        request: The request's class. Its function takes it first, and may take more by name.
+    """
+
+    def made(function: Callable[..., Result]) -> Callable[..., Result]:
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        names = {parameter.name for parameter in own}
+
+        def call(given: dict[str, Any]) -> Result:
+            # Prefect's form sends null for what is left empty, and lists.
+            asked = {name: value for name, value in given.items() if name not in names and value is not None}
+            collections = {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
+            rest = {name: value for name, value in given.items() if name in names}
+            return function(request(**{**asked, **collections}), **rest)
+
+        @functools.wraps(function)
+        def flow(**given: Any) -> Result:
+            return call(given)
+
+        @functools.wraps(function)
+        async def waiting_flow(**given: Any) -> Any:
+            return await cast("Awaitable[Any]", call(given))
+
+        found: Any = waiting_flow if inspect.iscoroutinefunction(function) else flow
+        del found.__wrapped__  # Prefect looks at the flow's own signature
+        found.__signature__ = signature.replace(parameters=[*_as_parameters(request), *own])
+        found.__doc__ = _described(function, request)
+        return cast("Callable[..., Result]", found)
+
+    return made
+
+
+def _as_parameters(request: type[Any]) -> Iterable[inspect.Parameter]:
+    hints = get_type_hints(request)
+    for each in fields(request):
+        annotation = COLLECTIONS.get(hints[each.name], hints[each.name])
+        default = each.default if annotation is hints[each.name] else None
+        yield inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=annotation,
+            default=inspect.Parameter.empty if _is_required(each) else default,
+        )
+
+
+def _described(function: Callable[..., Any], request: type[Any]) -> str:
+    """A function's docstring with the fields of its request among the arguments."""
+    found = [
+        (inspect.getdoc(each) or "").partition("Attributes:\n")[2].rstrip()
+        for each in reversed(request.__mro__)
+        if "Attributes:\n" in (each.__doc__ or "")
+    ]
+    before, arguments, after = (inspect.getdoc(function) or "").partition("Args:\n")
+    if not arguments:
+        before, _, after = before.partition("Returns:\n")
+        after = f"\nReturns:\n{after}"
+    return f"{before}Args:\n" + "\n".join([*found, after])
+
+
+def _parameters(request: Any, kind: type[Any]) -> dict[str, Any]:
+    """The parameters of the flow that takes a request of this kind."""
+    found = {each.name: getattr(request, each.name) for each in fields(kind)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _command(head: Sequence[str], request: Any, kind: type[Any] | None = None) -> str:
+    """The command line that asks for what a request asks for.
+
+    Args:
+        head: The command's words.
+        request: The request.
+        kind: Its base that holds the fields which the command takes; None for all of them.
+    """
+    words = [PROGRAM, *head]
+    hints = get_type_hints(kind or type(request), include_extras=True)
+    # What a command cannot do without stands first.
+    for each in sorted(fields(kind or type(request)), key=lambda found: not _is_required(found)):
+        value = getattr(request, each.name)
+        option = _option(each.name, hints[each.name])
+        if option is None or value in (each.default, ()):
+            continue
+        if isinstance(value, dict):
+            for key, setting in value.items():
+                words += [option, write_override(key, setting)]
+        else:
+            words += [option] if value is True else [option, str(value)]
+    return shlex.join(words)
+
+
+def _is_required(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _option(name: str, hint: Any) -> str | None:
+    """The option of a field; None for one that has none."""
+    for each in getattr(hint, "__metadata__", ()):
+        if each.parse is False:
+            return None
+        if each.name:
+            return str(each.name[0])
+    return f"--{name.replace('_', '-')}"

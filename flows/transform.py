@@ -21,13 +21,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads the flow's annotations
 from prefect.runtime import flow_run
 
+from flows.checking import check_transform, with_blocks
 from flows.pages.log import logged
 from flows.pages.run_page import failed
 from flows.pages.secret_blocks import read_blocks
 from flows.process import progress as display
 from flows.process.console import Console, current
 from flows.process.end import bounded_end
-from flows.request import TransformRequest
+from flows.request import TransformRequest, takes
 from flows.stages import STRAGGLERS, through
 from tasks.core.errors import SessionError, UnfinishedError, UsageError, VellumforgeError
 from tasks.core.generation.run import Block, open_run, pair_block_size
@@ -40,11 +41,11 @@ from tasks.core.session.record import record_session
 from tasks.core.summary import Stopwatch
 from tasks.core.transform.reading import MOST_ROWS, in_blocks
 from tasks.core.transform.session import Transform, open_transform
-from tasks.core.transform.summary import TransformSummary, summarize_transform  # noqa: TC001 - the same
+from tasks.core.transform.summary import TransformSummary, summarize_transform
 from tasks.phases import transformed
 
 if TYPE_CHECKING:
-    from flows.request import CheckedTransform
+    from flows.checking import CheckedTransform
     from tasks.core.generation.run import Run
     from tasks.core.transform.session import Transformed, TransformSession
 
@@ -52,30 +53,9 @@ log = logging.getLogger("vellumforge.transform")
 
 
 @flow(name="transform", persist_result=False)
-async def transform(
-    *,
-    mode: str,
-    output: str,
-    input_file: str = "",
-    input_reasoning: str = "",
-    output_reasoning: str = "",
-    skip_bad: bool = False,
-    config: str = "",
-    overrides: dict[str, Any] | None = None,
-    env_file: str = "",
-) -> TransformSummary | State[Any]:
+@takes(TransformRequest)
+async def transform(request: TransformRequest) -> TransformSummary | State[Any]:
     """Make a dataset that is there into another one.
-
-    Args:
-        mode: sft-to-dpo, regen-rejected, regen-chosen, rejudge or add-reasoning.
-        output: The file of rows that is written.
-        input_file: The file of rows that is read; "" where there is only one with reasoning.
-        input_reasoning: A file of the same rows with reasoning in their answers, or "".
-        output_reasoning: The file of rows with reasoning that is written, or "".
-        skip_bad: Leave bad lines out and list them.
-        config: Path of the configuration file; left out, `config.toml`.
-        overrides: Single settings by dotted key.
-        env_file: Path of the file with API keys; left out, `.env` is read when there is one.
 
     Returns:
         The numbers of the run.
@@ -87,20 +67,12 @@ async def transform(
     """
     console = current.get(None) or Console()
     this_run = str(flow_run.id or "")
-    request = TransformRequest(
-        mode,
-        output,
-        input_file,
-        input_reasoning,
-        output_reasoning,
-        skip_bad,
-        config or None,
-        env_file or None,
-        overrides or {},
-    )
     try:
         with logged(this_run), bounded_end(this_run), console.work():
-            checked = await request.check(read_blocks)
+            if console.checked is None:
+                checked = await check_transform(request, read_blocks)
+            else:
+                checked = await with_blocks(console.checked, request, read_blocks)
             console.grace_seconds = checked.config.execution.grace_seconds
             summary = console.summary = await _carry_out(checked, console, this_run, request.command())
             if not summary.complete:

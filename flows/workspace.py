@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.checking import DEFAULT_CONFIG
+from flows.request import OUTPUT_FOLDER
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Output
 from tasks.core.errors import UsageError
@@ -16,6 +17,7 @@ from tasks.core.session.ledger import open_ledger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flows.request import Location
     from tasks.core.config.settings import Config
     from tasks.core.ledger.ledger import Ledger
 
@@ -28,23 +30,21 @@ class Workspace:
         config: The configuration that names it, or None where there is no file.
     """
 
-    def __init__(
-        self, config_file: str | None = None, output: str | None = None, *, config: Config | None = None
-    ) -> None:
+    def __init__(self, location: Location | None = None, *, config: Config | None = None) -> None:
         """Find the place.
 
         Args:
-            config_file: The configuration file; None for `config.toml` where there is one.
-            output: The output folder, in place of the configuration's.
+            location: The configuration file and the output folder, as they are given.
             config: The configuration itself, in place of the file.
 
         Raises:
             ConfigError: The configuration cannot be used.
         """
-        overrides = {} if output is None else {"output.folder": output}
+        file, output = (location.config, location.output) if location else ("", "")
         self.config = config
-        if config is None and (config_file is not None or Path(DEFAULT_CONFIG).exists()):
-            self.config = load_config(Path(config_file or DEFAULT_CONFIG), overrides=overrides).config
+        if config is None and (file or Path(DEFAULT_CONFIG).exists()):
+            overrides = {OUTPUT_FOLDER: output} if output else {}
+            self.config = load_config(Path(file or DEFAULT_CONFIG), overrides=overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
         self._url = section.ledger or f"sqlite:///{self.folder / FILE_NAME}"

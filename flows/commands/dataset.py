@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import orjson
 from cyclopts import Parameter
+
+from flows.commands.options import HERE, WITH_KEYS, AtKeyedLocation, AtLocation, Json, Session
+from flows.late import when_used
+from tasks.core.errors import UsageError
+from tasks.core.models import UNUSABLE
+from tasks.core.printable import printable_line, visible_text
+from tasks.core.session.dataset import DATASET
+from tasks.core.session.folder import PREFIX, find_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from flows import hub, workspace
+    from flows.request import Location
     from flows.workspace import Workspace
+    from tasks.core.config import values
     from tasks.core.config.settings import FileType
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
+    from tasks.core.generation import losses
+    from tasks.core.hub import upload as uploading
+    from tasks.core.ledger import failures as listed
     from tasks.core.ledger.failures import FailureGroup
     from tasks.core.ledger.ledger import Ledger
+    from tasks.core.lint import linter
     from tasks.core.lint.report import Report
     from tasks.core.models import Failure, Job, Pair
+    from tasks.core.report import page, tally
+    from tasks.core.session import exporting, listing, record, resuming, retrying
     from tasks.core.session.exporting import ExportRequest
     from tasks.core.session.retrying import Answered
-
-
-DATASET = "dataset.jsonl"
+else:
+    hub, workspace = when_used("flows.hub", "flows.workspace")
+    values, losses, uploading, listed = when_used(
+        "tasks.core.config.values",
+        "tasks.core.generation.losses",
+        "tasks.core.hub.upload",
+        "tasks.core.ledger.failures",
+    )
+    linter, page, tally = when_used(
+        "tasks.core.lint.linter", "tasks.core.report.page", "tasks.core.report.tally"
+    )
+    exporting, listing, record, resuming, retrying = when_used(
+        "tasks.core.session.exporting",
+        "tasks.core.session.listing",
+        "tasks.core.session.record",
+        "tasks.core.session.resuming",
+        "tasks.core.session.retrying",
+    )
 
 
 def lint(
     dataset: str,
     /,
+    location: AtLocation = HERE,
     *,
-    json: bool = False,
-    fail_on: Annotated[tuple[str, ...], Parameter(name="--fail-on")] = (),
+    fail_on: tuple[str, ...] = (),
     max_tokens: int | None = None,
-    config: str | None = None,
-    output: str | None = None,
+    json: Json = False,
 ) -> int:
     """Look for what is wrong with a dataset: equal sides, length bias, refusals, broken-off answers and more.
 
@@ -40,52 +75,38 @@ def lint(
 
     Args:
         dataset: A session's name, as the list shows it, or a file of rows of any mode.
-        json: Print one JSON object.
         fail_on: CHECK or CHECK=SHARE, e.g. identical,markup=0.1; may be given several times. More than this
             share of what the check looks at, or any finding where no share is given, is exit code 1.
         max_tokens: Tokens, by estimate, that a prompt with one answer may have.
-        config: The configuration file that names the output folder; config.toml when left out.
-        output: The output folder, in place of output.folder.
     """
-    # Imported here: help is there at once.
-    import orjson  # noqa: PLC0415
-
-    from tasks.core.errors import UsageError  # noqa: PLC0415
-    from tasks.core.lint.gates import check_gates, read_gates  # noqa: PLC0415
-    from tasks.core.lint.linter import lint_file  # noqa: PLC0415
-
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"--max-tokens {max_tokens}: a row has at least one token")
-    gates = read_gates(fail_on, max_tokens=max_tokens)
-    path = _file(dataset, config, output)
-    report = lint_file(path, max_tokens=max_tokens)
-    if not report.rows and not report.bad_lines:
+    allowed = linter.read_gates(fail_on, max_tokens=max_tokens)
+    path = _file(dataset, location)
+    found = linter.lint_file(path, max_tokens=max_tokens)
+    if not found.rows and not found.bad_lines:
         raise UsageError(f"{path} holds no rows")
     if json:
-        print(orjson.dumps({"file": str(path), **report.document()}).decode())  # noqa: T201 - the output
-    elif report.rows:
-        print("\n".join([str(path), *report.lines()]))  # noqa: T201 - the same
-    if report.bad_lines:
-        raise UsageError("\n".join(_bad_lines(path, report)))
-    check_gates(report, gates)
+        print(orjson.dumps({"file": str(path), **found.document()}).decode())  # noqa: T201 - the output
+    elif found.rows:
+        print("\n".join([str(path), *found.lines()]))  # noqa: T201 - the same
+    if found.bad_lines:
+        raise UsageError("\n".join(_bad_lines(path, found)))
+    linter.check_gates(found, allowed)
     return 0
 
 
-def _file(dataset: str, config: str | None, output: str | None) -> Path:
+def _file(dataset: str, location: Location) -> Path:
     """The file that is meant: what is named like a session is one, unless there is a file of that name.
 
     Raises:
         UsageError: There is no such file or session.
     """
-    from flows.workspace import Workspace  # noqa: PLC0415 - help is there at once
-    from tasks.core.errors import UsageError  # noqa: PLC0415 - the same
-    from tasks.core.session.folder import PREFIX, find_session  # noqa: PLC0415 - the same
-
     path = Path(dataset)
     if path.is_file():
         return path
     if dataset.startswith(PREFIX) and path.name == dataset and path.suffix != ".jsonl":
-        path = find_session(Workspace(config, output).folder, dataset)
+        path = find_session(workspace.Workspace(location).folder, dataset)
     file = path / DATASET if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"there is no file {str(file)!r}: give a session's name or a file of rows")
@@ -101,20 +122,9 @@ def _bad_lines(path: Path, report: Report) -> list[str]:
 MOST_FAILURES = 1_000_000
 
 
-def report(session: str, /, *, config: str | None = None, output: str | None = None) -> int:
-    """Write the session's report.html: a page about its rows, its cost and what lint found. It asks no model.
-
-    Args:
-        session: The session's name, as the list shows it.
-        config: The configuration file that names the output folder and ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
-    """
-    # Imported here: help is there at once.
-    import asyncio  # noqa: PLC0415
-
-    from flows.workspace import Workspace  # noqa: PLC0415
-
-    print(asyncio.run(_write(Workspace(config, output), session)))  # noqa: T201 - the command's output
+def report(session: Session, /, location: AtLocation = HERE) -> int:
+    """Write the session's report.html: its rows, its cost and what lint found. No model is asked."""
+    print(asyncio.run(_write(workspace.Workspace(location), session)))  # noqa: T201 - the command's output
     return 0
 
 
@@ -126,19 +136,10 @@ async def _write(place: Workspace, session: str) -> Path:
         LedgerError: The ledger cannot be read.
         SessionError: The report cannot be written.
     """
-    from collections import Counter  # noqa: PLC0415 - help is there at once
-
-    from tasks.core.errors import UsageError  # noqa: PLC0415 - the same
-    from tasks.core.report.page import write_report  # noqa: PLC0415 - the same
-    from tasks.core.report.tally import facts_of  # noqa: PLC0415 - the same
-    from tasks.core.session.folder import find_session  # noqa: PLC0415 - the same
-    from tasks.core.session.record import restore_record  # noqa: PLC0415 - the same
-    from tasks.core.session.resuming import find_resumption, survey_session  # noqa: PLC0415 - the same
-
     folder = find_session(place.folder, session)
     async with place.ledger() as ledger:
-        await restore_record(folder, ledger)
-        found = find_resumption(folder)
+        await record.restore_record(folder, ledger)
+        found = resuming.find_resumption(folder)
         if found.foreign or found.before is None:
             raise UsageError(
                 f"session {session} is VellumForge2's; resume it first, then its report is there"
@@ -148,8 +149,8 @@ async def _write(place: Workspace, session: str) -> Path:
         def note(job: Job, _pair: Pair | None) -> None:
             done.add(job.id)
 
-        walked = await survey_session(found.record, found.before, ledger, note)
-        facts = await facts_of(
+        walked = await resuming.survey_session(found.record, found.before, ledger, note)
+        facts = await tally.facts_of(
             ledger,
             found.record,
             folder.name,
@@ -160,17 +161,13 @@ async def _write(place: Workspace, session: str) -> Path:
             lost=dict(Counter(walked.lost.values()).most_common()),
             failed=await _failed(ledger, found.record.id, walked.jobs, done),
         )
-    return write_report(folder, facts)
+    return page.write_report(folder, facts)
 
 
 async def _failed(ledger: Ledger, session: str, jobs: Iterable[Job], done: set[int]) -> dict[str, int]:
     """Why jobs are not done, by the cause that was listed last."""
-    from collections import Counter  # noqa: PLC0415 - help is there at once
-
-    from tasks.core.ledger.failures import last_failures  # noqa: PLC0415 - the same
-
     left = {f"job {job.id}": "not asked yet" for job in jobs if job.id not in done}
-    for failure in await last_failures(ledger, session, 0.0, MOST_FAILURES) if left else ():
+    for failure in await listed.last_failures(ledger, session, 0.0, MOST_FAILURES) if left else ():
         if failure.item in left:
             left[failure.item] = failure.cause
     return dict(Counter(left.values()).most_common())
@@ -183,8 +180,9 @@ Reasoning = Literal["none", "inline", "reasoning_content"]
 
 
 def export(
-    session: str,
+    session: Session,
     /,
+    location: AtLocation = HERE,
     *,
     output_format: Annotated[Format, Parameter(name="--format")],
     mode: Mode | None = None,
@@ -195,16 +193,13 @@ def export(
     seed: int | None = None,
     into: Path | None = None,
     partial: bool = False,
-    json: bool = False,
-    config: str | None = None,
-    output: str | None = None,
+    json: Json = False,
 ) -> int:
     """Write a finished session's dataset as files for trainers. Nothing is asked and nothing paid for.
 
     What is left out is as the session's own [output] has it.
 
     Args:
-        session: The session's name, as the list shows it.
         output_format: trl, which TRL's trainers take as it is; or native, the session's own rows.
         mode: The mode of the rows, in place of the session's own: of mo-dpo also dpo, kto and sft.
         parquet: Write Parquet.
@@ -215,30 +210,17 @@ def export(
         seed: Another number chooses other subtopics for it, and mixes kto otherwise.
         into: A folder for it that is not there yet; one in the session's own folder when left out.
         partial: Export what there is of a session that is not finished.
-        json: Print one JSON object.
-        config: The configuration file that names the output folder and ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
     """
-    # Imported here: help is there at once.
-    import asyncio  # noqa: PLC0415
-
-    import orjson  # noqa: PLC0415
-
-    from flows.workspace import Workspace  # noqa: PLC0415
-    from tasks.core.config.values import MOST  # noqa: PLC0415
-    from tasks.core.errors import UsageError  # noqa: PLC0415
-    from tasks.core.session.exporting import ExportRequest  # noqa: PLC0415
-
     if parquet and jsonl:
         raise UsageError("one file type at a time: leave out --parquet or --jsonl")
     if test_share is not None and not 0 <= test_share <= 1:
         raise UsageError(f"--test-share {test_share}: allowed: 0 to 1")
-    if seed is not None and not 0 <= seed <= MOST:
-        raise UsageError(f"--seed {seed}: allowed: 0 to {MOST}")
-    request = ExportRequest(
+    if seed is not None and not 0 <= seed <= values.MOST:
+        raise UsageError(f"--seed {seed}: allowed: 0 to {values.MOST}")
+    request = exporting.ExportRequest(
         output_format, mode, _file_type(parquet, jsonl), reasoning, test_share, seed, into, partial=partial
     )
-    exported = asyncio.run(_export(Workspace(config, output), session, request))
+    exported = asyncio.run(_export(workspace.Workspace(location), session, request))
     if json:
         document = {"session": session, "folder": str(exported.folder), "files": exported.files}
         print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
@@ -254,12 +236,9 @@ def _file_type(parquet: bool, jsonl: bool) -> FileType | None:  # noqa: FBT001 -
 
 
 async def _export(place: Workspace, session: str, request: ExportRequest) -> Exported:
-    from tasks.core.session.exporting import export_dataset  # noqa: PLC0415 - help is there at once
-    from tasks.core.session.folder import find_session  # noqa: PLC0415 - the same
-
     folder = find_session(place.folder, session)
     async with place.ledger() as ledger:
-        return await export_dataset(folder, ledger, request)
+        return await exporting.export_dataset(folder, ledger, request)
 
 
 def _lines(exported: Exported) -> list[str]:
@@ -271,8 +250,9 @@ def _lines(exported: Exported) -> list[str]:
 
 
 def upload(
-    session: str,
+    session: Session,
     /,
+    location: AtKeyedLocation = WITH_KEYS,
     *,
     repo: str = "",
     public: bool = False,
@@ -280,10 +260,7 @@ def upload(
     formats: Annotated[tuple[Format, ...], Parameter(name="--format")] = (),
     test_share: float | None = None,
     partial: bool = False,
-    json: bool = False,
-    config: str | None = None,
-    env_file: str | None = None,
-    output: str | None = None,
+    json: Json = False,
 ) -> int:
     """Upload a finished session's dataset to the Hugging Face Hub, with a card. Nothing is paid for.
 
@@ -291,52 +268,33 @@ def upload(
     not sent again.
 
     Args:
-        session: The session's name, as the list shows it.
         repo: The dataset repository, as OWNER/NAME; huggingface.repo_id when left out.
         public: Make the repository for everybody to see. One that is there already stays as it is.
         licence: Its licence as the Hub names it; huggingface.license when left out, and none without that.
         formats: native or trl; may be given several times. As the session's own [output] when left out.
         test_share: Share of the pairs, 0 to 1, for a test split of whole subtopics.
         partial: Upload what there is of a session that is not finished.
-        json: Print one JSON object.
-        config: The configuration file that names output folder, ledger, repository and licence; config.toml
-            when left out.
-        env_file: A file with HF_TOKEN; without it, .env is read when there is one.
-        output: The output folder, in place of output.folder.
     """
-    # Imported here: help is there at once.
-    from dataclasses import asdict  # noqa: PLC0415
-
-    import orjson  # noqa: PLC0415
-
-    from flows.hub import destination, in_words, send  # noqa: PLC0415
-    from flows.workspace import Workspace  # noqa: PLC0415
-    from tasks.core.config.values import check_license  # noqa: PLC0415
-    from tasks.core.errors import UsageError  # noqa: PLC0415
-    from tasks.core.hub.upload import UploadRequest  # noqa: PLC0415
-
     try:
-        check_license(licence or "")
+        values.check_license(licence or "")
     except ValueError as error:
         raise UsageError(f"--license {licence}: {error}") from error
     if test_share is not None and not 0 <= test_share <= 1:
         raise UsageError(f"--test-share {test_share}: allowed: 0 to 1")
-    place = Workspace(config, output)
-    to = destination(repo or _repo_of(place, session), public=public, env_file=env_file)
-    done = send(place, session, UploadRequest(to.repo, licence, formats, test_share, partial=partial), to)
-    print(orjson.dumps(asdict(done)).decode() if json else in_words(done))  # noqa: T201 - the command's output
+    place = workspace.Workspace(location)
+    to = hub.destination(repo or _repo_of(place, session), public=public, env_file=location.env_file)
+    wanted = uploading.UploadRequest(to.repo, licence, formats, test_share, partial=partial)
+    done = hub.send(place, session, wanted, to)
+    print(orjson.dumps(asdict(done)).decode() if json else hub.in_words(done))  # noqa: T201 - the command's output
     return 0
 
 
 def _repo_of(place: Workspace, session: str) -> str:
     """The repository that the configuration names, or where it names none, the session's own settings."""
-    from tasks.core.session.folder import find_session  # noqa: PLC0415 - help is there at once
-    from tasks.core.session.record import read_record, settings_of  # noqa: PLC0415 - the same
-
     if place.config is not None and place.config.huggingface.repo_id:
         return place.config.huggingface.repo_id
-    record = read_record(find_session(place.folder, session))
-    before = None if record is None else settings_of(record)
+    of_session = record.read_record(find_session(place.folder, session))
+    before = None if of_session is None else record.settings_of(of_session)
     return "" if before is None else before.huggingface.repo_id
 
 
@@ -350,32 +308,14 @@ VARIABLE_SHOWN = 200
 
 
 def failures(
-    session: str,
-    /,
-    *,
-    show: bool = False,
-    json: bool = False,
-    config: str | None = None,
-    output: str | None = None,
+    session: Session, /, location: AtLocation = HERE, *, show: bool = False, json: Json = False
 ) -> int:
     """List what a session could not do, in all its runs, by phase, cause and attempts.
 
     Args:
-        session: The session's name, as the list shows it.
         show: Print a few answers of each cause as they came, with what was asked.
-        json: Print one JSON object, with every failure and the id of its request.
-        config: The configuration file that names the output folder and ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
     """
-    # Imported here: help is there at once.
-    import asyncio  # noqa: PLC0415
-    from dataclasses import asdict  # noqa: PLC0415
-
-    import orjson  # noqa: PLC0415
-
-    from flows.workspace import Workspace  # noqa: PLC0415
-
-    place = Workspace(config, output)
+    place = workspace.Workspace(location)
     most = MOST_LISTED if json else MOST_SHOWN
     groups, found, complete, answers = asyncio.run(_read(place, session, most, show=show))
     if json:
@@ -404,23 +344,16 @@ async def _read(
         LedgerError: The ledger cannot be read.
         SessionError: The jobs that the session took over are damaged.
     """
-    from tasks.core.errors import UsageError  # noqa: PLC0415 - help is there at once
-    from tasks.core.ledger.failures import failure_groups, last_failures  # noqa: PLC0415 - the same
-    from tasks.core.session.folder import find_session  # noqa: PLC0415 - the same
-    from tasks.core.session.listing import is_finished  # noqa: PLC0415 - the same
-    from tasks.core.session.record import read_record, restore_record  # noqa: PLC0415 - the same
-    from tasks.core.session.retrying import unusable_answers  # noqa: PLC0415 - the same
-
     folder = find_session(place.folder, session)
     async with place.ledger() as ledger:
-        await restore_record(folder, ledger)
-        record = read_record(folder)
-        if record is None:
+        await record.restore_record(folder, ledger)
+        of_session = record.read_record(folder)
+        if of_session is None:
             raise UsageError(f"session {session} is not in this ledger, which is where failures are listed")
-        groups = await failure_groups(ledger, record.id)
-        found = await last_failures(ledger, record.id, 0.0, most)
-        answers = await unusable_answers(ledger, record) if show else []
-    return groups, found, is_finished(folder), answers
+        groups = await listed.failure_groups(ledger, of_session.id)
+        found = await listed.last_failures(ledger, of_session.id, 0.0, most)
+        answers = await retrying.unusable_answers(ledger, of_session) if show else []
+    return groups, found, listing.is_finished(folder), answers
 
 
 def _failure_lines(
@@ -431,8 +364,6 @@ def _failure_lines(
     *,
     complete: bool,
 ) -> list[str]:
-    from tasks.core.models import UNUSABLE  # noqa: PLC0415 - help is there at once
-
     if not groups:
         return [f"No failures are listed for session {session}."]
     total = sum(group.count for group in groups)
@@ -466,9 +397,6 @@ def _failure_lines(
 
 def _answer_lines(answers: Sequence[Answered]) -> list[str]:
     """A few answers of each cause as they came; their texts are those of models."""
-    from tasks.core.generation.losses import what_helps  # noqa: PLC0415 - help is there at once
-    from tasks.core.printable import printable_line, visible_text  # noqa: PLC0415 - the same
-
     if not answers:
         return ["", "None of what is listed brought an answer.", ""]
     lines: list[str] = [""]
@@ -476,7 +404,7 @@ def _answer_lines(answers: Sequence[Answered]) -> list[str]:
     for item in answers:
         kind = (item.phase, item.purpose, item.cause)
         if kind != last:
-            helps = what_helps(item.cause)
+            helps = losses.what_helps(item.cause)
             words = f"; what helps: {helps}" if helps else ""
             lines.append(f"{item.cause}, answers to {item.purpose} calls{words}")
             last = kind
@@ -500,8 +428,6 @@ def _answer_lines(answers: Sequence[Answered]) -> list[str]:
 
 def _item_lines(item: Failure) -> list[str]:
     """A failure in two lines; its texts are those of models and servers."""
-    from tasks.core.printable import printable_line  # noqa: PLC0415 - help is there at once
-
     attempts = f"{item.attempts:,} attempt{'' if item.attempts == 1 else 's'}"
     request = f", request {item.request}" if item.request else ""
     return [

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from flows.checking import check_request
+from flows.checking import check_run, check_transform
 from flows.pages.secret_blocks import read_blocks
 from flows.process import progress as display
 from flows.process import settings as environment
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from flows.checking import CheckedRequest
-    from flows.request import CheckedTransform, RunRequest, TransformRequest
+    from flows.checking import CheckedRequest, CheckedTransform
+    from flows.request import FlowRequest, TransformRequest
     from tasks.core.config.settings import Config
     from tasks.core.cost import Bill, Prices
     from tasks.core.forecast.estimate import Estimate, Outlook, Preview, Range
@@ -62,7 +62,7 @@ WIDTH = 110
 """Columns of the table where standard output is no terminal."""
 
 
-def estimate_here(request: RunRequest, *, json: bool) -> int:
+def estimate_here(request: FlowRequest, *, json: bool) -> int:
     """Check what is given as a run would, and print what it would cost; nothing is made for it.
 
     Raises:
@@ -97,7 +97,7 @@ def estimate_transform_here(request: TransformRequest, *, json: bool) -> int:
 
 
 async def _estimate_transform(request: TransformRequest) -> tuple[CheckedTransform, Estimate]:
-    checked = await request.check()
+    checked = await check_transform(request)
     config, source = checked.config, checked.source
     async with _ledger_as_it_is(config) as ledger:
         found = await survey_rows(config, source, ledger)
@@ -106,8 +106,8 @@ async def _estimate_transform(request: TransformRequest) -> tuple[CheckedTransfo
         return checked, estimate(config, found, seen, purposes)
 
 
-async def _estimate(request: RunRequest) -> Estimate:
-    checked = await request.check()
+async def _estimate(request: FlowRequest) -> Estimate:
+    checked = await check_run(request)
     async with _ledger_as_it_is(checked.config) as ledger:
         if checked.resumption is not None:
             await check_ledger(checked)
@@ -221,7 +221,7 @@ SHOWN = 1500
 """Characters of an answer that are shown."""
 
 
-def preview_here(request: RunRequest, number: int, *, json: bool, verbose: bool) -> int:
+def preview_here(request: FlowRequest, number: int, *, json: bool, verbose: bool) -> int:
     """Make a few pairs, show them, and what the whole run would cost.
 
     Raises:
@@ -240,15 +240,10 @@ def preview_here(request: RunRequest, number: int, *, json: bool, verbose: bool)
     return 0
 
 
-async def _preview(request: RunRequest, number: int, *, json: bool) -> None:
+async def _preview(request: FlowRequest, number: int, *, json: bool) -> None:
     console = Console()
     with console.work():
-        checked = await check_request(
-            request.config,
-            env_file=request.env_file,
-            overrides=request.overrides,
-            blocks=read_blocks if environment.configured_api_url() else None,
-        )
+        checked = await check_run(request, blocks=read_blocks if environment.configured_api_url() else None)
         config = checked.config
         _check(checked)
         console.grace_seconds = config.execution.grace_seconds

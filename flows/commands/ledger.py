@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
+
+from flows.commands.options import HERE, AtLocation
+from flows.late import when_used
+
+if TYPE_CHECKING:
+    from flows import workspace
+    from flows.commands import sessions
+    from tasks.core.ledger import care
+else:
+    workspace, sessions, care = when_used(
+        "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
+    )
 
 app: App = App(name="ledger", help="Look after the ledger of paid answers: check, salvage, prune.")
 
 
 @app.command
-def check(*, config: str | None = None, output: str | None = None) -> int:
-    """Read the whole ledger and every answer in it; exit code 1 when anything is damaged.
-
-    Args:
-        config: The configuration file that names the ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
-    """
-    from flows.workspace import Workspace  # noqa: PLC0415 - help is there at once
-    from tasks.core.ledger.care import check_ledger  # noqa: PLC0415 - the same
-
-    path = Workspace(config, output).ledger_file
-    health = check_ledger(path)
+def check(location: AtLocation = HERE) -> int:
+    """Read the whole ledger and every answer in it; exit code 1 when anything is damaged."""
+    path = workspace.Workspace(location).ledger_file
+    health = care.check_ledger(path)
     for problem in health.problems:
         _print(f"{path}: {problem}")
     if health.sound:
@@ -36,37 +41,28 @@ def check(*, config: str | None = None, output: str | None = None) -> int:
 
 
 @app.command
-def salvage(*, into: Path, config: str | None = None, output: str | None = None) -> int:
+def salvage(location: AtLocation = HERE, *, into: Path) -> int:
     """Copy all that can still be read into a new ledger; the damaged one stays as it is.
 
     Args:
         into: The new file.
-        config: The configuration file that names the ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
     """
-    from flows.workspace import Workspace  # noqa: PLC0415 - help is there at once
-    from tasks.core.ledger.care import salvage_ledger  # noqa: PLC0415 - the same
-
-    path = Workspace(config, output).ledger_file
-    saved = salvage_ledger(path, into)
+    path = workspace.Workspace(location).ledger_file
+    saved = care.salvage_ledger(path, into)
     _print(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
     _print(f"to use it, put it in the place of {path}, or set output.ledger")
     return 0
 
 
 @app.command
-def prune(*, dry_run: bool = False, config: str | None = None, output: str | None = None) -> int:
+def prune(location: AtLocation = HERE, *, dry_run: bool = False) -> int:
     """Remove answers that no session in the output folder uses.
 
     Args:
         dry_run: Say how many there are, and remove nothing.
-        config: The configuration file that names the ledger; config.toml when left out.
-        output: The output folder, in place of output.folder.
     """
-    from flows.commands.sessions import prune_ledger  # noqa: PLC0415 - the same
-    from flows.workspace import Workspace  # noqa: PLC0415 - help is there at once
-
-    unused, total = asyncio.run(prune_ledger(Workspace(config, output), dry_run=dry_run))
+    place = workspace.Workspace(location)
+    unused, total = asyncio.run(sessions.prune_ledger(place, dry_run=dry_run))
     _print(f"{unused:,} of {total:,} answers are used by no session{'' if dry_run else ' and were removed'}")
     return 0
 

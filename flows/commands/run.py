@@ -1,4 +1,4 @@
-"""The commands that run the flow in this process: `run`, `checkpoint resume` and `retry`."""
+"""The commands that run a flow in this process, or say what it would bring."""
 
 from __future__ import annotations
 
@@ -6,47 +6,93 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flows.overrides import read_override
-from flows.process.terminal import show_json, show_summary
+from flows.commands.options import (
+    AS_BEGUN,
+    AS_CONFIGURED,
+    FIELDS,
+    AtLocated,
+    AtResume,
+    DryRun,
+    Json,
+    Session,
+    Verbose,
+)
+from flows.late import when_used
+from flows.request import FlowRequest, LocatedRequest, RunRequest, TransformRequest
 
 if TYPE_CHECKING:
-    from flows.request import RunRequest
+    from flows import hosting
+    from flows.commands import estimate as estimating
+    from flows.commands import validate as validating
+else:
+    hosting, estimating, validating = when_used(
+        "flows.hosting", "flows.commands.estimate", "flows.commands.validate"
+    )
+
+NEW = RunRequest()
 
 
-def generate_here(request: RunRequest, *, json: bool, verbose: bool) -> int:
-    """Run the flow `generate` in this process.
+def run(
+    request: Annotated[RunRequest, FIELDS] = NEW,
+    *,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Generate a dataset.
+
+    Run it again with the same configuration and everything that was paid for is used again.
+    """
+    if dry_run:
+        return estimating.estimate_here(request, json=json)
+    return hosting.generate_here(request, json=json, verbose=verbose)
+
+
+def estimate(request: AtLocated = AS_CONFIGURED, *, json: Json = False) -> int:
+    """Say what a run would cost: calls in the ledger, calls to pay for, tokens and money. Nothing is made."""
+    return estimating.estimate_here(RunRequest(**vars(request)), json=json)
+
+
+def preview(
+    request: AtLocated = AS_CONFIGURED,
+    *,
+    number: Annotated[int, Parameter(name=("--number", "-n"))] = 5,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Generate a few pairs and show them, with what the whole run would cost. It pays for none of them again.
 
     Args:
-        request: What is asked for.
-        json: Whether the summary is printed as one JSON object.
-        verbose: Whether log records of level INFO are shown.
-
-    Returns:
-        The exit code.
+        number: How many pairs.
     """
-    from flows.process.run import run_here  # noqa: PLC0415 - it brings the whole pipeline with it
-
-    return run_here(request, _generate, show=show_json if json else show_summary, verbose=verbose)
+    return estimating.preview_here(FlowRequest(**vars(request)), number, json=json, verbose=verbose)
 
 
-def _generate() -> Any:
-    from flows.generate import generate  # noqa: PLC0415 - Prefect finds its settings made
+def validate(request: AtLocated = AS_CONFIGURED, *, ping: bool = False, json: Json = False) -> int:
+    """Check the configuration, and show the requests that it makes, with sample values. Nothing is made.
 
-    return generate
+    Args:
+        ping: Ask each model up to three tiny questions, which cost a few tokens: does it answer, stream,
+            keep to a JSON schema, and what does it say about its limits. Exit code 3: one does not answer.
+    """
+    return validating.validate_here(FlowRequest(**vars(request)), ping=ping, json=json)
+
+
+def resume(
+    session: Session, /, request: AtResume = AS_BEGUN, *, json: Json = False, verbose: Verbose = False
+) -> int:
+    """Go on with a session, in its own folder; only what is missing is paid for."""
+    return hosting.generate_here(_of_session(request, session), json=json, verbose=verbose)
 
 
 def retry(
-    session: str,
+    session: Session,
     /,
+    request: AtResume = AS_BEGUN,
     *,
     only: tuple[str, ...] = (),
-    config: str | None = None,
-    env_file: str | None = None,
-    accept_changes: bool = False,
-    output: str | None = None,
-    settings: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
-    json: bool = False,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"))] = False,
+    json: Json = False,
+    verbose: Verbose = False,
 ) -> int:
     """Go on with a session, and ask again for all of what failed or for some of it.
 
@@ -54,26 +100,38 @@ def retry(
     least one. The command failures says what there is; what --only does not name stays missing.
 
     Args:
-        session: The session's name, as the list shows it.
         only: What is asked again, as cause=NAME, phase=NAME or purpose=NAME, e.g. cause=timeout; may be given
             several times: of one key, any holds, and of several, all. Left out, all that is missing is
             asked for, as checkpoint resume does; where those are only answers that cannot be used, further
             ones.
-        config: The configuration file; config.toml when left out, else the settings it began with.
-        env_file: A file with API keys; without it, .env is read when there is one.
-        accept_changes: Go on although settings differ that change the outcome.
-        output: The output folder, in place of output.folder.
-        settings: A setting as KEY=VALUE, e.g. models.main.max_retries=5 for further tries of answers that
-            cannot be used; may be given several times.
-        json: Print the summary as one JSON object.
-        verbose: Show the log's records of level INFO.
     """
-    from flows.request import RunRequest  # noqa: PLC0415 - it brings the whole pipeline with it
-
-    overrides = dict(read_override(item) for item in settings)
-    if output is not None:
-        overrides["output.folder"] = output
-    request = RunRequest(
-        config, env_file, overrides, resume=session, accept_changes=accept_changes, only=only, further=True
+    return hosting.generate_here(
+        _of_session(request, session, only=only, further=True), json=json, verbose=verbose
     )
-    return generate_here(request, json=json, verbose=verbose)
+
+
+def _of_session(request: LocatedRequest, session: str, **more: Any) -> RunRequest:
+    return RunRequest(**vars(request), resume=session, **more)
+
+
+def transform(
+    request: Annotated[TransformRequest, FIELDS],
+    *,
+    dry_run: DryRun = False,
+    checkpoint: str = "",
+    resume: bool = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """Make a dataset into another one: new rejected or chosen answers, new scores, reasoning.
+
+    Run the same again after whatever stopped it: what was paid for is in the ledger.
+
+    Args:
+        checkpoint: For VellumForge2's command lines; nothing is written there, the ledger knows more.
+        resume: For VellumForge2's command lines; every transform goes on where it was.
+    """
+    del checkpoint, resume
+    if dry_run:
+        return estimating.estimate_transform_here(request, json=json)
+    return hosting.transform_here(request, json=json, verbose=verbose)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from flows.checking import DEFAULT_CONFIG
 from flows.commands.estimate import spending_lines
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
@@ -40,6 +41,7 @@ from tasks.core.session.resuming import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flows.request import CleanRequest, Location
     from tasks.core.config.settings import Config
     from tasks.core.portable.merging import Merged
     from tasks.core.session.record import SessionRecord
@@ -47,16 +49,16 @@ if TYPE_CHECKING:
 SUFFIX = ".vellumforge.zip"
 
 
-def list_all(config: str | None, output: str | None, *, json: bool) -> int:
+def list_all(location: Location, *, json: bool) -> int:
     """Print the sessions, newest first."""
-    found = list_sessions(Workspace(config, output).folder)
+    found = list_sessions(Workspace(location).folder)
     _print(orjson.dumps(found).decode() if json else render_list(found))
     return 0
 
 
-def inspect(session: str, config: str | None, output: str | None, *, json: bool) -> int:
+def inspect(session: str, location: Location, *, json: bool) -> int:
     """Print a session in detail."""
-    place = Workspace(config, output)
+    place = Workspace(location)
     folder = asyncio.run(_whole(place, session))
     checkpoint = read_checkpoint(folder)
     record = read_record(folder)
@@ -107,38 +109,30 @@ async def _spending(place: Workspace, record: SessionRecord) -> dict[str, Any] |
         return None  # The session was made with another ledger.
 
 
-def clean(
-    config: str | None,
-    output: str | None,
-    *,
-    older_than: str | None,
-    keep_last: int,
-    dry_run: bool,
-    force: bool,
-) -> int:
+def clean(request: CleanRequest) -> int:
     """Remove sessions, or say which would be removed."""
     verdicts = clean_sessions(
-        Workspace(config, output).folder,
-        older_than=older_than or "",
-        keep_last=keep_last,
-        dry_run=dry_run,
-        force=force,
+        Workspace(request).folder,
+        older_than=request.older_than,
+        keep_last=request.keep_last,
+        dry_run=request.dry_run,
+        force=request.force,
     )
     for verdict in verdicts:
-        _print(verdict.line(dry_run=dry_run))
+        _print(verdict.line(dry_run=request.dry_run))
     return 0
 
 
-def diff(session: str, other: str | None, config: str | None, output: str | None) -> int:
+def diff(session: str, other: str, location: Location) -> int:
     """Print how a session differs from another one or from the configuration."""
-    place = Workspace(config, output)
+    place = Workspace(location)
     first = find_resumption(asyncio.run(_whole(place, session)))
     if first.before is None:
         raise UsageError(f"the settings of session {session} are not known")
-    if other is None:
+    if not other:
         if place.config is None:
             raise UsageError("name a second session, or a configuration with --config")
-        after, title = place.config, f"{session} -> {config or 'config.toml'}"
+        after, title = place.config, f"{session} -> {location.config or DEFAULT_CONFIG}"
     else:
         second = find_resumption(asyncio.run(_whole(place, other)))
         if second.before is None:
@@ -147,7 +141,7 @@ def diff(session: str, other: str | None, config: str | None, output: str | None
     _print(title)
     changes = changes_between(first.before, after, idle=True)
     _print("\n".join(lines_of_changes(changes)) if changes else "  the settings are the same")
-    if other is None:
+    if not other:
         for line in asyncio.run(_costs(place, first.record, after)):
             _print(f"  {line}")
     else:
@@ -185,9 +179,9 @@ def _texts(items: Sequence[Any]) -> set[str]:
     return {item if isinstance(item, str) else item.prompt for item in items}
 
 
-def export(session: str, to: Path | None, config: str | None, output: str | None) -> int:
+def export(session: str, to: Path | None, location: Location) -> int:
     """Write a session into one file."""
-    place = Workspace(config, output)
+    place = Workspace(location)
     target = to or Path(f"{session}{SUFFIX}")
     calls = asyncio.run(_export(place, session, target))
     _print(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
@@ -214,9 +208,9 @@ async def _export(place: Workspace, session: str, target: Path) -> int:
         )
 
 
-def merge(sessions: Sequence[str], into: str, config: str | None, output: str | None) -> int:
+def merge(sessions: Sequence[str], into: str, location: Location) -> int:
     """Make one session of several, and print what of each is in it and what is still to be paid for."""
-    merged = asyncio.run(_merge(Workspace(config, output), sessions, into))
+    merged = asyncio.run(_merge(Workspace(location), sessions, into))
     for line in merged.lines():
         _print(line)
     return 0
@@ -252,16 +246,16 @@ async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
         return await remove_calls_but(ledger, used, dry_run=dry_run), total
 
 
-def import_(file: Path, name: str | None, config: str | None, output: str | None) -> int:
+def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
-    folder = asyncio.run(_import(Workspace(config, output), file, name))
+    folder = asyncio.run(_import(Workspace(location), file, name))
     _print(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
     return 0
 
 
-async def _import(place: Workspace, file: Path, name: str | None) -> Path:
+async def _import(place: Workspace, file: Path, name: str) -> Path:
     async with place.ledger(make=True) as ledger:
-        return await import_session(file, place.folder, ledger, name)
+        return await import_session(file, place.folder, ledger, name or None)
 
 
 def _print(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from flows.checking import DEFAULT_CONFIG, check_request
+from flows.checking import DEFAULT_CONFIG, check_run, with_blocks
 from flows.pages.secret_blocks import read_blocks
 from flows.process import settings as environment
 from flows.process.run import HOME
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flows.checking import CheckedRequest
+    from flows.request import FlowRequest
     from tasks.core.exchange.limit_headers import Advice
     from tasks.core.exchange.request import ChatRequest
     from tasks.core.models import Purpose
@@ -61,15 +62,11 @@ class Findings:
         return NO_ANSWER if any(ping.error for ping in self.pings) else 0
 
 
-def validate_here(
-    config: str | None, env_file: str | None, overrides: Mapping[str, Any], *, ping: bool, json: bool
-) -> int:
-    """Check what a run would be given, and print what was found.
+def validate_here(request: FlowRequest, *, ping: bool, json: bool) -> int:
+    """Check what a run would be asked to do, and print what was found.
 
     Args:
-        config: Path of the configuration file; None for `config.toml`.
-        env_file: Path of the file with API keys, or None for `.env` where there is one.
-        overrides: Settings by dotted key.
+        request: What is asked for.
         ping: Whether each model is asked a few small questions, which are paid for.
         json: Whether one JSON object is printed.
 
@@ -79,31 +76,31 @@ def validate_here(
     Raises:
         UsageError: Something given cannot be used.
     """
-    checked = asyncio.run(check_request(config, env_file=env_file, overrides=overrides))
+    checked = asyncio.run(check_run(request))
     targets = targets_of(checked.config)
     pings: list[Ping] = []
     if ping:
         if any(model.api_key_block for model in models_of(checked.config)):
             # Only Prefect knows the keys; the rest of what was given is sound.
-            checked = _with_blocks(checked, config, env_file, overrides)
+            checked = _with_blocks(checked, request)
         pings = asyncio.run(ping_all(checked.config, targets, checked.keys))
-    found = Findings(config or DEFAULT_CONFIG, checked, sample_requests(checked.config), targets, pings)
+    found = Findings(
+        request.config or DEFAULT_CONFIG, checked, sample_requests(checked.config), targets, pings
+    )
     lines = [orjson.dumps(_document(found)).decode()] if json else _lines(found)
     print("\n".join(lines))  # noqa: T201 - the command's output
     return found.code
 
 
-def _with_blocks(
-    checked: CheckedRequest, config: str | None, env_file: str | None, overrides: Mapping[str, Any]
-) -> CheckedRequest:
-    """The same request, with the keys in Prefect's blocks: from the configured server, or one of our own."""
+def _with_blocks(checked: CheckedRequest, request: FlowRequest) -> CheckedRequest:
+    """The same, with the keys in Prefect's blocks: from the configured server, or one of our own."""
     home = environment.set_defaults(Path(checked.config.output.folder) / HOME)
     server = None if environment.configured_api_url() else EmbeddedServer(home)
     with server or nullcontext():
         if server is not None:
             os.environ.update(server.client_settings)
             server.wait_ready()
-        return asyncio.run(check_request(config, env_file=env_file, overrides=overrides, blocks=read_blocks))
+        return asyncio.run(with_blocks(checked, request, read_blocks))
 
 
 def _document(found: Findings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 from pydantic import SecretStr
 
 from tasks.core.errors import UsageError
@@ -26,7 +27,6 @@ async def read_blocks(names: Iterable[str]) -> dict[str, SecretStr]:
 
 async def _read(name: str) -> SecretStr:
     # Imported here: it takes a second, and most configurations name no block.
-    import httpx  # noqa: PLC0415
     from prefect.blocks.system import Secret  # noqa: PLC0415
     from prefect.exceptions import PrefectException  # noqa: PLC0415
 

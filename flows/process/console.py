@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Screen
 from rich.logging import RichHandler
@@ -44,9 +44,11 @@ class Console:
     Whether Prefect then takes note of the end is another matter, which the work must not wait for.
 
     Args:
+        checked: What was asked for, where it is checked already.
         takes_signals: Whether SIGINT and SIGTERM are for the run; in a process of somebody else they are not.
 
     Attributes:
+        checked: What was asked for, as it was checked; None where the flow checks it.
         progress: The counters.
         stop: The switch.
         grace_seconds: How long calls in flight may take after the first signal; none before the settings are
@@ -59,8 +61,9 @@ class Console:
         over: Set when the work has ended and its files are closed.
     """
 
-    def __init__(self, *, takes_signals: bool = True) -> None:
+    def __init__(self, checked: Any = None, *, takes_signals: bool = True) -> None:
         self._takes_signals = takes_signals
+        self.checked = checked
         self.grace_seconds = 0.0
         self.folder: Path | None = None
         self.summary: Shown | None = None

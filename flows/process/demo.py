@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 DEMO_PORT = 18111
 """The same port each time, where it is free: the address is part of what an answer is kept under."""
 
+DEMO_URL = f"http://127.0.0.1:{DEMO_PORT}/v1"
+
 DEMO_LATENCY_MS = 40.0
 """A little, so that the progress can be seen."""
 

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.process import settings as environment
@@ -24,8 +26,7 @@ from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Coroutine, Mapping
 
     from flows.process.terminal import Shown
 
@@ -45,6 +46,21 @@ AtTheEnd = Callable[[str, VellumforgeError | None], VellumforgeError | None]
 """What follows a complete run, given its session and what ended it; gives what went wrong, if anything."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was asked for, read and checked.
+
+    Attributes:
+        output: The output folder.
+        checked: What the flow is handed; None where it checks for itself.
+        upload: What follows a complete run, if anything does.
+    """
+
+    output: str
+    checked: Any = None
+    upload: AtTheEnd | None = None
+
+
 class Hosted(Protocol):
     """What the command line asks for."""
 
@@ -53,11 +69,8 @@ class Hosted(Protocol):
         """Whether the demo's model server is wanted."""
 
     @property
-    def overrides(self) -> Mapping[str, Any]:
-        """Settings by dotted key."""
-
-    async def prepared(self) -> tuple[Path, AtTheEnd | None]:
-        """The output folder, and what follows a complete run, once nothing speaks against the run."""
+    def settings(self) -> Mapping[str, Any]:
+        """Settings by dotted key that win over the file."""
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters."""
@@ -72,12 +85,18 @@ class Hosted(Protocol):
 
 
 def run_here(
-    request: Hosted, flow: Callable[[], Any], *, show: Callable[[Shown], None], verbose: bool
+    request: Hosted,
+    prepare: Coroutine[Any, Any, Prepared],
+    flow: Callable[[], Any],
+    *,
+    show: Callable[[Shown], None],
+    verbose: bool,
 ) -> int:
-    """Check what is given, run its flow in this process, and show its summary.
+    """Check what is asked for, run its flow in this process, and show its summary.
 
     Args:
-        request: What is given.
+        request: What is asked for.
+        prepare: Checks it.
         flow: Gives the flow that does it; it imports Prefect, and is asked when Prefect's settings are made.
         show: Shows the summary, as soon as there is one.
         verbose: Whether log records of level INFO are shown.
@@ -89,10 +108,10 @@ def run_here(
         ConfigError: Something given cannot be used; nothing was created.
         VellumforgeError: What ended the run.
     """
-    output, upload = asyncio.run(request.prepared())
+    prepared = asyncio.run(prepare)
     show_records(verbose=verbose)
     _allow_many_connections()
-    home = environment.set_defaults(output / HOME)
+    home = environment.set_defaults(Path(prepared.output) / HOME)
     url = environment.configured_api_url()
     server = None if url else EmbeddedServer(home)
     with server or nullcontext():
@@ -103,53 +122,96 @@ def run_here(
             server.wait_ready()
         elif url:
             asyncio.run(check_api(url))
-        error = asyncio.run(_run(imported, request, show, upload))
+        error = asyncio.run(_run(imported, request, prepared, show))
     if error:
         raise error
     return 0
 
 
-async def run_within(request: Hosted, flow: Callable[[], Any]) -> Console:
+async def run_within(request: Hosted, prepared: Prepared, flow: Callable[[], Any]) -> Console:
     """Run a flow in a process that is somebody else's: its signals, limits and exit are left alone.
 
     An embedded server, where there is no other, is started by the first run and ends with the process.
 
     Args:
-        request: What is given.
+        request: What is asked for.
+        prepared: The same, checked.
         flow: Gives the flow that does it, as for `run_here`.
 
     Returns:
         What the run left: its summary, and the name of its session.
 
     Raises:
-        ConfigError: Something given cannot be used; nothing was created.
         VellumforgeError: What ended the run.
     """
-    output, upload = await request.prepared()
-    home = environment.set_defaults(output / HOME)
+    _OWN.forget_dead()
+    home = environment.set_defaults(Path(prepared.output) / HOME)
     if url := environment.configured_api_url():
         imported = flow()
         await check_api(url)
     else:
-        server = EmbeddedServer(home)
-        server.start()
-        atexit.register(server.stop)
-        os.environ.update(server.client_settings)
-        environment.read_anew()
-        imported = flow()
-        await asyncio.to_thread(server.wait_ready)
-    console = Console(takes_signals=False)
+        imported = await _OWN.start(home, flow)
+    console = Console(prepared.checked, takes_signals=False)
     flow_run = await _carry_out(imported, request, console)
     await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
     flow_run.cancel()
     error = _known(console.error)
     if error and console.session:
         _add_notes(error, request, console.session)
-    if upload is not None:
-        error = await asyncio.to_thread(upload, console.session, error)
+    if prepared.upload is not None:
+        error = await asyncio.to_thread(prepared.upload, console.session, error)
     if error:
         raise error
     return console
+
+
+class _OwnServer:
+    """The embedded server of a process that is somebody else's: one for all its runs, while it lives."""
+
+    def __init__(self) -> None:
+        self._server: EmbeddedServer | None = None
+        self._before: dict[str, str | None] = {}
+
+    async def start(self, home: Path, flow: Callable[[], Any]) -> Any:
+        """Start it, and give the flow, which is imported meanwhile.
+
+        Raises:
+            EmbeddedServerError: It does not come up; then the environment is as it was.
+        """
+        self._server = server = EmbeddedServer(home)
+        try:
+            server.start()
+            atexit.register(server.stop)
+            self._before = {name: os.environ.get(name) for name in server.client_settings}
+            os.environ.update(server.client_settings)
+            environment.read_anew()
+            imported = flow()
+            await asyncio.to_thread(server.wait_ready)
+        except BaseException:
+            self._forget()
+            raise
+        return imported
+
+    def forget_dead(self) -> None:
+        """Where it has died since the last run, restore the environment: the next run starts another one."""
+        if self._server is not None and not self._server.runs:
+            self._forget()
+
+    def _forget(self) -> None:
+        assert self._server is not None  # noqa: S101 - it was made
+        self._server.stop()
+        atexit.unregister(self._server.stop)
+        self._server = None
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before = {}
+        environment.read_anew()
+
+
+_OWN = _OwnServer()
 
 
 class PrefectError(VellumforgeError):
@@ -157,10 +219,10 @@ class PrefectError(VellumforgeError):
 
 
 async def _run(
-    flow: Any, request: Hosted, show: Callable[[Shown], None], upload: AtTheEnd | None
+    flow: Any, request: Hosted, prepared: Prepared, show: Callable[[Shown], None]
 ) -> VellumforgeError | None:
     """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
-    console = Console()
+    console = Console(prepared.checked)
     flow_run = await _carry_out(flow, request, console)
     for number in SIGNALS:
         # The files are closed: from here on nothing needs an orderly end.
@@ -171,8 +233,8 @@ async def _run(
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         _add_notes(error, request, console.session)
-    if upload is not None:
-        error = await asyncio.to_thread(upload, console.session, error)
+    if prepared.upload is not None:
+        error = await asyncio.to_thread(prepared.upload, console.session, error)
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
         code = say(error) if error else 0
@@ -189,7 +251,7 @@ async def _carry_out(flow: Any, request: Hosted, console: Console) -> asyncio.Ta
         if request.demo:
             behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
-            parameters["settings"] = demo_settings(server.base_url, request.overrides)
+            parameters["settings"] = demo_settings(server.base_url, request.settings)
         flow_run = asyncio.create_task(flow(**parameters, return_state=True))
         over = asyncio.create_task(console.over.wait())
         try:

@@ -18,6 +18,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+import httpx
+
 from tasks.core.errors import UsageError, VellumforgeError
 
 if TYPE_CHECKING:
@@ -86,6 +88,11 @@ class EmbeddedServer:
     def pid(self) -> int | None:
         """The server's process, or None when it is not running."""
         return self._process.pid if self._process else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def client_settings(self) -> dict[str, str]:
@@ -315,8 +322,6 @@ async def check_api(url: str) -> None:
 
 def _reason(error: Exception, seconds: float) -> str:
     """What is wrong, in a few words."""
-    import httpx  # noqa: PLC0415 - as above
-
     # Prefect says "Failed to reach API", and its cause says why.
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
     if isinstance(cause, (TimeoutError, httpx.TimeoutException)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import Payment, cost_document
-from tasks.core.export.layout import TRL
+from tasks.core.export.rows import TRL
 from tasks.core.generation.losses import what_helps
 from tasks.core.models import UNUSABLE, Phase
 

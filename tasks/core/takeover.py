@@ -11,6 +11,7 @@ from tasks.core.rows.vellumforge2 import read_rows
 from tasks.core.session import files
 from tasks.core.session.adoption import entries_of
 from tasks.core.session.checkpoint import read_checkpoint
+from tasks.core.session.dataset import DATASET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tasks.core.models import Job
     from tasks.core.questions import Questions
 
-DATASET = "dataset.jsonl"
 ORIGINAL = "dataset.vellumforge2.jsonl"
 """The rows as they were found, kept beside the new file: nothing is lost by taking over."""
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(chain.from_iterable((ROOT / top).rglob("*.py") for top in ("flows", "tasks", "deployments")))
 CORE = [path for path in MODULES if path.is_relative_to(ROOT / "tasks" / "core")]
-MOST_MODULES = 167
-MOST_LATE_IMPORTS = 109
+MOST_MODULES = 165
+MOST_LATE_IMPORTS = 25
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

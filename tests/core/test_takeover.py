@@ -15,7 +15,8 @@ from tasks.core.ledger.schema import ledger_url
 from tasks.core.ledger.sessions import count_calls
 from tasks.core.models import Purpose
 from tasks.core.questions import Questions
-from tasks.core.takeover import DATASET, ORIGINAL, take_over
+from tasks.core.session.dataset import DATASET
+from tasks.core.takeover import ORIGINAL, take_over
 from tests.core.running import configured
 from tests.core.session.vellumforge2 import (
     UUID,

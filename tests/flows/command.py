@@ -53,8 +53,6 @@ SERVICES = (
 )
 SERVER = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
 """What `prefect server start` runs, without its own seconds of imports."""
-PREPARED = {MODULE, CHECKPOINT, PROGRAM}
-"""What the prepared parent forks; the rest is started as it is."""
 
 TIMEOUT = 600.0
 """Seconds after which what is waited for is taken to hang; nothing takes a tenth of it."""
@@ -138,7 +136,7 @@ class User:
         out, err = os.memfd_create("out"), os.memfd_create("err")
         own_interpreter = _INTERPRETERS & {*self.variables, *variables}
         with Path(os.devnull).open("rb") as nothing:
-            if self.forks and tuple(program[:3]) in PREPARED and not own_interpreter:
+            if self.forks and _is_prepared(program) and not own_interpreter:
                 files = (nothing.fileno(), out, err)
                 forked = PARENT.fork(command[1:], folder=self.folder, environment=environment, files=files)
                 return Process(forked, out, err, forked_for=self.home)
@@ -249,6 +247,11 @@ class Process:
             with suppress(OSError):
                 found += map(int, task.read_text().split())
         return found
+
+
+def _is_prepared(program: Sequence[str]) -> bool:
+    """Whether the prepared parent forks it; the rest is started as it is."""
+    return tuple(program) in {MODULE, CHECKPOINT} or tuple(program[:2]) == (sys.executable, "-c")
 
 
 def _content(descriptor: int) -> str:

@@ -346,12 +346,14 @@ def main() -> None:
     for name in WITH_PREFECT:
         importlib.import_module(name)
     logged_by = _logging()
-    ours = [name for name in sys.modules if name.partition(".")[0] in OURS]
+    # Those that are imported when they are used are imported by this, but for what reads the environment.
+    ours = [
+        name
+        for name in sys.modules
+        if name.partition(".")[0] in OURS and not name.startswith(READS_ENVIRONMENT)
+    ]
     away = _with_prefect(ours) | {name for name in sys.modules if name.partition(".")[0] == "prefect"}
     kept = {name: sys.modules.pop(name) for name in away}
-    for name in ours:
-        if name.startswith(READS_ENVIRONMENT):
-            del sys.modules[name]
     assert "huggingface_hub" not in sys.modules
     assert threading.active_count() == 1, "a thread is not there after a fork"
     gc.collect()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.overrides import read_override, write_override
+from flows.request import read_override, write_override
 from tasks.core.errors import UsageError
 
 NUMBERS = st.booleans() | st.integers(-(2**31), 2**31) | st.floats(allow_nan=False, allow_infinity=False)

@@ -278,7 +278,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(user: User) -> Non
         ended = transform(user, "sft-to-dpo", "--input", "in.jsonl")
     assert ended.code == 3
     assert "1 of 12 rows failed" in ended.err
-    assert "vellumforge2 transform --mode sft-to-dpo --input in.jsonl" in ended.err
+    assert "vellumforge2 transform --mode sft-to-dpo --output out.jsonl --input in.jsonl" in ended.err
     found = [row["prompt"] for row in rows_in(user.folder / "out.jsonl")]
     assert found == [prompt for prompt in PROMPTS if "Number 3:" not in prompt]
     (session,) = user.sessions()

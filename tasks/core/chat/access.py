@@ -12,8 +12,7 @@ from tasks.core.exchange.attempt import RetryPolicy
 from tasks.core.models import Purpose
 from tasks.core.traffic.concurrency import AdaptiveLimit
 from tasks.core.traffic.lane import Lane
-from tasks.core.traffic.pace import Pace
-from tasks.core.traffic.quota import Allowance, Quota
+from tasks.core.traffic.quota import Allowance, Pace, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.errors import UsageError
-from tasks.core.export.layout import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.export.rows import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
 
 if TYPE_CHECKING:
     from collections.abc import Collection

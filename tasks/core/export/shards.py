@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 import orjson
 
-from tasks.core.export.layout import DATA, ExportedFile, path_of
+from tasks.core.export.rows import DATA, ExportedFile, path_of
 from tasks.core.sameness import fingerprint
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import orjson
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.export.layout import (
+from tasks.core.export.rows import (
     KTO,
     TEST,
     TRAIN,
     Exported,
+    Rows,
+    configurations_of,
 )
-from tasks.core.export.rows import Rows, configurations_of
 from tasks.core.export.shards import Bounds, JsonLinesFile, SplitFiles, Subtopics, mixed
 from tasks.core.models import Job, Pair, Score, Scores, Text
 

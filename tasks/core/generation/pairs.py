@@ -22,7 +22,7 @@ from tasks.core.errors import (
 )
 from tasks.core.generation.losses import Loss
 from tasks.core.generation.run import all_of, failure_of
-from tasks.core.lint.gates import PREFIX, dropped_by
+from tasks.core.lint.linter import PREFIX, dropped_by
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Pair, Phase, Purpose
 from tasks.core.questions import is_judged
 

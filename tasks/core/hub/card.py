@@ -15,7 +15,7 @@ import orjson
 from huggingface_hub import DatasetCardData
 
 from tasks.core.cost import CHARACTERS_PER_TOKEN
-from tasks.core.export.layout import DATA, NATIVE
+from tasks.core.export.rows import DATA, NATIVE
 from tasks.core.keys import configuration_hash
 from tasks.core.lint.report import in_words
 from tasks.core.models import Purpose
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config, ModelConfig
     from tasks.core.cost import Bill, Prices, Usage
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
     from tasks.core.lint.report import Report
 
 

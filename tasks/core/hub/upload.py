@@ -34,7 +34,7 @@ from huggingface_hub.errors import (
 
 from tasks.core.cost import prices_for
 from tasks.core.errors import HubError, SessionError, UsageError
-from tasks.core.export.layout import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.export.rows import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
 from tasks.core.hub.card import CardFacts
 from tasks.core.ledger.failures import failures_of
 from tasks.core.ledger.sessions import spent_by
@@ -42,6 +42,7 @@ from tasks.core.lint.linter import lint_file
 from tasks.core.printable import printable_line
 from tasks.core.secrets import without_secrets
 from tasks.core.session import files
+from tasks.core.session.dataset import DATASET
 from tasks.core.session.exporting import ExportRequest, export_dataset
 from tasks.core.session.folder import locked
 from tasks.core.session.record import read_record, restore_record, settings_of
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from tasks.core.config.settings import Config, OutputFormat
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.lint.report import Report
     from tasks.core.session.record import SessionRecord
@@ -414,7 +415,7 @@ async def prepare(
         bill=await spent_by(ledger, record.id),
         prices=prices_for(now, before),
         failures=await failures_of(ledger, record.id),
-        lint=await asyncio.to_thread(_lint, folder / "dataset.jsonl"),
+        lint=await asyncio.to_thread(_lint, folder / DATASET),
         version=version,
         environ=environ,
     )

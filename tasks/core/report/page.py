@@ -17,8 +17,7 @@ from markupsafe import Markup
 
 from tasks.core.errors import SessionError
 from tasks.core.generation.pairs import FILTERED
-from tasks.core.lint.gates import PREFIX
-from tasks.core.lint.linter import lint_file
+from tasks.core.lint.linter import PREFIX, lint_file
 from tasks.core.lint.report import in_words
 from tasks.core.printable import printable_line, visible_text
 from tasks.core.report.plots import draw_plots
@@ -29,6 +28,7 @@ from tasks.core.report.tally import (
     tally_session,
 )
 from tasks.core.session import files
+from tasks.core.session.dataset import DATASET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ def write_report(folder: Path, facts: ReportFacts, lint: Report | None = None) -
         UsageError: The dataset cannot be read.
         SessionError: The file cannot be written.
     """
-    dataset = folder / "dataset.jsonl"
+    dataset = folder / DATASET
     tally = tally_session(folder, facts.jobs)
     page = render(facts, tally, lint or lint_file(dataset))
     path = folder / FILE_NAME

@@ -124,14 +124,14 @@ def drawing() -> Iterator[None]:
             fonts = Path(folder, f"fontlist-v{FONT_LIST['_version']}.json")
             fonts.write_text(json.dumps(FONT_LIST), encoding="utf-8")
         try:
-            import matplotlib as mpl  # noqa: PLC0415 - half a second that only a report needs
-            import matplotlib.font_manager  # noqa: PLC0415 - it reads the fonts when it is imported
+            # Half a second that only a report needs; the font manager reads the fonts when it is imported.
+            import matplotlib.font_manager  # noqa: PLC0415
         finally:
             if not given:
                 del os.environ["MPLCONFIGDIR"]
     # Of a script that its font lacks it measures a box; what people see is the font of their browser.
     warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-    with mpl.rc_context(_SETTINGS):
+    with matplotlib.rc_context(_SETTINGS):
         yield
 
 

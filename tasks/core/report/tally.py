@@ -24,6 +24,7 @@ from tasks.core.printable import visible_text
 from tasks.core.questions import model_for, purposes_of
 from tasks.core.rows.samples import BadLine, Sample, read_samples
 from tasks.core.sameness import most_alike, shares, spread
+from tasks.core.session.dataset import DATASET
 from tasks.core.session.retrying import unusable_answers
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def tally_session(folder: Path, jobs: Iterable[Job]) -> Tally:
         UsageError: The dataset cannot be read.
     """
     tally = Tally(jobs)
-    for item in read_samples(folder / "dataset.jsonl"):
+    for item in read_samples(folder / DATASET):
         tally.add(item)
     reasoning = folder / "dataset_reasoning.jsonl"
     if reasoning.is_file():

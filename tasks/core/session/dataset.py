@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from typing import IO
 
 
+DATASET = "dataset.jsonl"
+"""The file of rows in a session's folder."""
+
 PIECE = 1 << 20
 """Bytes that are read at a time where only line ends are counted."""
 

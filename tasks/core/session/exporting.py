@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.config.settings import Config, DatasetMode, FileType, OutputFormat, Reasoning
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Job, Pair
     from tasks.core.session.resuming import Resumption

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError
-from tasks.core.export.layout import TRL
+from tasks.core.export.rows import TRL
 from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
 from tasks.core.rows.formats import lines_of, with_reasoning
 from tasks.core.session import files
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
-from tasks.core.session.dataset import DatasetFile, journal
+from tasks.core.session.dataset import DATASET, DatasetFile, journal
 from tasks.core.session.exporting import export_to
 from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.record import BACKUP, SessionRecord, write_record
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tasks.core.config.settings import Config
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
     from tasks.core.lint.report import Report
     from tasks.core.models import Job, Pair
     from tasks.core.progress import Progress
@@ -66,7 +66,7 @@ class Session:
         self.lint: Report | None = None
         self.exported: Exported | None = None
         self.report: Path | None = None
-        self.dataset = DatasetFile(folder / "dataset.jsonl")
+        self.dataset = DatasetFile(folder / DATASET)
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
         self._pairs = Spool(folder) if TRL in config.output.formats else None

@@ -141,18 +141,17 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     # Imported here: it takes a quarter of a second, and most input is JSONL.
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet  # noqa: PLC0415
 
     number = 0
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
+        with pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             columns = [name for name in file.schema_arrow.names if name in COLUMNS]
             for batch in file.iter_batches(batch_size=BATCH, columns=columns, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} cannot be read as Parquet after row {number}: {reason}") from error
 

@@ -27,7 +27,7 @@ from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Failure, Job, Pair, Phase, Purpose
 from tasks.core.rows.transformed import KTO, MadeRow, Rendering
 from tasks.core.session import files
-from tasks.core.session.dataset import journal
+from tasks.core.session.dataset import DATASET, journal
 from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.record import SessionRecord, write_record
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from tasks.core.rows.transformed import InputRow, Mode
 
 
-DATASET = "dataset.jsonl"
 REASONING = "dataset_reasoning.jsonl"
 SKIPPED = "skipped.jsonl"
 

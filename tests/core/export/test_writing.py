@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.config.settings import DatasetMode, FileType, OutputFormat, Reasoning
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
 
 SYSTEM = "You write about {{.SubTopic}}."
 HOSTILE = '"\u2028\\ \U0001f9d9<script>\x1b[2J\u202e</think> <|im_end|>\n'

@@ -11,7 +11,7 @@ import pytest
 from tasks.core.errors import LossError
 from tasks.core.generation.losses import BEGUN, FIRST, quoted, what_helps
 from tasks.core.generation.pairs import FILTERED, PairsOutcome, make_pairs
-from tasks.core.lint.gates import PREFIX
+from tasks.core.lint.linter import PREFIX
 from tasks.core.models import UNUSABLE, Purpose
 from tests.core.running import ChatServer, Reply, listed_failures, running, some_jobs
 

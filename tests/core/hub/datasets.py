@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tasks.core.config.load import load_config
 from tasks.core.cost import Bill, Prices, Usage
-from tasks.core.export.layout import Exported, ExportedFile, path_of
+from tasks.core.export.rows import Exported, ExportedFile, path_of
 from tasks.core.hub.card import CardFacts
 
 if TYPE_CHECKING:

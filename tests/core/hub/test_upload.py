@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.core.export.layout import Exported
+    from tasks.core.export.rows import Exported
     from tests.core.hub.server import Hub
 
 

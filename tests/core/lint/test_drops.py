@@ -8,7 +8,7 @@ import pytest
 
 from tasks.core.config.sections import LintCheck
 from tasks.core.lint.checks import CHECKS, TOKENS
-from tasks.core.lint.gates import dropped_by
+from tasks.core.lint.linter import dropped_by
 from tasks.core.models import Pair, Score, Scores, Text
 from tests.core.running import configured, some_jobs
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.core.errors import LintError, UsageError
-from tasks.core.lint.gates import check_gates, read_gates
+from tasks.core.lint.linter import check_gates, read_gates
 from tests.core.lint.planted import clean, lint
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.core.traffic.pace import IDLE, IN_A_ROW, LONGEST_PAUSE, Pace
-from tasks.core.traffic.quota import Allowance, Quota
+from tasks.core.traffic.quota import IDLE, IN_A_ROW, LONGEST_PAUSE, Allowance, Pace, Quota
 from tests.core.traffic.virtual import LATENCY, Bucket, Crowd, FixedWindow, Moody, SlidingWindow
 
 if TYPE_CHECKING:
