@@ -110,7 +110,6 @@ async def _stages(work: OpenRun) -> Summary:
         candidates = None
         async with Shards(run) as shards:
             if work.jobs is None:
-                run.replaces = run.config.generation.replaces
                 candidates, jobs = await write_all_prompts(run, state.subtopics)
                 found = candidates.found
                 state.failed_subtopics = [entry.subtopic.name for entry in found if not entry.prompts]

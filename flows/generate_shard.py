@@ -23,7 +23,7 @@ from flows.stages import make_all_pairs
 from tasks.core.chat.budget import SessionBudget
 from tasks.core.config.settings import Config
 from tasks.core.errors import LedgerError, RunInterrupted, SessionError, UsageError, VellumforgeError
-from tasks.core.generation.run import open_run
+from tasks.core.generation.run import Policy, open_run
 from tasks.core.ledger import shards as ledger_shards
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.shards import LOST
@@ -153,8 +153,8 @@ class _Shard:
             stop=console.stop,
             progress=console.progress,
             budget=SessionBudget(config, console.stop, read_bill(task.spent)),
+            policy=Policy(lists_failures=False),
         ) as run:
-            run.lists_failures = False
             _share(run, config.execution.shards)
             if run.gateway is not None and task.waits:
                 run.gateway.rest(asyncio.get_running_loop().time(), task.waits)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.generation.run import open_run
+from tasks.core.generation.run import Policy, open_run
 from tasks.core.ledger.schema import ledger_url
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.portable.mirror import mirrored
@@ -22,17 +22,17 @@ from tasks.core.session.record import record_session, restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, settled_refusals, with_seed_of
 from tasks.core.session.retrying import plan_further, plan_retry
 from tasks.core.session.session import open_session
-from tasks.core.takeover import take_over
+from tasks.core.takeover import brings_jobs, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from flows.checking import CheckedRequest
     from flows.process.console import Console
     from tasks.core.config.settings import Config
     from tasks.core.generation.run import Run
     from tasks.core.ledger.ledger import Ledger
-    from tasks.core.models import Job
+    from tasks.core.models import Failure, Job
     from tasks.core.session.resuming import Resumption
     from tasks.core.session.retrying import Retry
     from tasks.core.session.session import Session
@@ -106,6 +106,13 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
             flow_run=flow_run,
             resumption=resumption,
         ) as session:
+            has_jobs = await _has_jobs(session, resumption, ledger)
+            policy = Policy(
+                replaces=config.generation.replaces and not has_jobs,
+                mends_forms=resumption is None or not resumption.record.complete,
+                further=() if retry is None else retry.further,
+                left_alone=await _left_alone(config, session, resumption, retry, ledger, has_jobs=has_jobs),
+            )
             async with (
                 open_run(
                     config if retry is None or not retry.is_special else _in_this_process(config),
@@ -114,23 +121,14 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
                     ledger=ledger,
                     stop=console.stop,
                     progress=progress,
+                    policy=policy,
                 ) as run,
                 checked_first(run, purposes_of(config)),
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption)
-                run.mends_forms = resumption is None or not resumption.record.complete
-                if retry is not None:
-                    run.further = retry.further
-                    if retry.note:
-                        log.warning(retry.note)
-                if retry is not None and retry.left_alone is not None:
-                    run.client.left_alone = retry.left_alone
-                elif jobs is None:
-                    # They were replaced: a resume must come to the same.
-                    complete = resumption is not None and resumption.record.complete
-                    record = replace(session.record, complete=complete)
-                    run.client.left_alone = await settled_refusals(record, config, ledger)
+                if retry is not None and retry.note:
+                    log.warning(retry.note)
                 yield OpenRun(run, session, subtopics, jobs, copy_soon)
             await record_session(ledger, session.name, session.record)
 
@@ -164,6 +162,44 @@ async def _begun_by(ledger: Ledger, flow_run: str, output: Path) -> Resumption |
         return None
 
 
+async def _has_jobs(session: Session, resumption: Resumption | None, ledger: Ledger) -> bool:
+    """Whether the jobs of a session come from elsewhere, so that it does not find its own prompts."""
+    if resumption is not None and resumption.foreign:
+        return brings_jobs(session.folder)
+    return session.record.adopted and (await _adopted(session, ledger))[1] is not None
+
+
+async def _left_alone(
+    config: Config,
+    session: Session,
+    resumption: Resumption | None,
+    retry: Retry | None,
+    ledger: Ledger,
+    *,
+    has_jobs: bool,
+) -> Mapping[bytes, Failure]:
+    """What is not asked again, by key."""
+    if retry is not None and retry.left_alone is not None:
+        return retry.left_alone
+    if has_jobs:
+        return {}
+    # They were replaced: a resume must come to the same.
+    complete = resumption is not None and resumption.record.complete
+    return await settled_refusals(replace(session.record, complete=complete), config, ledger)
+
+
+async def _adopted(session: Session, ledger: Ledger) -> tuple[Sequence[str], Sequence[Job] | None]:
+    """The subtopics and jobs that a session took over, as the ledger has them.
+
+    Raises:
+        SessionError: This ledger does not have them.
+    """
+    row = await find_session_row(ledger, session.record.id)
+    if row is None or row.jobs is None:
+        raise SessionError(f"the jobs of session {session.name} are not in this ledger; use its own")
+    return unpack_jobs(row.jobs)
+
+
 async def _taken_over(
     run: Run, session: Session, resumption: Resumption | None
 ) -> tuple[Sequence[str] | None, Sequence[Job] | None]:
@@ -184,7 +220,4 @@ async def _taken_over(
         await record_session(run.ledger, session.name, session.record)
     if not session.record.adopted:
         return None, None
-    row = await find_session_row(run.ledger, session.record.id)
-    if row is None or row.jobs is None:
-        raise SessionError(f"the jobs of session {session.name} are not in this ledger; use its own")
-    return unpack_jobs(row.jobs)
+    return await _adopted(session, run.ledger)

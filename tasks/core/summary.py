@@ -218,7 +218,7 @@ def missing_from(run: Run, made: Made, *, taken_over: bool) -> int:
     """Pairs that are wanted and for which there is no prompt."""
     if taken_over:
         return 0
-    lost = sum(made.lost.values()) if run.replaces else 0
+    lost = sum(made.lost.values()) if run.policy.replaces else 0
     return max(0, run.config.generation.wanted_pairs - len(made.jobs) + lost)
 
 

@@ -60,6 +60,16 @@ class Takeover:
         return [f"{count:,} {what}" for count, what in counted if count]
 
 
+def brings_jobs(folder: Path) -> bool:
+    """Whether a session of VellumForge2 has its prompts, so that its jobs are known.
+
+    Raises:
+        SessionError: The checkpoint cannot be read.
+    """
+    found = read_checkpoint(folder)
+    return found is not None and found.prompts_complete and bool(found.subtopics) and found.subtopics_complete
+
+
 async def take_over(
     folder: Path, config: Config, questions: Questions, ledger: Ledger, session: str
 ) -> Takeover:

@@ -22,7 +22,7 @@ from tasks.core.demo.http import RequestParser
 from tasks.core.exchange.request import ChatRequest
 from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs, settle
-from tasks.core.generation.run import open_run
+from tasks.core.generation.run import PLAIN, open_run
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import connect, failures, ledger_url
 from tasks.core.models import Job, Purpose
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tasks.core.generation.pairs import PairsOutcome
-    from tasks.core.generation.run import Run
+    from tasks.core.generation.run import Policy, Run
     from tasks.core.models import Pair
 
 PATIENCE = 60
@@ -101,7 +101,13 @@ for _purpose in Purpose:
 
 @asynccontextmanager
 async def running(
-    folder: Path, url: str, *, stop: Stop | None = None, learned: Learned | None = None, **settings: Any
+    folder: Path,
+    url: str,
+    *,
+    stop: Stop | None = None,
+    learned: Learned | None = None,
+    policy: Policy = PLAIN,
+    **settings: Any,
 ) -> AsyncIterator[Run]:
     """A run over the ledger in `folder`, which the first one makes and the next ones find.
 
@@ -117,6 +123,7 @@ async def running(
             ledger=ledger,
             stop=stop or Stop(),
             progress=Progress(),
+            policy=policy,
             learned=learned or Learned(alone=0.0),
         ) as run,
     ):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.core.chat.http import ChatHttp
     from tasks.core.exchange.request import Answer, ChatRequest, Structure
     from tasks.core.ledger.ledger import Ledger
+    from tasks.core.models import Failure
     from tasks.core.progress import Progress
     from tasks.core.traffic.lane import Slots
     from tasks.core.traffic.stop import Stop
@@ -39,12 +40,7 @@ CONTROLS = 1 << 20
 
 
 class ChatClient(LedgerClient):
-    """The client of a run: what is not in the ledger is asked of its model, and paid for.
-
-    Attributes:
-        control: Makes a small question of a purpose's form, by which a server that refuses is told from one
-            that refuses a question; None where there is none, and who answered before is taken to be there.
-    """
+    """The client of a run: what is not in the ledger is asked of its model, and paid for."""
 
     def __init__(
         self,
@@ -57,6 +53,8 @@ class ChatClient(LedgerClient):
         progress: Progress,
         budget: SessionBudget,
         slots: Mapping[Purpose, Slots] = MappingProxyType({}),
+        control: Callable[[Purpose, int], ChatRequest] | None = None,
+        left_alone: Mapping[bytes, Failure] = MappingProxyType({}),
     ) -> None:
         """Make a client.
 
@@ -69,15 +67,19 @@ class ChatClient(LedgerClient):
             progress: The counters.
             budget: Asked before every attempt.
             slots: The places of the jobs that ask, lent while a call waits to be tried again.
+            control: Makes a small question of a purpose's form, by which a server that refuses is told from
+                one that refuses a question; None where there is none, and who answered before is taken to be
+                there.
+            left_alone: What is not asked again; see `LedgerClient.left_alone`.
         """
-        super().__init__(ledger, progress)
+        super().__init__(ledger, progress, left_alone)
         self._http = http
         self._access = access
         self._session = session
         self._stop = stop
         self._budget = budget
         self._slots = slots
-        self.control: Callable[[Purpose, int], ChatRequest] | None = None
+        self._control = control
         self._doubts: defaultdict[Purpose, Doubt] = defaultdict(Doubt)
         self._asked_as: dict[bytes, Structure] = {}
 
@@ -169,10 +171,10 @@ class ChatClient(LedgerClient):
 
     async def _answers_control(self, request: ChatRequest, doubt: Doubt) -> bool:
         """Whether the server answers a small question of the request's form."""
-        if self.control is None:
+        if self._control is None:
             return doubt.answered > 0
         try:
-            await self._pay(self.control(request.purpose, secrets.randbelow(CONTROLS)))
+            await self._pay(self._control(request.purpose, secrets.randbelow(CONTROLS)))
         except CallError as error:
             log.info("a small question for control is not answered either: %s", error)
             return False

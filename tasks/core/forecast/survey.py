@@ -18,7 +18,7 @@ from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs, score_pair
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
-from tasks.core.generation.run import Run, all_of
+from tasks.core.generation.run import PLAIN, Policy, Run, all_of
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.ledger.client import LedgerClient
@@ -121,21 +121,21 @@ async def survey(
         subtopics: The subtopics, for a session that took them over.
         refused: What the session leaves alone, by key; see `LedgerClient.left_alone`.
         strict: Whether no pair is looked for where a run would stop because too few subtopics have prompts.
-        mends_forms: See `Run`; not for a session that is complete.
+        mends_forms: See `Policy`; not for a session that is complete.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     found = Survey()
-    run = SurveyRun(config, ledger, found, strict=strict)
-    run.client.left_alone = refused
-    run.mends_forms = mends_forms
+    # Only a run that finds its own prompts replaces some.
+    replaces = config.generation.replaces and jobs is None
+    policy = Policy(replaces=replaces, mends_forms=mends_forms, left_alone=refused)
+    run = SurveyRun(config, ledger, found, policy, strict=strict)
     walk = _Walk(run, found, keep)
     if jobs is not None:
         found.jobs, found.subtopics = list(jobs), tuple(subtopics or ())
         await walk.make(found.jobs)
         return found
-    run.replaces = config.generation.replaces
     await walk.find(subtopics)
     # Where the lists are all there and short, the models had no more: nothing will follow from them.
     if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
@@ -250,8 +250,8 @@ def _with(config: Config, **changes: Any) -> Config:
 class _SurveyClient(LedgerClient):
     """Answers from the ledger alone; what is not there is counted, and fails."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, found: Survey) -> None:
-        super().__init__(ledger, progress)
+    def __init__(self, ledger: Ledger, progress: Progress, found: Survey, policy: Policy) -> None:
+        super().__init__(ledger, progress, policy.left_alone)
         self._found = found
 
     async def ask(self, request: ChatRequest, known: Mapping[bytes, Answer | None] | None = None) -> Answer:
@@ -267,15 +267,25 @@ class _SurveyClient(LedgerClient):
 class SurveyRun(Run):
     """A run that leaves no trace: no failures are listed, nothing is remembered."""
 
-    def __init__(self, config: Config, ledger: Ledger, found: Survey, *, strict: bool = False) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, found: Survey, policy: Policy = PLAIN, *, strict: bool = False
+    ) -> None:
         self.milestones: list[int] = []
         self.found = found
         progress = Progress()
-        client = _SurveyClient(ledger, progress, found)
+        client = _SurveyClient(ledger, progress, found, policy)
         if not strict:
             # Prompts that are not there yet must not hide the jobs of those that are.
             config = _with(config, min_success_rate=0.0)
-        super().__init__(config, session="", ledger=ledger, client=client, stop=Stop(), progress=progress)
+        super().__init__(
+            config,
+            session="",
+            ledger=ledger,
+            client=client,
+            stop=Stop(),
+            progress=progress,
+            policy=policy,
+        )
         # Nothing is paid for here.
         self.trial.end()
 

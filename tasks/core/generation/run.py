@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import orjson
@@ -56,6 +56,32 @@ REFUSED = "refused"
 _Read = TypeVar("_Read")
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run does otherwise than a run that begins; decided before the run is made.
+
+    Attributes:
+        replaces: Whether prompts that yield no usable pair are replaced; only a run that finds its own
+            prompts can do so.
+        mends_forms: Whether what a form broke is asked for again, beyond what is allowed. Not in a session
+            that is complete: it has replaced the prompts that yielded none.
+        further: Keys of unusable answers, the last of their tries, after which further samples are asked for
+            although every allowed try is spent: as many as are allowed again, and at least one.
+        left_alone: What is not asked again; see `LedgerClient.left_alone`.
+        lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
+            what failed there, and lists what fails then.
+    """
+
+    replaces: bool = False
+    mends_forms: bool = True
+    further: Collection[bytes] = ()
+    left_alone: Mapping[bytes, Failure] = field(default_factory=dict)
+    lists_failures: bool = True
+
+
+PLAIN = Policy()
+
+
 class Run:
     """One run in one process: what its operations share. Made by `open_run`.
 
@@ -70,17 +96,10 @@ class Run:
         budget: What the session paid for, and whether it may pay for more; empty where nothing is paid for.
         gateway: The ways to the models, whose limits may be shared; None where nothing is asked.
         lists: What identifies the lists that it grew, whose milestones the ledger knows.
-        lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
-            what failed there, and lists what fails then.
+        policy: What it does otherwise than a run that begins.
         losses: What its jobs came to, as far as it asked for them; stops it when they bring nothing.
         trial: Holds jobs back until the judge has given scores once.
-        further: Keys of unusable answers, the last of their tries, after which further samples are asked for
-            although every allowed try is spent: as many as are allowed again, and at least one.
         reading: How answers are read.
-        mends_forms: Whether what a form broke is asked for again, beyond what is allowed. Not in a session
-            that is complete: it has replaced the prompts that yielded none.
-        replaces: Whether prompts that yield no usable pair are replaced; only a run that finds its own
-            prompts can do so.
     """
 
     def __init__(
@@ -92,6 +111,8 @@ class Run:
         client: LedgerClient,
         stop: Stop,
         progress: Progress,
+        policy: Policy = PLAIN,
+        questions: Questions | None = None,
         budget: SessionBudget | None = None,
         gateway: Gateway | None = None,
         generating: Slots | None = None,
@@ -106,13 +127,10 @@ class Run:
         self.budget = budget or SessionBudget(config, stop, Bill())
         self.gateway = gateway
         self.lists: set[bytes] = set()
-        self.lists_failures = True
+        self.policy = policy
         self.losses = Losses(config, stop)
         self.trial = Trial(config, stop, judged=is_judged(config))
-        self.further: Collection[bytes] = ()
-        self.replaces = False
-        self.mends_forms = True
-        self.questions = Questions(config)
+        self.questions = questions or Questions(config)
         self.reading = Reading.of(config)
         self.generating = generating or Slots(config.generation.concurrency)
         self.judging = judging or Slots(config.generation.concurrency)
@@ -154,7 +172,7 @@ class Run:
                 if request.schema:
                     self.client.kept_form(request, kept=not formless)
                 allowed = self.tries(request.purpose)
-                if request.key in self.further:
+                if request.key in self.policy.further:
                     further = sample + max(1, allowed) - 1
                 spent = sample > max(allowed, further) and not (
                     broken and self._may_ask_plainly(request.purpose, sample)
@@ -178,7 +196,7 @@ class Run:
         session whose answers were broken by their form asks again when it is resumed.
         """
         auto = model_for(self.config, purpose).structured_output == "auto"
-        return self.mends_forms and auto and sample <= self.tries(purpose) + PLAIN_TRIES
+        return self.policy.mends_forms and auto and sample <= self.tries(purpose) + PLAIN_TRIES
 
     def _left_at(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
@@ -207,8 +225,8 @@ class Run:
         return bool(failure.request) and bytes.fromhex(failure.request) in self.client.in_doubt
 
     def gives_up(self, failure: Failure) -> bool:
-        """Whether something that failed is replaced and not asked for again."""
-        return self.replaces and failure.is_final
+        """Whether something that failed is replaced and not asked for again; a list of subtopics is not."""
+        return self.policy.replaces and failure.is_final and failure.phase is not Phase.SUBTOPICS
 
     async def list_failures(self, failures: Iterable[Failure]) -> None:
         """Count failures and put them on the ledger's list, where what was left alone stands already."""
@@ -226,7 +244,7 @@ class Run:
             else:
                 log.info("%s failed: %s", failure.item, failure.message)
                 fresh.append(failure)
-        if self.lists_failures:
+        if self.policy.lists_failures:
             await self.ledger.add_failures(self.session, fresh)
 
 
@@ -293,6 +311,7 @@ async def open_run(
     ledger: Ledger,
     stop: Stop,
     progress: Progress,
+    policy: Policy = PLAIN,
     budget: SessionBudget | None = None,
     purposes: Iterable[Purpose] | None = None,
     learned: Learned = LEARNED,
@@ -306,6 +325,7 @@ async def open_run(
         ledger: The ledger.
         stop: Stops the run in order.
         progress: The counters.
+        policy: What it does otherwise than a run that begins.
         budget: The accounts; left out, those of the whole session.
         purposes: The kinds of call that are made; left out, those of generating.
         learned: What is known of the form that the models take; left out, what this process knows.
@@ -320,6 +340,7 @@ async def open_run(
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
     budget = budget or await open_budget(config, ledger, session, stop)
     generating, judging = (Slots(config.generation.concurrency) for _ in range(2))
+    questions = Questions(config)
     async with ChatHttp(max_connections=config.generation.concurrency * CALLS_OF_A_JOB) as http:
         client = ChatClient(
             http=http,
@@ -330,21 +351,23 @@ async def open_run(
             progress=progress,
             budget=budget,
             slots=dict.fromkeys(Purpose, generating) | {Purpose.JUDGE: judging},
+            control=questions.small,
+            left_alone=policy.left_alone,
         )
-        run = Run(
+        yield Run(
             config,
             session=session,
             ledger=ledger,
             client=client,
             stop=stop,
             progress=progress,
+            policy=policy,
+            questions=questions,
             budget=budget,
             gateway=gateway,
             generating=generating,
             judging=judging,
         )
-        client.control = run.questions.small
-        yield run
 
 
 ONE_EACH = 300

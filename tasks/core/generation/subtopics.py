@@ -101,7 +101,10 @@ class _Growth:
                 self._broken
                 and excused < BROKEN_ROUNDS
                 and len(self.items) == before
-                and (self._run.mends_forms or await self._run.is_paid(self._requests(target - before)[0]))
+                and (
+                    self._run.policy.mends_forms
+                    or await self._run.is_paid(self._requests(target - before)[0])
+                )
             ):
                 # It is the form that is at fault, which is weakened meanwhile.
                 excused += 1

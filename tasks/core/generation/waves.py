@@ -98,7 +98,7 @@ async def make_exactly(
         PhaseError: All of the first jobs are refused by a server.
     """
     made = Made(jobs, await make(jobs), candidates.dropped)
-    if not run.replaces:
+    if not run.policy.replaces:
         return made
     _check_refusals(made)
     quota = PairQuota(run.config, candidates)

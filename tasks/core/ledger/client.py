@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CallError
@@ -68,9 +69,11 @@ class LedgerClient(ABC):
         gate: Passed before anything is bought; a client that buys nothing leaves it alone.
     """
 
-    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+    def __init__(
+        self, ledger: Ledger, progress: Progress, left_alone: Mapping[bytes, Failure] = MappingProxyType({})
+    ) -> None:
         self.used: Callable[[bytes], object] = _nobody
-        self.left_alone: Mapping[bytes, Failure] = {}
+        self.left_alone = left_alone
         self.in_doubt: set[bytes] = set()
         self.gate = Gate()
         self._ledger = ledger

@@ -67,7 +67,7 @@ class Retry:
     Attributes:
         left_alone: What it does not ask, by key; see `LedgerClient.left_alone`. None for what a resume leaves
             alone.
-        further: Answers of which further samples are asked for; see `Run.further`.
+        further: Answers of which further samples are asked for; see `Policy.further`.
         note: What should be known of the failures that it was told to ask again, or "".
     """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.core.errors import EndpointError, PhaseError, UsageError
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
-from tasks.core.generation.run import open_run
+from tasks.core.generation.run import Policy, open_run
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.ledger.failures import failures_of
@@ -92,11 +92,16 @@ async def go(output: Path, url: str, name: str = "", **changes: Any) -> tuple[st
             config, progress, text="", overridden={}, ledger=ledger.id, resumption=resumption
         ) as session:
             ended = Ended([], complete=False)
+            left_alone = await settled_refusals(session.record, config, ledger)
             async with open_run(
-                config, Keys({}, {}), session=session.record.id, ledger=ledger, stop=stop, progress=progress
+                config,
+                Keys({}, {}),
+                session=session.record.id,
+                ledger=ledger,
+                stop=stop,
+                progress=progress,
+                policy=Policy(replaces=True, left_alone=left_alone),
             ) as run:
-                run.replaces = True
-                run.client.left_alone = await settled_refusals(session.record, config, ledger)
                 try:
                     names = await find_subtopics(run)
                     found = await write_prompts(run, numbered(config, names))

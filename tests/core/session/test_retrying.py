@@ -10,6 +10,7 @@ import pytest
 from tasks.core.errors import UsageError
 from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.run import PLAIN, Policy
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import QUESTION_REFUSED as REFUSED
 from tasks.core.models import Failure, Phase, Purpose
@@ -21,6 +22,7 @@ from tests.core.running import ChatServer, Reply, listed_failures, running, sett
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.core.session.retrying import Retry
     from tests.core.running import Answer, Chat, Script
 
 REFUSAL = "I'm sorry, but I can't help with that. As an AI, I keep away from the sea and all that is in it."
@@ -61,6 +63,10 @@ def allowing(number: int) -> dict[str, Any]:
     return {TRIES: number}
 
 
+def policy_of(retry: Retry) -> Policy:
+    return Policy(further=retry.further, left_alone=retry.left_alone or {})
+
+
 async def worked(
     folder: Path, server: ChatServer, *only: str, pairs: int = 4, **settings: Any
 ) -> tuple[list[tuple[Purpose, str]], list[tuple[str, str]]]:
@@ -68,13 +74,12 @@ async def worked(
     asked = len(server.asked)
     async with running(folder, server.base_url, **settings) as run:
         session = Resumption(folder, SessionRecord("s", 0.0, {}), None, foreign=False)
-        retry = None
+        policy = PLAIN
         if only == (FURTHER,):
-            retry = await plan_further(session, run.config, run.ledger)
+            policy = policy_of(await plan_further(session, run.config, run.ledger))
         elif named := read_only(only):
-            retry = await plan_retry(named, session, run.config, run.ledger)
-        if retry is not None:
-            run.further, run.client.left_alone = retry.further, retry.left_alone or {}
+            policy = policy_of(await plan_retry(named, session, run.config, run.ledger))
+    async with running(folder, server.base_url, policy=policy, **settings) as run:
         names = await find_subtopics(run)
         found = await write_prompts(run, [Subtopic(index, name) for index, name in enumerate(names)])
         jobs = jobs_of(run, (await complete_prompts(run, found)).found)
