@@ -90,7 +90,7 @@ async def generate(request: FlowRequest, *, settings: Inline | None = None) -> S
                     log.warning(warning)
                 summary = console.summary = await _stages(work)
             if not summary.complete:
-                raise UnfinishedError(summary.shortfall(), spent=summary.is_spent)
+                raise UnfinishedError(summary.shortfall(), tries_used_up=summary.tries_used_up)
     except VellumforgeError as error:
         return failed(error)
     finally:

@@ -172,7 +172,7 @@ def summary(outcome: Outcome, error: BaseException | None) -> str:
         parts.append(f"Report, to be opened in a browser: {escaped(str(outcome.report.absolute()))}")
     if outcome.config.output.mirror:
         parts.append(f"Mirror: {escaped(address(outcome.config.output.mirror, outcome.folder.name))}")
-    if isinstance(error, UnfinishedError) and error.spent:
+    if isinstance(error, UnfinishedError) and error.tries_used_up:
         parts.append(f"`vellumforge2 retry {outcome.folder.name}` asks for further answers in their place.")
     elif error:
         again = f"vellumforge2 checkpoint resume {outcome.folder.name}"

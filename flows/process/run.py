@@ -268,10 +268,10 @@ async def _carry_out(flow: Any, request: Hosted, console: Console) -> asyncio.Ta
 
 def _add_notes(error: VellumforgeError, request: Hosted, session: str) -> None:
     """Say below an error how to resume it."""
-    spent = isinstance(error, UnfinishedError) and error.spent and not request.demo
-    if session and (spent or isinstance(error, LossError)):
+    used_up = isinstance(error, UnfinishedError) and error.tries_used_up and not request.demo
+    if session and (used_up or isinstance(error, LossError)):
         error.add_note(f"to see what was answered: {PROGRAM} failures {shlex.quote(session)} --show")
-    if spent:
+    if used_up:
         error.add_note(f"to ask for further answers in their place: {request.again(session, further=True)}")
     else:
         error.add_note(f"to go on, paying only for what is missing: {request.again(session)}")

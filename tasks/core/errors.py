@@ -155,14 +155,14 @@ class UnfinishedError(VellumforgeError):
     """The run went through to its end, and not every row that was asked for came about.
 
     Attributes:
-        spent: Whether all that is missing are answers that cannot be used and whose tries are all paid for: a
-            resume would read the same ones, and a retry asks for others.
+        tries_used_up: Whether all that is missing are answers that cannot be used and whose tries are all paid
+            for: a resume would read the same ones, and a retry asks for others.
     """
 
     exit_code = 3
 
-    def __init__(self, message: str, *, spent: bool = False) -> None:
-        self.spent = spent
+    def __init__(self, message: str, *, tries_used_up: bool = False) -> None:
+        self.tries_used_up = tries_used_up
         super().__init__(message)
 
 

@@ -61,7 +61,7 @@ class Progress:
         waits: Calls that wait to be tried again: until when, on the monotonic clock, and whether their server
             asked for it.
         held: What holds requests back, by model: "limit", "backoff" or "server" (it has enough to do).
-        seconds: Wall time spent in each phase that was left, by phase.
+        seconds: Wall time of each phase that was left, by phase.
     """
 
     phase: Phase = Phase.SUBTOPICS

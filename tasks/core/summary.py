@@ -103,7 +103,7 @@ class Summary(Payment):
         return not self.failures and not self.missing
 
     @property
-    def is_spent(self) -> bool:
+    def tries_used_up(self) -> bool:
         """Whether all that is missing are answers that cannot be used, with every allowed try paid for.
 
         A resume would read the same ones; a retry asks for further ones.
@@ -129,7 +129,7 @@ class Summary(Payment):
 
     def _advice(self) -> list[str]:
         """What helps where every allowed try brought an answer that cannot be used, with one of them."""
-        if not self.is_spent:
+        if not self.tries_used_up:
             return []
         cause = next((cause for cause in (*self.causes, *self.lost) if cause in UNUSABLE), "no_list")
         parts = ["every try that max_retries allows is paid for, and cannot be used"]
@@ -228,7 +228,7 @@ def is_complete(run: Run, made: Made, *, taken_over: bool) -> bool:
     What failed, or was refused, may come about when it is asked again, and a retry asks for further answers
     in place of those that cannot be used.
     """
-    if run.progress.failures or made.spent:
+    if run.progress.failures or made.exhausted:
         return False
     return not ((made.refusals or made.unusable) and missing_from(run, made, taken_over=taken_over))
 
@@ -269,7 +269,7 @@ def summarize(
         missing=missing,
         refused=made.refusals if missing else 0,
         unreadable=made.unreadable if missing else 0,
-        spent=made.spent,
+        spent=made.exhausted,
         failures=progress.failures,
         causes=dict(progress.causes.most_common()),
         truncated=progress.truncated,

@@ -160,7 +160,7 @@ def test_a_run_in_which_something_did_not_come_about_is_not_complete(
 
 
 @pytest.mark.parametrize(
-    ("change", "spent"),
+    ("change", "used_up"),
     [
         ({"failures": 2, "causes": {"bad_scores": 2}}, True),
         ({"failures": 2, "causes": {"bad_scores": 1, "timeout": 1}}, False),
@@ -170,12 +170,12 @@ def test_a_run_in_which_something_did_not_come_about_is_not_complete(
     ],
 )
 def test_where_only_unusable_answers_are_missing_it_is_said_what_helps(
-    change: dict[str, Any], *, spent: bool
+    change: dict[str, Any], *, used_up: bool
 ) -> None:
     summary = replace(WHOLE, example="job 3, judge: no scores", **change)
-    assert summary.is_spent is spent
-    assert ("paid for, and cannot be used; for example job 3" in summary.shortfall()) is spent
-    assert ("; what helps: " in summary.shortfall()) is spent
+    assert summary.tries_used_up is used_up
+    assert ("paid for, and cannot be used; for example job 3" in summary.shortfall()) is used_up
+    assert ("; what helps: " in summary.shortfall()) is used_up
 
 
 def test_filtered_pairs_are_no_shortfall() -> None:

@@ -110,8 +110,8 @@ def retry_delay(error: AttemptError, attempt: int, policy: RetryPolicy, jitter: 
         Seconds to wait, or None when no further attempt is to be made. A server's `Retry-After` is
         honoured whole, also beyond `max_backoff`: knocking earlier only prolongs the wait.
     """
-    spent = error.verdict is Verdict.RETRY and 0 <= policy.max_retries < attempt
-    if not error.passing or spent:
+    used_up = error.verdict is Verdict.RETRY and 0 <= policy.max_retries < attempt
+    if not error.passing or used_up:
         return None
     # The exponent is bounded only so that an endless policy does not overflow a float.
     ceiling = min(policy.max_backoff, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 32))

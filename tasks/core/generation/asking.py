@@ -63,11 +63,11 @@ async def ask_all(run: Run, wishes: Sequence[PromptWish]) -> list[SubtopicPrompt
     """
     found = await _ask_once(run, wishes)
     for again in count():
-        spent = again >= run.config.generation.prompt_retry_attempts
+        used_up = again >= run.config.generation.prompt_retry_attempts
         failed = [
             place
             for place, entry in enumerate(found)
-            if entry.failure and (run.is_in_doubt(entry.failure) or not (spent or entry.failure.is_final))
+            if entry.failure and (run.is_in_doubt(entry.failure) or not (used_up or entry.failure.is_final))
         ]
         if not failed:
             break

@@ -293,7 +293,7 @@ class PairQuota:
         """Pairs that are wanted and for which no prompt is left."""
         return self._wanted - sum(self._held)
 
-    def is_spent(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether as many prompts were answered as may be."""
         return self._asked >= self._most
 

@@ -66,7 +66,7 @@ class Policy:
         mends_forms: Whether what a form broke is asked for again, beyond what is allowed. Not in a session
             that is complete: it has replaced the prompts that yielded none.
         further: Keys of unusable answers, the last of their tries, after which further samples are asked for
-            although every allowed try is spent: as many as are allowed again, and at least one.
+            although every allowed try is used up: as many as are allowed again, and at least one.
         left_alone: What is not asked again; see `LedgerClient.left_alone`.
         lists_failures: Whether failures go on the ledger's list. Not in a shard: its parent tries once more
             what failed there, and lists what fails then.
@@ -174,10 +174,10 @@ class Run:
                 allowed = self.tries(request.purpose)
                 if request.key in self.policy.further:
                     further = sample + max(1, allowed) - 1
-                spent = sample > max(allowed, further) and not (
+                used_up = sample > max(allowed, further) and not (
                     broken and self._may_ask_plainly(request.purpose, sample)
                 )
-                ends = spent or self._left_at(request, question(sample))
+                ends = used_up or self._left_at(request, question(sample))
                 # Listed, or walked by a run that allowed fewer tries than one that has paid for the next.
                 if ends and not await self.is_paid(question(sample)):
                     error.attempts, error.request = sample, request.key.hex()

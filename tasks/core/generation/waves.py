@@ -38,7 +38,7 @@ class Made:
         jobs: All of them, by id, with those that replace others.
         outcomes: What became of them, block by block.
         dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
-        spent: Whether pairs are missing because as many prompts were answered as may be.
+        exhausted: Whether pairs are missing because as many prompts were answered as may be.
         refused: Subtopics whose request for prompts a server refuses for good.
         unreadable: Subtopics that were answered with no list of prompts, in all tries that are allowed.
     """
@@ -46,7 +46,7 @@ class Made:
     jobs: list[Job]
     outcomes: list[PairsOutcome]
     dropped: dict[str, int]
-    spent: bool = False
+    exhausted: bool = False
     refused: int = 0
     unreadable: int = 0
 
@@ -114,7 +114,7 @@ async def make_exactly(
         made.outcomes += outcomes
     made.dropped = candidates.dropped
     made.refused, made.unreadable = candidates.refused, candidates.unreadable
-    made.spent = quota.missing() > 0 and quota.is_spent()
+    made.exhausted = quota.missing() > 0 and quota.is_exhausted()
     return made
 
 

@@ -47,7 +47,7 @@ class CheckpointState:
     Attributes:
         session_id: UUID of the session.
         config_hash: VellumForge2's own hash, see `config_hash`.
-        spent: Seconds that earlier runs of the session took.
+        seconds_before: Seconds that earlier runs of the session took.
         resumed: When this run of it began; None when that is when the session did.
         completed: Ids of the jobs that are done, filtered ones included.
         prompt_success_rate: Share of subtopics that have prompts.
@@ -56,7 +56,7 @@ class CheckpointState:
     session_id: str
     config_hash: str
     started: float
-    spent: float = 0.0
+    seconds_before: float = 0.0
     resumed: float | None = None
     ended: float | None = None
     phase: Phase = Phase.SUBTOPICS
@@ -110,7 +110,7 @@ class CheckpointState:
         done = len(self.completed) - self.filtered
         begun = self.started if self.resumed is None else self.resumed
         until = now if self.ended is None else self.ended
-        duration = int((self.spent + until - begun) * NANOSECONDS)
+        duration = int((self.seconds_before + until - begun) * NANOSECONDS)
         document: dict[str, Any] = {
             "prompt_success_rate": self.prompt_success_rate,
             "completed_job_ids": dict.fromkeys(map(str, self.completed), True),
@@ -164,7 +164,7 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._warned = False
         self.seconds = 0.0
-        """Wall time spent on writing so far."""
+        """Wall time of writing so far."""
         self.cpu_seconds = 0.0
         """CPU time of it, in this thread and the one that writes, for the benchmark."""
 

@@ -199,17 +199,17 @@ async def _asked_beside(
 
 def _further(failures: Sequence[Failure], config: Config) -> tuple[frozenset[bytes], str]:
     """The answers of which further samples are asked for, and what is to be said of them; "" without any."""
-    spent = [
+    unusable = [
         failure
         for failure in failures
         if failure.cause in UNUSABLE and failure.attempts > further_tries(config, failure.purpose)
     ]
-    if not spent:
+    if not unusable:
         return frozenset(), ""
-    causes = Counter(failure.cause for failure in spent).most_common()
+    causes = Counter(failure.cause for failure in unusable).most_common()
     words = ", ".join(f"{count:,} {cause}" for cause, count in causes)
     note = f"{words}: every allowed try is paid for, and none can be used; further ones are asked for"
-    return frozenset(bytes.fromhex(failure.request) for failure in spent), note
+    return frozenset(bytes.fromhex(failure.request) for failure in unusable), note
 
 
 def _word(failure: Failure, key: str) -> str:

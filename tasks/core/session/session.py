@@ -76,7 +76,7 @@ class Session:
                 record.id,
                 config_hash(config),
                 started=record.created,
-                spent=record.seconds,
+                seconds_before=record.seconds,
                 resumed=time.time(),
             ),
             enabled=generation.enable_checkpointing,

@@ -314,7 +314,7 @@ async def test_a_session_that_ends_with_fewer_jobs_than_before_says_so(tmp_path:
 
 
 def test_the_time_of_earlier_runs_counts_and_the_pause_between_them_does_not() -> None:
-    state = new_state(spent=100.0, resumed=STARTED + 5000, ended=STARTED + 5010, completed=[1, 2])
+    state = new_state(seconds_before=100.0, resumed=STARTED + 5000, ended=STARTED + 5010, completed=[1, 2])
     stats = json.loads(state.render(STARTED))["stats"]
     assert stats["StartTime"] == rfc3339(STARTED)
     assert (stats["TotalDuration"], stats["AverageDuration"]) == (110 * 10**9, 55 * 10**9)
