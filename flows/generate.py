@@ -51,7 +51,7 @@ log = logging.getLogger("vellumforge.generate")
 
 
 @flow(name="generate", persist_result=False)
-@takes(FlowRequest)
+@takes(FlowRequest, "config", "settings", "resume", "accept_changes")
 async def generate(request: FlowRequest, *, settings: Inline | None = None) -> Summary | State[Any]:
     """Generate a preference dataset.
 

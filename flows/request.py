@@ -155,18 +155,18 @@ class FlowRequest(ResumeRequest):
     """What the flow `generate` is asked to do.
 
     Attributes:
-        fresh: Ask for other answers to the same questions; all of them are paid for.
         resume: The session to resume, in its own folder.
         only: Which of its failures are asked again, each as cause=NAME, phase=NAME or purpose=NAME; left out,
             all that is missing.
         further: Where all that the session is missing are answers that cannot be used, ask for further ones,
             beyond those that max_retries allows.
+        fresh: Ask for other answers to the same questions; all of them are paid for.
     """
 
-    fresh: bool = False
     resume: str = ""
     only: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
     further: Annotated[bool, Parameter(parse=False)] = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,11 +261,13 @@ class TransformRequest(ConfigRequest):
         return self.command()
 
 
-def takes(request: type[Any]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def takes(request: type[Any], *first: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Make the fields of a request the parameters of a function that takes the request, for Prefect.
 
     Args:
         request: The request's class. Its function takes it first, and may take more by name.
+        first: The parameters that stand first on Prefect's form; then come the request's own, then those of
+            its bases.
     """
 
     def made(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -290,7 +292,11 @@ def takes(request: type[Any]) -> Callable[[Callable[..., Result]], Callable[...,
 
         found: Any = waiting_flow if inspect.iscoroutinefunction(function) else flow
         del found.__wrapped__  # Prefect looks at the flow's own signature
-        found.__signature__ = signature.replace(parameters=[*_as_parameters(request), *own])
+        parameters = sorted(
+            [*_as_parameters(request), *own],
+            key=lambda each: first.index(each.name) if each.name in first else len(first),
+        )
+        found.__signature__ = signature.replace(parameters=parameters)
         found.__doc__ = _described(function, request)
         return cast("Callable[..., Result]", found)
 
@@ -299,7 +305,8 @@ def takes(request: type[Any]) -> Callable[[Callable[..., Result]], Callable[...,
 
 def _as_parameters(request: type[Any]) -> Iterable[inspect.Parameter]:
     hints = get_type_hints(request)
-    for each in fields(request):
+    names = [name for each in request.__mro__ for name in vars(each).get("__annotations__", ())]
+    for each in sorted(fields(request), key=lambda found: names.index(found.name)):
         annotation = COLLECTIONS.get(hints[each.name], hints[each.name])
         default = each.default if annotation is hints[each.name] else None
         yield inspect.Parameter(

@@ -155,8 +155,8 @@ class UnfinishedError(VellumforgeError):
     """The run went through to its end, and not every row that was asked for came about.
 
     Attributes:
-        tries_used_up: Whether all that is missing are answers that cannot be used and whose tries are all paid
-            for: a resume would read the same ones, and a retry asks for others.
+        tries_used_up: Whether all that is missing are answers that cannot be used and whose tries are all
+            paid for: a resume would read the same ones, and a retry asks for others.
     """
 
     exit_code = 3

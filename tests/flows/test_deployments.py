@@ -263,6 +263,7 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
         "only",
         "further",
         "fresh",
+        "output",
         "overrides",
         "env_file",
     ]
