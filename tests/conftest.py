@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tasks.core.chat.negotiation import LEARNED
-from tests.flows.prepared import SHARED
+from tests.flows.prepared import SHARED, authorities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that all workers share; they are started later, with this environment."""
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = tempfile.mkdtemp(prefix="vellumforge-tests-")
+        os.environ["SSL_CERT_FILE"] = authorities()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -70,6 +71,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop(SHARED))
+        del os.environ["SSL_CERT_FILE"]
 
 
 @pytest.fixture(autouse=True)
