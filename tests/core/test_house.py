@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ MOST_MODULES = 165
 MOST_LATE_IMPORTS = 25
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def name_of(path: Path) -> str:
@@ -105,14 +111,14 @@ def test_every_test_outside_of_core_proves_a_promise() -> None:
 def test_no_class_name_is_there_twice() -> None:
     homes: dict[str, list[str]] = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, []).append(name_of(path))
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
 def test_there_are_no_more_modules_and_late_imports_than_there_were() -> None:
-    late = {name_of(path): late_imports(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    late = {name_of(path): late_imports(tree_of(path)) for path in MODULES}
     assert len(MODULES) <= MOST_MODULES
     assert sum(late.values()) <= MOST_LATE_IMPORTS, {name: count for name, count in late.items() if count}
 
@@ -120,7 +126,7 @@ def test_there_are_no_more_modules_and_late_imports_than_there_were() -> None:
 def test_everything_public_says_what_it_is() -> None:
     silent = []
     for path in CORE:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         silent += [] if ast.get_docstring(tree) else [name_of(path)]
         silent += [f"{name_of(path)}: {name}" for name, node in public(tree) if not ast.get_docstring(node)]
     assert silent == []
@@ -130,7 +136,7 @@ def test_what_raises_an_error_of_its_own_says_so() -> None:
     silent = [
         f"{name_of(path)}: {name}"
         for path in CORE
-        for name, node in public(ast.parse(path.read_text(encoding="utf-8")))
+        for name, node in public(tree_of(path))
         if not isinstance(node, ast.ClassDef)
         and raised(node)
         and not re.search(r"^Raises:|\b[Rr]aises? \w+", ast.get_docstring(node) or "", re.MULTILINE)

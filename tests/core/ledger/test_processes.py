@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from tasks.core.ledger.ledger import Ledger
 from tests.core.chat.scripted import answer, question
 from tests.core.ledger.databases import sql
-
-ROOT = Path(__file__).parents[3]
+from tests.core.programs import Program, together
 
 PUT_AND_WAIT = """
 import asyncio, sys
@@ -38,6 +35,7 @@ from tasks.core.ledger.schema import LedgerEntry
 from tests.core.chat.scripted import answer, question
 
 async def main(url, name):
+    print("ready", flush=True)
     sys.stdin.readline()
     async with await Ledger.open(url) as ledger:
         async def put(number):
@@ -53,28 +51,19 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def started(code: str, *arguments: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT
-    )
-
-
 async def test_a_kill_right_after_put_returned_loses_nothing(url: str) -> None:
-    process = await started(PUT_AND_WAIT, url)
-    assert process.stdout is not None
-    keys = [bytes.fromhex((await process.stdout.readline()).decode()) for _ in range(3)]
-    process.kill()
-    await process.communicate()
-    assert process.returncode == -9
+    with Program(PUT_AND_WAIT, url) as program:
+        keys = [bytes.fromhex(program.stdout.readline()) for _ in range(3)]
+        assert program.kill() == -9
     async with await Ledger.open(url) as ledger:
         assert await ledger.get_many(keys) == dict.fromkeys(keys, answer("paid for"))
 
 
 async def test_several_processes_make_and_write_one_ledger_at_once(url: str) -> None:
-    processes = [await started(PUT_ALL, url, f"writer {number}") for number in range(3)]
-    ended = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
-    assert [stderr.decode() for _, stderr in ended] == [""] * 3
+    with ExitStack() as running:
+        programs = [running.enter_context(Program(PUT_ALL, url, f"writer {number}")) for number in range(3)]
+        ended = together(programs)
+    assert [stderr for _, stderr in ended] == [""] * 3
     results: list[Any] = [json.loads(stdout) for stdout, _ in ended]
     ids, given = {ledger_id for ledger_id, _ in results}, [texts for _, texts in results]
     async with await Ledger.open(url) as ledger:

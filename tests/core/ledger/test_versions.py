@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tasks.core.cost import Usage
@@ -12,7 +12,7 @@ from tasks.core.ledger.schema import SCHEMA_VERSION, LedgerEntry, pack
 from tasks.core.ledger.sessions import spent_by
 from tests.core.chat.scripted import answer, question
 from tests.core.ledger.databases import sql
-from tests.core.ledger.test_processes import started
+from tests.core.programs import Program, together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,7 @@ import asyncio, sys
 from tasks.core.ledger.ledger import Ledger
 
 async def main():
+    print("ready", flush=True)
     sys.stdin.readline()
     async with await Ledger.open(sys.argv[1]) as ledger:
         print(ledger.id)
@@ -77,9 +78,9 @@ async def test_an_older_ledger_is_brought_up_to_date_and_keeps_what_was_paid_for
 
 async def test_several_processes_may_find_an_older_ledger_at_once(url: str) -> None:
     made = await make_version_1(url)
-    processes = [await started(OPEN, url) for _ in range(4)]
-    ended = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
-    assert [(out.decode().strip(), err.decode()) for out, err in ended] == [(made, "")] * 4
+    with ExitStack() as running:
+        ended = together([running.enter_context(Program(OPEN, url)) for _ in range(4)])
+    assert [(out.strip(), err) for out, err in ended] == [(made, "")] * 4
     assert await version_of(url) == str(SCHEMA_VERSION)
     ((calls,),) = await sql(url, "SELECT count(*) FROM calls WHERE cached_tokens IS NULL")
     assert calls == CALLS

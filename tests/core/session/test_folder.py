@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import pytest
 
 from tasks.core.errors import SessionError
 from tasks.core.session.folder import create_folder
+from tests.core.programs import Program, together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,23 +63,9 @@ def test_sessions_of_one_second_have_folders_of_their_own(tmp_path: Path) -> Non
 
 
 def test_two_processes_at_once_never_share_a_folder(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MANY, str(tmp_path / "output")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    names = [name for process in processes for name in process.communicate()[0].split()]
+    with ExitStack() as running:
+        ended = together([running.enter_context(Program(MANY, str(tmp_path / "output"))) for _ in range(2)])
+    names = [name for said, _ in ended for name in said.split()]
     assert len(names) == len(set(names)) == 400
     assert set(names) == {folder.name for folder in (tmp_path / "output").iterdir()}
 
