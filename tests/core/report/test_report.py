@@ -105,11 +105,11 @@ def test_the_sample_shows_the_reasoning_from_the_other_file(tmp_path: Path, mode
 
 
 def test_the_page_is_small_whatever_the_texts_are(tmp_path: Path) -> None:
-    rows = [{"prompt": "p" * 10**5, "chosen": "<&\"'" * 10**4, "rejected": "\u202e" * 10**4}] * 25
+    rows = [{"prompt": "p" * 10**5, "chosen": "<&\"'" * 10**5, "rejected": "\u202e" * 10**5}] * 25
     put(tmp_path, rows)
     page = write_report(tmp_path, facts(judged_rows(3), topic=HOSTILE)).read_text(encoding="utf-8")
     assert len(page) < 600_000
-    assert "Cut: the whole text has 40,000 characters." in page
+    assert "Cut: the whole text has 400,000 characters." in page
     assert "<script" not in page
     assert "\u202e" not in page
 
