@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +59,8 @@ _TRIM_AT_END: Final = re.compile(r"[ \t\r\n]-\Z")
 _VARIABLE: Final = re.compile(r"\.([^\W\d]\w*)")
 # Branches become nested Python blocks, and Python allows 100 levels of them.
 _MAX_DEPTH: Final = 50
+# A run looks at its dozen templates four times, and to compile them is a twentieth of a small run.
+_MOST_COMPILED: Final = 64
 _QUOTED_LENGTH: Final = 60
 
 
@@ -119,6 +122,7 @@ class Template:
         return self._render(values)
 
 
+@lru_cache(_MOST_COMPILED)
 def compile_template(key: str, source: str) -> Template:
     """Translate the template of one setting.
 

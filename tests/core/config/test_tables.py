@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 import tomli
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.config.values import check_extra_body, check_headers, check_stop, check_variable
@@ -32,7 +32,6 @@ documents = st.recursive(
 )
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(st.text(), documents))
 def test_an_accepted_body_can_be_sent_as_it_is(value: dict[str, Any]) -> None:
     try:
