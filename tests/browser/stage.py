@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from playwright.sync_api import expect, sync_playwright
 
-from tests.flows.command import ROOT, TIMEOUT, User, config, model, prefect_server, until
+from tests.flows.command import PREFECT, ROOT, TIMEOUT, User, config, model, prefect_server, until
 from tests.needs import CHROMIUM
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from tests.flows.command import Model
 
 POOL = "vellumforge"
-PREFECT = (sys.executable, "-m", "prefect")
 SIZE = {"width": 1280, "height": 800}
 OPTIONS = (
     "--no-sandbox",
@@ -46,11 +44,13 @@ class Stage:
         api: URL of the Prefect server's API.
         user: Who deployed the flows, from their working folder.
         model: The demo model server that their `config.toml` names.
+        client: A client of the API.
     """
 
     api: str
     user: User
     model: Model
+    client: httpx.Client
 
     @property
     def pages(self) -> str:
@@ -59,16 +59,16 @@ class Stage:
 
     def asked(self, path: str, **document: Any) -> Any:
         """What the server's API says: POST with the document, else GET."""
-        with httpx.Client(base_url=self.api, timeout=TIMEOUT, trust_env=False) as client:
-            answers: list[httpx.Response] = []
+        client, answers = self.client, list[httpx.Response]()
 
-            def answered() -> bool:
-                # A busy server says 503; Prefect's own client asks again as well.
+        def answered() -> bool:
+            # A busy server says 503, or closes an idle connection; Prefect's own client asks again too.
+            with suppress(httpx.TransportError):
                 answers.append(client.post(path, json=document) if document else client.get(path))
-                return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+            return bool(answers) and answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
-            until(answered, f"an answer to {path}")
-            return answers[-1].raise_for_status().json()
+        until(answered, f"an answer to {path}")
+        return answers[-1].raise_for_status().json()
 
     def deployment(self) -> str:
         """The id of the deployment `generate/generate`."""
@@ -91,18 +91,20 @@ def stage(where: Path, **settings: Any) -> Iterator[Stage]:
         where: A folder for all that is written.
         settings: Arguments of `config`, for the configuration that is deployed with.
     """
-    with prefect_server(where / "server", pages=True) as api, model() as server:
+    with (
+        prefect_server(where / "server", pages=True) as api,
+        model() as server,
+        httpx.Client(base_url=api, timeout=TIMEOUT, trust_env=False) as client,
+    ):
         user = User.made(where, PREFECT_API_URL=api, PREFECT_HOME=str(where / "prefect"))
         user.write("config.toml", config(server.url, **settings))
         shutil.copy(ROOT / "prefect.yaml", user.folder)
         for words in (("work-pool", "create", POOL, "--type", "process"), ("deploy", "--all")):
-            ended = user.run("--no-prompt", *words, program=PREFECT)
+            ended = user.run(*words, program=PREFECT)
             assert ended.code == 0, ended.out + ended.err
-        # Its output is nobody's to read: a pipe that fills up would hold the worker up.
-        quiet = ("sh", "-c", f'exec "$@" >{user.home}/worker.log 2>&1', "sh")
-        worker = user.start("worker", "start", "--pool", POOL, program=(*quiet, *PREFECT))
+        worker = user.start("worker", "start", "--pool", POOL, program=PREFECT)
         try:
-            yield Stage(api, user, server)
+            yield Stage(api, user, server, client)
         finally:
             worker.kill(group=True)
             worker.end()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
+
+    from tests.flows.command import User
 
 ROOM = 256 << 20
 """Bytes of a disk with room; it is memory, taken only as far as it is written to."""
@@ -21,7 +23,7 @@ class NoSmallDiskError(Exception):
 
 
 class SmallDisk:
-    """A disk in memory at `folder`, seen by programs that are started through it; a context manager.
+    """A disk in memory at `folder`, seen by the programs of `seen_by`; a context manager.
 
     It is mounted in a namespace that a shell holds open, and is gone with that shell, however that ends.
 
@@ -57,10 +59,9 @@ class SmallDisk:
         """The folder as it is seen from outside."""
         return Path(f"/proc/{self._shell.pid}/root{self._folder}")
 
-    def program(self, program: Sequence[str]) -> list[str]:
-        """The command that runs a program, in the folder above, where it sees the disk."""
-        enter = ["nsenter", "--preserve-credentials", "--user", "--mount", "--target", str(self._shell.pid)]
-        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(self._folder.parent), *program]
+    def seen_by(self, user: User) -> User:
+        """The user as someone whose programs see the disk."""
+        return replace(user, within=self._shell.pid)
 
     def fill(self, left: int = 0) -> None:
         """Take away all room but `left` bytes."""

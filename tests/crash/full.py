@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.disk import SmallDisk
-from tests.flows.command import MODULE, PROGRAM, User, asked_twice, config, model
+from tests.flows.command import PROGRAM, User, asked_twice, config, model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,8 +131,8 @@ def _begin(user: User, disk: SmallDisk) -> Process:
     """Start a run, or the resume of what it began."""
     sessions = [path.name for path in disk.folder.glob("session_*")]
     if not sessions:
-        return user.start(program=disk.program(MODULE))
-    return user.start("checkpoint", "resume", *sessions, program=disk.program(PROGRAM))
+        return disk.seen_by(user).start()
+    return disk.seen_by(user).start("checkpoint", "resume", *sessions, program=PROGRAM)
 
 
 def _fill_under_a_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -24,38 +25,47 @@ OTHERS = {"postgres", "redis"}
 
 # A process of its own: settings are read once, when Prefect is imported.
 PARSED = """
-import sys
-from dotenv import dotenv_values
+import json, os, sys
 from prefect.settings import Settings
 from prefect.settings.legacy import _get_settings_fields
 from prefect_redis.client import RedisMessagingSettings
-settings, redis, known = Settings(), RedisMessagingSettings(), _get_settings_fields(Settings)
-for name in sys.argv[1:]:
-    own = name.removeprefix("PREFECT_REDIS_MESSAGING_").lower()
-    if own != name.lower():
-        assert hasattr(redis, own), f"{name} is no setting of prefect-redis"
-        continue
-    assert name in known, f"{name} is no setting of Prefect"
-    value = settings
-    for part in known[name].accessor.split("."):
-        value = getattr(value, part)
-    print(name, value)
+plain, known = dict(os.environ), _get_settings_fields(Settings)
+def read(part, variables):
+    os.environ.clear()
+    os.environ.update(plain | variables)
+    settings, redis, found = Settings(), RedisMessagingSettings(), {}
+    for name in variables:
+        own = name.removeprefix("PREFECT_REDIS_MESSAGING_").lower()
+        if own != name.lower():
+            assert hasattr(redis, own), f"{part}: {name} is no setting of prefect-redis"
+            continue
+        assert name in known, f"{part}: {name} is no setting of Prefect"
+        value = settings
+        for step in known[name].accessor.split("."):
+            value = getattr(value, step)
+        found[name] = str(value)
+    return found
+json.dump({part: read(part, variables) for part, variables in json.load(sys.stdin).items()}, sys.stdout)
 """
 
 
-def as_prefect_reads(variables: dict[str, str]) -> dict[str, str]:
-    """What becomes of such variables, by name, or an error that says which one is wrong."""
-    own = {name: value for name, value in variables.items() if name.startswith("PREFECT_")}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+def as_prefect_reads(variables: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """What becomes of each part's variables, by name, or an error that says which one is wrong."""
+    own = {
+        part: {name: value for name, value in declared.items() if name.startswith("PREFECT_")}
+        for part, declared in variables.items()
+    }
     ended = subprocess.run(
-        [sys.executable, "-c", PARSED, *own],
-        env=environment | own,
+        [sys.executable, "-c", PARSED],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        input=json.dumps(own),
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return dict(line.split(" ", 1) for line in ended.stdout.splitlines())
+    found: dict[str, dict[str, str]] = json.loads(ended.stdout)
+    return found
 
 
 def run(tool: str, *arguments: str) -> str:
@@ -71,9 +81,12 @@ def run(tool: str, *arguments: str) -> str:
     return "" if ended.returncode == 0 else ended.stdout + ended.stderr
 
 
-def test_every_variable_of_the_server_is_a_setting_with_a_value_that_it_takes() -> None:
-    variables = {name: value or "" for name, value in dotenv_values(FOLDER / "server.env").items()}
-    read = as_prefect_reads(variables)
+def test_every_variable_of_every_part_is_a_setting_with_a_value_that_it_takes() -> None:
+    of_server = {name: value or "" for name, value in dotenv_values(FOLDER / "server.env").items()}
+    of_parts = {name: parts(SECRETS)[name].environment for name in sorted(OURS)}
+    found = as_prefect_reads({"server.env": of_server, **of_parts})
+    assert all(found[name] for name in OURS)
+    read = found["server.env"]
     assert read["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE"] == "200"
     assert read["PREFECT_SERVER_EVENTS_RETENTION_PERIOD"] == "2 days, 0:00:00"
     assert read["PREFECT_SERVER_ANALYTICS_ENABLED"] == "False"
@@ -92,11 +105,6 @@ def test_a_server_for_many_records_as_the_embedded_one_does() -> None:
     for name, value in DEFAULTS.items():
         if name.startswith(("server.", "cloud.", "telemetry.")):
             assert variables[variable_of(name)] == value
-
-
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_every_variable_of_a_part_is_a_setting(name: str) -> None:
-    assert as_prefect_reads(parts(SECRETS)[name].environment)
 
 
 def test_the_parts_are_those_that_docker_needs() -> None:

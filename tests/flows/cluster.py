@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.flows.command import ROOT, User, prefect_server, until
+from tests.flows.command import PREFECT, ROOT, User, prefect_server, until
 from tests.postgres import postgres
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from tests.flows.command import Process
     from tests.postgres import Postgres
 
-PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 POOL = "vellumforge"
 
 

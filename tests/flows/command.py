@@ -40,6 +40,22 @@ CHECKPOINT = (sys.executable, "-m", "flows.checkpoint")
 """`python -m flows.checkpoint`, which is `vellumforge2 checkpoint`."""
 PROGRAM = (sys.executable, "-c", "import sys; from flows.commands.app import main; sys.exit(main())")
 """What the installed script `vellumforge2` does."""
+_RUN_IN_EACH = """
+import json, os, sys
+from flows.commands.app import main
+def code(folder):
+    os.chdir(folder)
+    ended = main(["run"])
+    os.chdir("..")
+    return ended
+print(json.dumps({folder: code(folder) for folder in sys.argv[1:]}))
+"""
+RUN_IN_EACH = (sys.executable, "-c", _RUN_IN_EACH)
+"""`vellumforge2 run` in several folders, one after the other in one process; prints their exit codes."""
+FLOW_RUN = (sys.executable, "-m", "tests.flows._flow_run")
+"""A flow run as a worker runs it."""
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+"""Prefect's command line, which asks nothing."""
 
 DATABASE = "prefect.db"
 SERVICES = (
@@ -53,10 +69,14 @@ SERVICES = (
 )
 SERVER = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
 """What `prefect server start` runs, without its own seconds of imports."""
+PREPARED = {MODULE, CHECKPOINT, PROGRAM, RUN_IN_EACH, FLOW_RUN, PREFECT[:3]}
+"""What the prepared parent forks, beside programs that are given as text."""
 
 TIMEOUT = 600.0
 """Seconds after which what is waited for is taken to hang; nothing takes a tenth of it."""
 POLL = 0.005
+START_POLL = 0.02
+"""While what is waited for has not even begun."""
 LONGEST_POLL = 0.1
 REFUSED = 400
 """The status with which the demo's server refuses a question."""
@@ -103,12 +123,14 @@ class User:
         folder: The working folder.
         variables: Environment variables beside those that every process has.
         forks: Whether the program is forked from the prepared parent, and not started from nothing.
+        within: A process whose user and mount namespaces it is forked into, or None.
     """
 
     home: Path
     folder: Path
     variables: Mapping[str, str]
     forks: bool = True
+    within: int | None = None
 
     @classmethod
     def made(cls, where: Path, **variables: str) -> User:
@@ -138,8 +160,11 @@ class User:
         with Path(os.devnull).open("rb") as nothing:
             if self.forks and _is_prepared(program) and not own_interpreter:
                 files = (nothing.fileno(), out, err)
-                forked = PARENT.fork(command[1:], folder=self.folder, environment=environment, files=files)
+                forked = PARENT.fork(
+                    command[1:], folder=self.folder, environment=environment, files=files, within=self.within
+                )
                 return Process(forked, out, err, forked_for=self.home)
+            assert self.within is None, "only what is forked enters namespaces"
             started = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -251,7 +276,7 @@ class Process:
 
 def _is_prepared(program: Sequence[str]) -> bool:
     """Whether the prepared parent forks it; the rest is started as it is."""
-    return tuple(program) in {MODULE, CHECKPOINT} or tuple(program[:2]) == (sys.executable, "-c")
+    return tuple(program[:3]) in PREPARED or tuple(program[:2]) == (sys.executable, "-c")
 
 
 def _content(descriptor: int) -> str:
@@ -346,9 +371,10 @@ class Model:
         try:
             while process.running:
                 connection.request("GET", "/stats")
-                if json.load(connection.getresponse())["requests"] >= number:
+                arrived = json.load(connection.getresponse())["requests"]
+                if arrived >= number:
                     return True
-                time.sleep(POLL)
+                time.sleep(POLL if arrived else START_POLL)
         finally:
             connection.close()
         return False
@@ -439,7 +465,7 @@ def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str
             command, env=user.environment | settings | dict(variables), cwd=home, stdout=output, stderr=output
         )
     try:
-        until(lambda: process.poll() is not None or _healthy(port), "the Prefect server's start")
+        until(lambda: process.poll() is not None or healthy(port), "the Prefect server's start")
         assert process.poll() is None, (home / "output.log").read_text()
         yield f"http://127.0.0.1:{port}/api"
     finally:
@@ -450,7 +476,8 @@ def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str
             process.kill()
 
 
-def _healthy(port: int) -> bool:
+def healthy(port: int) -> bool:
+    """Whether a Prefect server answers at this port."""
     connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/api/health")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import ctypes
 import gc
 import importlib
 import inspect
@@ -143,6 +144,7 @@ class Parent:
         folder: Path,
         environment: Mapping[str, str],
         files: Sequence[int],
+        within: int | None = None,
     ) -> Forked:
         """Run a command.
 
@@ -152,13 +154,19 @@ class Parent:
             folder: The working folder.
             environment: All environment variables.
             files: Descriptors of standard input, output and error output.
+            within: A process whose user and mount namespaces it enters first.
         """
         with self._lock:
             if self._socket is None:
                 self._socket = self._start()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            asked = {"command": list(command), "folder": str(folder), "environment": dict(environment)}
+            asked = {
+                "command": list(command),
+                "folder": str(folder),
+                "environment": dict(environment),
+                "within": within,
+            }
             numbers = [theirs.fileno(), *files]
             socket.send_fds(self._socket, [json.dumps(asked).encode()], numbers)
         return Forked(ours)
@@ -304,6 +312,16 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
             watched.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
 
 
+def _enter(pid: int) -> None:
+    """Enter the user and the mount namespace of a process, as `nsenter` does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "mnt")]
+    for space in spaces:
+        if libc.setns(space, 0):
+            raise OSError(ctypes.get_errno(), "the namespace cannot be entered")
+        os.close(space)
+
+
 def _imported_at_once(module: ModuleType) -> set[str]:
     """The names of the modules that a module of ours imports when it is imported itself."""
     found: set[str] = set()
@@ -361,6 +379,8 @@ def main() -> None:
     asked = _serve(control)
     if asked is None:
         return
+    if asked["within"] is not None:
+        _enter(asked["within"])
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])

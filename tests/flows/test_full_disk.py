@@ -67,7 +67,7 @@ def test_a_dataset_that_cannot_be_written_stops_the_run_although_the_ledger_can(
 ) -> None:
     with model(latency_ms=SLOW) as server:
         user.write("config.toml", settings(server.url, f'[output]\nledger = "sqlite:///{tmp_path}/l.db"\n'))
-        process = user.start(program=disk.program(MODULE))
+        process = disk.seen_by(user).start()
         assert server.until_requests(INTO_PAIRS, process)
         disk.fill()
         ended = process.end()
@@ -79,7 +79,7 @@ def test_a_dataset_that_cannot_be_written_stops_the_run_although_the_ledger_can(
         assert len(server.requests()) < CALLS - IN_FLIGHT
         disk.make_room()
         (session,) = disk.folder.glob("session_*")
-        resumed = user.run("checkpoint", "resume", session.name, program=disk.program(PROGRAM))
+        resumed = disk.seen_by(user).run("checkpoint", "resume", session.name, program=PROGRAM)
         assert resumed.code == 0, resumed.err
         assert len(server.requests()) == CALLS
         assert len((session / "dataset.jsonl").read_bytes().splitlines()) == SUBTOPICS * PROMPTS
@@ -87,20 +87,21 @@ def test_a_dataset_that_cannot_be_written_stops_the_run_although_the_ledger_can(
 
 def test_nothing_is_paid_for_where_nothing_can_be_kept(user: User, disk: SmallDisk) -> None:
     """Neither by a run nor by a resume, on a full disk and on one that is read-only."""
+    user = disk.seen_by(user)
     with model(latency_ms=SLOW) as server:
         user.write("config.toml", settings(server.url))
         disk.forbid_writing()
-        read_only = user.run(program=disk.program(MODULE))
+        read_only = user.run()
         assert (read_only.code, len(read_only.err.splitlines())) == (1, 1), read_only.err
         assert "output" in read_only.err
         disk.allow_writing()
         disk.fill()
-        full = user.run(program=disk.program(MODULE))
+        full = user.run()
         assert (full.code, len(full.err.splitlines())) == (1, 1), full.err
         assert not server.requests()
 
         disk.make_room()
-        process = user.start(program=disk.program(MODULE))
+        process = user.start()
         assert server.until_requests(INTO_PAIRS, process)
         process.send(signal.SIGINT)
         assert process.end().code == 130
@@ -109,12 +110,12 @@ def test_nothing_is_paid_for_where_nothing_can_be_kept(user: User, disk: SmallDi
         resume = ("checkpoint", "resume", session.name)
         for prevent, allow in ((disk.fill, disk.make_room), (disk.forbid_writing, disk.allow_writing)):
             prevent()
-            refused = user.run(*resume, program=disk.program(PROGRAM))
+            refused = user.run(*resume, program=PROGRAM)
             assert (refused.code, refused.out) == (1, ""), refused.err
             assert "Traceback" not in refused.err
             allow()
         assert len(server.requests()) == paid
-        assert user.run(*resume, program=disk.program(PROGRAM)).code == 0
+        assert user.run(*resume, program=PROGRAM).code == 0
         assert len(server.requests()) == CALLS
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tests.flows.cluster import Cluster
     from tests.flows.command import Model, Process, User
 
-PAIRS = 120
-CONCURRENCY = 6
+SUBTOPICS, PROMPTS = 6, 10
+PAIRS = SUBTOPICS * PROMPTS
+CONCURRENCY = 3
 IN_FLIGHT = 2 * CONCURRENCY
 """Calls of one process at once."""
 SHARDS = 2
@@ -54,8 +55,8 @@ def started(user: User, machines: Cluster, server: Model, *, latency_ms: float, 
         "config.toml",
         config(
             server.url,
-            subtopics=PAIRS // 20,
-            prompts=20,
+            subtopics=SUBTOPICS,
+            prompts=PROMPTS,
             concurrency=CONCURRENCY,
             more=f'[output]\nledger = "{ledger}"\n[execution]\nshards = {SHARDS}\n{more}',
         ),
@@ -63,15 +64,17 @@ def started(user: User, machines: Cluster, server: Model, *, latency_ms: float, 
     return user.start("--json")
 
 
-def alone(machines: Cluster, server: Model, user: User) -> bytes:
+@pytest.fixture(scope="module")
+def alone(machines: Cluster, server: Model) -> bytes:
     """The dataset of one machine, with the same answers."""
-    other = machines.machine(f"{user.folder.parent.name}-alone")
-    other.write(
-        "config.toml", config(server.url, subtopics=PAIRS // 20, prompts=20, concurrency=4 * CONCURRENCY)
+    user = machines.machine("alone")
+    user.write(
+        "config.toml",
+        config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4 * CONCURRENCY),
     )
     server.start()
-    assert other.run().code == 0
-    return dataset(other)
+    assert user.run().code == 0
+    return dataset(user)
 
 
 def dataset(user: User) -> bytes:
@@ -89,7 +92,9 @@ def until_pairs(server: Model, process: Process, number: int) -> None:
     until(there, "requests for pairs")
 
 
-def test_a_worker_is_killed_and_another_comes_late(machines: Cluster, server: Model, parent: User) -> None:
+def test_a_worker_is_killed_and_another_comes_late(
+    machines: Cluster, server: Model, parent: User, alone: bytes
+) -> None:
     process = started(parent, machines, server, latency_ms=400)
     machines.start_worker("first")
     until_pairs(server, process, PAIRS // 3)
@@ -101,14 +106,25 @@ def test_a_worker_is_killed_and_another_comes_late(machines: Cluster, server: Mo
     again = asked_twice(server.requests())
     assert len(again) <= SHARDS * IN_FLIGHT
     assert ended.summary["paid"] == len(server.requests()) - len(again)
-    assert dataset(parent) == alone(machines, server, parent)
+    assert dataset(parent) == alone
 
 
-def test_a_parent_that_is_killed_finds_its_shards(machines: Cluster, server: Model, parent: User) -> None:
-    process = started(parent, machines, server, latency_ms=1000)
+def test_a_parent_that_is_interrupted_calls_its_shards_off_and_one_that_is_killed_finds_them(
+    machines: Cluster, server: Model, parent: User, alone: bytes
+) -> None:
+    process = started(parent, machines, server, latency_ms=400)
     machines.start_worker("steady")
     until_pairs(server, process, PAIRS // 4)
+    process.send(signal.SIGTERM)
+    assert process.end().code == 128 + signal.SIGTERM
+    until(lambda: server.stats()["in_flight"] == 0, "the shards' end")
+    paid = server.requests()
+    assert not asked_twice(paid)
+
+    server.start(latency_ms=1000)
     (session,) = parent.sessions()
+    process = parent.start("resume", session.name, program=CHECKPOINT)
+    until_pairs(server, process, PAIRS // 4)
     rival = parent.start("resume", session.name, program=CHECKPOINT)
     refused = rival.end()
     assert refused.code == 1, refused.err
@@ -118,30 +134,8 @@ def test_a_parent_that_is_killed_finds_its_shards(machines: Cluster, server: Mod
     process.end()
     ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end()
     assert (ended.code, ended.summary["rows"]) == (0, PAIRS), ended.err
-    assert asked_twice(server.requests()) == [], "the shards went on"
-    assert dataset(parent) == alone(machines, server, parent)
-
-
-def test_a_parent_that_is_interrupted_calls_its_shards_off(
-    machines: Cluster, server: Model, parent: User
-) -> None:
-    process = started(parent, machines, server, latency_ms=400)
-    machines.start_worker("calm")
-    until_pairs(server, process, PAIRS // 4)
-    process.send(signal.SIGTERM)
-    ended = process.end()
-    assert ended.code == 128 + signal.SIGTERM
-    requests = server.stats
-
-    def quiet() -> bool:
-        return bool(requests()["in_flight"] == 0)
-
-    until(quiet, "the shards' end")
-    (session,) = parent.sessions()
-    ended = parent.start("resume", session.name, "--json", program=CHECKPOINT).end()
-    assert (ended.code, ended.summary["rows"]) == (0, PAIRS), ended.err
-    assert asked_twice(server.requests()) == []
-    assert dataset(parent) == alone(machines, server, parent)
+    assert not asked_twice(paid + server.requests()), "the shards went on"
+    assert dataset(parent) == alone
 
 
 def test_without_a_deployment_nothing_is_paid_for(machines: Cluster, server: Model, parent: User) -> None:
