@@ -1,4 +1,4 @@
-"""The flow run as a worker runs it, and again under the same id: `_flow_run.py [ID]` prints id and state."""
+"""The flow run as a worker runs it, and again under the same id: `_flow_run [ID]` prints id and state."""
 
 from __future__ import annotations
 

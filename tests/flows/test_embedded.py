@@ -78,33 +78,30 @@ def test_two_servers_on_one_new_home_answer_and_leave_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waiting for a process of others needs Linux")
-@pytest.mark.parametrize(
-    ("signal_number", "when"),
-    [(signal.SIGKILL, "ready"), (signal.SIGKILL, "starting"), (signal.SIGTERM, "starting")],
-)
-def test_the_server_ends_with_its_parent_and_no_other_does(
-    tmp_path: Path, signal_number: signal.Signals, when: str
-) -> None:
+def test_the_server_ends_with_its_parent_and_no_other_does(tmp_path: Path) -> None:
     home = tmp_path / "home"
     take_database(home)
-    command = [sys.executable, str(Path(__file__).with_name("_parent.py")), str(home), when]
-    with (
-        EmbeddedServer(home) as others,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent,
-    ):
+    with EmbeddedServer(home) as others:
         url = others.wait_ready()
-        assert parent.stdout is not None
-        server = os.pidfd_open(int(parent.stdout.readline()))
-        try:
-            poll = select.poll()
-            poll.register(server, select.POLLIN)
-            assert not poll.poll(0), "it must run before its parent ends"
-            parent.send_signal(signal_number)
-            assert poll.poll(GONE_WITHIN_MS), "the server outlived its parent"
-            assert status(url, "/health") == HTTPStatus.OK
-        finally:
-            os.close(server)
-    assert parent.returncode == -signal_number
+        for signal_number, when in (
+            (signal.SIGKILL, "ready"),
+            (signal.SIGKILL, "starting"),
+            (signal.SIGTERM, "starting"),
+        ):
+            command = [sys.executable, str(Path(__file__).with_name("_parent.py")), str(home), when]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+                assert parent.stdout is not None
+                server = os.pidfd_open(int(parent.stdout.readline()))
+                try:
+                    poll = select.poll()
+                    poll.register(server, select.POLLIN)
+                    assert not poll.poll(0), "it must run before its parent ends"
+                    parent.send_signal(signal_number)
+                    assert poll.poll(GONE_WITHIN_MS), f"the server outlived its parent, which was {when}"
+                    assert status(url, "/health") == HTTPStatus.OK
+                finally:
+                    os.close(server)
+            assert parent.returncode == -signal_number, when
 
 
 def test_every_task_run_is_recorded_as_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +109,8 @@ def test_every_task_run_is_recorded_as_it_ended(tmp_path: Path, monkeypatch: pyt
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     take_database(tmp_path / "home")
-    answers = json.loads(run("_quick_flow.py", str(tmp_path / "home"), "60"))
-    assert answers == [[True, {"Completed": 60}], [True, {"Cached": 60}]]
+    answers = json.loads(run("_quick_flow.py", str(tmp_path / "home"), "30"))
+    assert answers == [[True, {"Completed": 30}], [True, {"Cached": 30}]]
     assert (tmp_path / "home" / "prefect.db").exists()
     assert not [*(tmp_path / "user").iterdir()]
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from tests.flows.command import Model, User
 
 PLANTED = "planted-secret-123"
-JOBS = 40
+SUBTOPICS, PROMPTS = 4, 4
+JOBS = SUBTOPICS * PROMPTS
 
 
 def test_the_server_shows_every_pair_and_holds_no_secret(
     user: User, demo_model: Model, prefect_url: str, prefect_home: Path
 ) -> None:
-    user.write("config.toml", config(demo_model.url, subtopics=8, prompts=5))
+    user.write("config.toml", config(demo_model.url, subtopics=SUBTOPICS, prompts=PROMPTS))
     known = {run["id"] for run in _all(prefect_url, "flow_runs")}
     for _ in range(2):
         ended = user.run(API_KEY=PLANTED, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED)
@@ -45,7 +46,7 @@ def test_the_server_shows_every_pair_and_holds_no_secret(
         assert sorted(task["name"] for task in pairs) == sorted(f"job {job}" for job in range(JOBS))
         others = Counter(task["name"] for task in tasks if task not in pairs)
         assert others == Counter(
-            ["subtopics", *(f"subtopic {number}" for number in range(8)), "duplicates and shortages"]
+            ["subtopics", *(f"subtopic {number}" for number in range(SUBTOPICS)), "duplicates and shortages"]
         )
 
     with _suspicious_server() as (address, received):

@@ -84,19 +84,3 @@ def test_two_runs_in_the_same_second_share_a_ledger(user: User) -> None:
         assert {key.hex() for (key,) in kept} == needed
         again = user.run("--json")
         assert (again.code, again.summary["paid"]) == (0, 0)
-
-
-def test_a_run_that_joins_later_uses_what_another_has_paid_for(user: User) -> None:
-    with model(latency_ms=250.0) as server:
-        user.write("config.toml", config(server.url, subtopics=4, prompts=10, concurrency=2))
-        first = user.start("--json")
-        assert server.until_requests(25, first)
-        # What was answered before the second begins, it need not ask for.
-        paid = [request["key"] for request in server.requests() if request["finished"]]
-        second = user.start("--json")
-        ends = [first.end(), second.end()]
-        assert [(ended.code, ended.summary["rows"]) for ended in ends] == [(0, 40)] * 2
-        assert len(paid) >= 20
-        assert not set(paid) & set(asked_twice(server.requests()))
-        one, two = user.sessions()
-        assert (one / "dataset.jsonl").read_bytes() == (two / "dataset.jsonl").read_bytes()

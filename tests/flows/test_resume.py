@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.flows.command import PROGRAM, ROOT, User, asked_twice, config, free_port, model, rows_of
+from tests.flows.command import FLOW_RUN, PROGRAM, User, asked_twice, config, free_port, model, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,25 +85,32 @@ def test_every_way_to_resume_goes_on_in_the_same_folder(user: User, server: Mode
     assert len(checkpoint_of(session)["completed_job_ids"]) == JOBS
 
 
-@pytest.mark.parametrize("lost", [(), ("session.json",), ("session.json", "checkpoint.json")])
-def test_a_session_knows_its_settings_and_its_seed_without_a_configuration(
-    user: User, server: Model, lost: tuple[str, ...]
-) -> None:
+def test_a_session_knows_its_settings_and_its_seed_without_a_configuration(user: User, server: Model) -> None:
     """A lost session.json is had from the ledger: taken for a stranger, the session would pay again."""
     server.start(latency_ms=SLOW)
     user.write("config.toml", settings(server))
     interrupt(server, user.start("--fresh"), INTO_PAIRS)
+    paid = [request["key"] for request in server.requests()]
     (session,) = user.sessions()
     (user.folder / "config.toml").unlink()
-    for name in lost:
-        (session / name).unlink()
-    ended = resume(user, session).end()
-    assert ended.code == 0, ended.err
-    assert ended.summary["rows"] == JOBS
-    assert not asked_twice(server.requests())
-    assert len(server.requests()) == CALLS
-    assert user.sessions() == [session]
-    assert checkpoint_of(session)["current_phase"] == "complete"
+    shutil.copytree(user.folder / "output", user.folder / "interrupted")
+    server.start()
+    for number, lost in enumerate([(), ("session.json",), ("session.json", "checkpoint.json")]):
+        shutil.rmtree(user.folder / "output")
+        shutil.copytree(user.folder / "interrupted", user.folder / "output")
+        for name in lost:
+            (session / name).unlink()
+        before = len(server.requests())
+        # What Prefect kept of the one before would save calls.
+        home = {"PREFECT_HOME": str(user.home / f"prefect-{number}")}
+        words = ("checkpoint", "resume", session.name, "--json")
+        ended = user.run(*words, program=PROGRAM, **home)
+        assert ended.code == 0, (lost, ended.err)
+        assert (ended.summary["rows"], ended.summary["paid"]) == (JOBS, CALLS - len(paid)), lost
+        asked = paid + [request["key"] for request in server.requests()[before:]]
+        assert len(asked) == len(set(asked)) == CALLS, lost
+        assert user.sessions() == [session]
+        assert checkpoint_of(session)["current_phase"] == "complete", lost
 
 
 def _cut(path: Path, share: float) -> None:
@@ -187,31 +193,9 @@ def test_a_finished_session_grows(user: User, server: Model) -> None:
     assert not asked_twice(server.requests())
 
 
-def test_of_two_resumes_at_once_one_wins_and_the_other_says_who(
-    user: User, server: Model, undisturbed: Path
-) -> None:
-    server.start(latency_ms=SLOW)
-    user.write("config.toml", settings(server))
-    interrupt(server, user.start(), INTO_PAIRS)
-    paid = len(server.requests())
-    # So slow that the second begins while the first works.
-    server.start(latency_ms=1500.0)
-    (session,) = user.sessions()
-    both = [resume(user, session), resume(user, session)]
-    (winner, won), (_, lost) = sorted(
-        ((process.pid, process.end()) for process in both), key=lambda item: item[1].code
-    )
-    assert (won.code, won.summary["paid"]) == (0, CALLS - paid)
-    assert lost.code == 1
-    assert f"session {session.name} is being written by process {winner} on " in lost.err
-    assert len(server.requests()) == CALLS - paid
-    assert not asked_twice(server.requests())
-    assert (session / "dataset.jsonl").read_bytes() == (undisturbed / "dataset.jsonl").read_bytes()
-
-
 def test_a_session_of_vellumforge2_is_finished_here(user: User, server: Model, undisturbed: Path) -> None:
-    server.start()
     """Its rows are taken as paid for, also one that its checkpoint does not list; a torn one is made anew."""
+    server.start()
     lines = (undisturbed / "dataset.jsonl").read_bytes().splitlines(keepends=True)
     session = user.folder / "output" / "session_2025-10-28T14-30-00"
     session.mkdir(parents=True)
@@ -241,16 +225,15 @@ def test_a_session_of_vellumforge2_is_finished_here(user: User, server: Model, u
 def test_a_flow_run_that_is_run_again_goes_on_in_its_folder(
     user: User, server: Model, undisturbed: Path
 ) -> None:
-    program = (sys.executable, str(ROOT / "tests" / "flows" / "_flow_run.py"))
     server.start(fail_matching=rows_of(undisturbed)[7]["prompt"])
     user.write("config.toml", settings(server))
-    number, state = user.run(program=program).out.split()
+    number, state = user.run(program=FLOW_RUN).out.split()
     assert state == "FAILED"
     (session,) = user.sessions()
     assert len(rows_of(session)) == JOBS - 1
 
     server.start()
-    assert user.run(number, program=program).out.split() == [number, "COMPLETED"]
+    assert user.run(number, program=FLOW_RUN).out.split() == [number, "COMPLETED"]
     assert len(server.requests()) == 2
     assert user.sessions() == [session]
     assert (session / "dataset.jsonl").read_bytes() == (undisturbed / "dataset.jsonl").read_bytes()

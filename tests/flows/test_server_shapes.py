@@ -6,16 +6,14 @@ import asyncio
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from tasks.core.demo.chat import read_chat
 from tasks.core.demo.http import Response
 from tasks.core.demo.server import DemoServer
 from tasks.core.demo.text import Kind
-from tests.flows.command import config, rows_of
+from tests.flows.command import RUN_IN_EACH, config, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,17 +183,23 @@ SHAPES: dict[str, tuple[Refusal, Change]] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_run_comes_about(user: User, shape: str) -> None:
-    with serving(Shaped(*SHAPES[shape])) as url:
-        models = "max_retries = 3\nmax_backoff_seconds = 0.1\ntop_p = 0.9"
-        user.write("config.toml", config(url, mode="mo-dpo", subtopics=2, prompts=2, models=models))
-        ended = user.run()
-    assert ended.code == 0, ended
-    (session,) = user.sessions()
-    rows = rows_of(session)
-    assert len(rows) == 4
-    for row in rows:
-        texts = [row[name] for name in ("prompt", "chosen", "rejected")]
-        assert not [found for text in texts if (found := MACHINERY.search(text))]
-        assert len(row["prompt"]) > 20
+def test_a_run_comes_about(user: User) -> None:
+    """One after the other in one process, each in a folder and with servers of its own."""
+    models = "max_retries = 3\nmax_backoff_seconds = 0.1\ntop_p = 0.9"
+    with ExitStack() as servers:
+        for shape, behaviour in SHAPES.items():
+            url = servers.enter_context(serving(Shaped(*behaviour)))
+            (user.folder / shape).mkdir()
+            text = config(url, mode="mo-dpo", subtopics=2, prompts=2, models=models)
+            user.write(f"{shape}/config.toml", text)
+        ended = user.run(*SHAPES, program=RUN_IN_EACH)
+    assert json.loads(ended.out.splitlines()[-1]) == dict.fromkeys(SHAPES, 0), ended
+    wrong = []
+    for shape in SHAPES:
+        (session,) = user.sessions(f"{shape}/output")
+        rows = rows_of(session)
+        texts = [row[name] for row in rows for name in ("prompt", "chosen", "rejected")]
+        wrong += [(shape, text) for text in texts if MACHINERY.search(text)]
+        wrong += [(shape, row["prompt"]) for row in rows if len(row["prompt"]) <= 20]
+        wrong += [] if len(rows) == 4 else [(shape, f"{len(rows)} rows")]
+    assert not wrong
