@@ -21,7 +21,10 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
     with model() as server:
         user.write("config.toml", config(server.url, subtopics=4, prompts=5))
         assert user.run("--output", "whole").code == 0
-        whole = rows_of(user.sessions("whole")[0])
+        (undisturbed,) = user.sessions("whole")
+        whole = rows_of(undisturbed)
+        none = _failures(user, undisturbed.name, "--output", "whole")
+        assert none.out == f"No failures are listed for session {undisturbed.name}.\n"
         # Both answers of this job are refused by the server, and no other call.
         server.start(fail_matching=whole[7]["prompt"])
         broken = user.run("--json")
@@ -35,6 +38,7 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
         assert checkpoint["current_phase"] == "pairs"
         assert "7" not in checkpoint["completed_job_ids"]
         assert "job 7 failed: HTTP 400" in (session / "session.log").read_text()
+        _is_listed(user, session)
 
         server.start()
         mended = user.run(*_command_to_go_on(broken, session), "--json", program=PROGRAM)
@@ -42,6 +46,10 @@ def test_failed_jobs_are_listed_and_a_repaired_server_is_paid_for_them_alone(use
         assert (mended.summary["paid"], mended.summary["failures"]) == (2, 0)
         assert user.sessions() == [session]
         assert rows_of(session) == whole
+        listed = _failures(user, session.name)
+        assert listed.out.endswith(
+            "The session is complete: what is listed came about later, or was replaced.\n"
+        )
 
 
 def test_answers_that_stay_unusable_fail_their_jobs_and_are_not_paid_for_again(user: User) -> None:
@@ -127,47 +135,29 @@ def test_the_run_stops_where_too_few_subtopics_have_prompts(user: User) -> None:
         assert (session / "dataset.jsonl").read_bytes() == (whole / "dataset.jsonl").read_bytes()
 
 
-def test_failures_are_listed_by_phase_cause_and_attempts_with_their_requests(user: User) -> None:
-    with model() as server:
-        user.write("config.toml", config(server.url, subtopics=4, prompts=5))
-        assert user.run("--output", "whole").code == 0
-        prompt = rows_of(user.sessions("whole")[0])[7]["prompt"]
-        none = _failures(user, user.sessions("whole")[0].name, "--output", "whole")
-        assert none.out == f"No failures are listed for session {user.sessions('whole')[0].name}.\n"
+def _is_listed(user: User, session: Path) -> None:
+    """The failure of job 7 by phase, cause and attempts, with its request; as a document and for people."""
+    document = json.loads(_failures(user, session.name, "--json").out)
+    assert (document["session"], document["complete"]) == (session.name, False)
+    (group,) = document["groups"]
+    assert (group["phase"], group["cause"], group["attempts"], group["count"]) == (
+        "pairs",
+        "question_refused",
+        1,
+        1,
+    )
+    (failure,) = document["failures"]
+    assert (failure["item"], failure["status"], failure["purpose"]) == ("job 7", 400, group["purpose"])
+    assert len(bytes.fromhex(failure["request"])) == 32
 
-        server.start(fail_matching=prompt)
-        assert user.run().code == 3
-        (session,) = user.sessions()
-        document = json.loads(_failures(user, session.name, "--json").out)
-        assert (document["session"], document["complete"]) == (session.name, False)
-        (group,) = document["groups"]
-        assert (group["phase"], group["cause"], group["attempts"], group["count"]) == (
-            "pairs",
-            "question_refused",
-            1,
-            1,
-        )
-        (failure,) = document["failures"]
-        assert (failure["item"], failure["status"], failure["purpose"]) == ("job 7", 400, group["purpose"])
-        assert len(bytes.fromhex(failure["request"])) == 32
-
-        told = _failures(user, session.name)
-        assert told.out.startswith(f"Failures of {session.name}, in all its runs: 1\n")
-        assert (
-            f"job 7: {group['purpose']}, question_refused, 1 attempt, request {failure['request']}\n"
-            in told.out
-        )
-        *_, resume, retry = told.out.splitlines()
-        assert resume.endswith(f"vellumforge2 checkpoint resume {session.name}")
-        assert retry.endswith(f"vellumforge2 retry {session.name} --only cause=question_refused")
-        assert all(line.isprintable() for line in told.out.splitlines())
-
-        server.start()
-        assert user.run("checkpoint", "resume", session.name, program=PROGRAM).code == 0
-        mended = _failures(user, session.name)
-        assert mended.out.endswith(
-            "The session is complete: what is listed came about later, or was replaced.\n"
-        )
+    told = _failures(user, session.name)
+    assert told.out.startswith(f"Failures of {session.name}, in all its runs: 1\n")
+    listed = f"job 7: {group['purpose']}, question_refused, 1 attempt, request {failure['request']}\n"
+    assert listed in told.out
+    *_, resume, retry = told.out.splitlines()
+    assert resume.endswith(f"vellumforge2 checkpoint resume {session.name}")
+    assert retry.endswith(f"vellumforge2 retry {session.name} --only cause=question_refused")
+    assert all(line.isprintable() for line in told.out.splitlines())
 
 
 def test_failures_of_a_session_that_is_not_there_are_refused(user: User, demo_model: Model) -> None:

@@ -87,7 +87,7 @@ def test_what_cannot_be_looked_at_is_said_in_a_line(user: User) -> None:
         assert len(refused.err.splitlines()) == 1
 
 
-def test_a_run_says_at_its_end_what_lint_finds(user: User, demo_model: Model) -> None:
+def test_a_run_says_at_its_end_and_on_its_page_what_lint_finds(user: User, demo_model: Model) -> None:
     user.write("config.toml", config(demo_model.url, subtopics=4, prompts=5))
     ended = user.run()
     assert (ended.code, ended.err) == (0, "")
@@ -109,11 +109,7 @@ def test_a_run_says_at_its_end_what_lint_finds(user: User, demo_model: Model) ->
     assert lint(user, f"output/{session.name}", "--json").out == told.out
     assert lint(user, f"output/{session.name}/dataset.jsonl", "--json").out == told.out
 
-
-def test_the_page_of_a_run_has_a_table_of_what_lint_found(user: User, demo_model: Model) -> None:
-    user.write("config.toml", config(demo_model.url, subtopics=4, prompts=5))
-    assert user.run().code == 0
-    (session,) = user.sessions()
+    # The page of the run has a table of it.
     wanted = {"artifacts": {"key": {"any_": ["summary"]}}}
     found = httpx.post(f"{user.variables['PREFECT_API_URL']}/artifacts/filter", json=wanted, timeout=TIMEOUT)
     pages = [page["data"] for page in found.json()]

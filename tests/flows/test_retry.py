@@ -90,6 +90,8 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     assert sorted(failures) == [("job 1", "question_refused"), ("job 4", "http_500")]
 
     server.start()
+    _names_are_refused(user, session)
+    assert server.requests() == []
     some = retry(user, session, "--only", "cause=http_500", "--json")
     assert (some.code, some.summary["paid"], some.summary["causes"]) == (3, 2, {"question_refused": 1})
     left = f"vellumforge2: finished with 1 failure (1 question_refused); {JOBS - 1} rows are written"
@@ -114,6 +116,27 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     complete = retry(user, session, "--only", "cause=question_refused")
     assert (complete.code, complete.out) == (2, "")
     assert "is complete" in complete.err
+
+
+def _names_are_refused(user: User, session: Path) -> None:
+    """Names that no failure has are refused in a line with those that there are; nothing is written."""
+    log = (session / "session.log").read_bytes()
+    for names, said in [
+        (
+            ["cause=timeout"],
+            "no failure with cause=timeout; there are: cause=question_refused (1), cause=http_500 (1)",
+        ),
+        (["cause=http_500", "phase=prompts"], "no failure with phase=prompts; there are: phase=pairs (2)"),
+        (["timeout"], "--only takes cause=…, phase=… or purpose=…, and not 'timeout'"),
+    ]:
+        ended = retry(user, session, *(word for name in names for word in ("--only", name)))
+        assert (ended.code, ended.out) == (2, "")
+        (line,) = ended.err.splitlines()
+        assert said in line
+    assert (session / "session.log").read_bytes() == log
+    unknown = user.run("retry", "session_2026-01-01T00-00-00", "--only", "cause=timeout", program=PROGRAM)
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "there is no session session_2026-01-01T00-00-00" in unknown.err
 
 
 def test_a_pair_that_is_left_alone_is_asked_nothing_although_only_one_of_its_calls_is_listed(
@@ -174,35 +197,6 @@ def test_where_too_few_subtopics_had_prompts_their_retry_goes_on_to_the_pairs(
     ended = retry(user, session, "--only", "cause=http_500", "--json")
     assert (ended.code, ended.summary["paid"]) == (0, 1 + 2 * JOBS)
     assert (session / "dataset.jsonl").read_bytes() == (undisturbed / "dataset.jsonl").read_bytes()
-
-
-def test_a_name_that_no_failure_has_is_refused_with_those_that_there_are(
-    user: User, server: Model, undisturbed: Path
-) -> None:
-    user.write("config.toml", settings(server))
-    whole = rows_of(undisturbed)
-    server.start(fail_matching=whole[1]["prompt"], error_matching=whole[4]["prompt"])
-    assert user.run().code == 3
-    (session,) = user.sessions()
-    server.start()
-    log = (session / "session.log").read_bytes()
-    for names, said in [
-        (
-            ["cause=timeout"],
-            "no failure with cause=timeout; there are: cause=question_refused (1), cause=http_500 (1)",
-        ),
-        (["cause=http_500", "phase=prompts"], "no failure with phase=prompts; there are: phase=pairs (2)"),
-        (["timeout"], "--only takes cause=…, phase=… or purpose=…, and not 'timeout'"),
-    ]:
-        ended = retry(user, session, *(word for name in names for word in ("--only", name)))
-        assert (ended.code, ended.out) == (2, "")
-        (line,) = ended.err.splitlines()
-        assert said in line
-    assert server.requests() == []
-    assert (session / "session.log").read_bytes() == log
-    unknown = user.run("retry", "session_2026-01-01T00-00-00", "--only", "cause=timeout", program=PROGRAM)
-    assert (unknown.code, unknown.out) == (2, "")
-    assert "there is no session session_2026-01-01T00-00-00" in unknown.err
 
 
 def test_a_session_with_things_that_were_never_asked_is_resumed_first(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.core.hub.loading import REPO, loaded
+from tests.core.hub.loading import REPO, all_loaded, loaded
 from tests.core.hub.server import TOKEN, CutError, running
-from tests.flows.command import PROGRAM, User, config, rows_of, until
+from tests.flows.command import PROGRAM, User, config, model, rows_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +50,12 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def ada(user: User, hub: Hub) -> User:
     """A user with a token for it."""
-    variables = {**user.variables, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-    return User(user.home, user.folder, variables)
+    return knowing(user, hub)
+
+
+def knowing(user: User, hub: Hub) -> User:
+    """The user with a token for that Hub."""
+    return User(user.home, user.folder, {**user.variables, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN})
 
 
 def upload(user: User, *words: str) -> Ended:
@@ -77,41 +82,75 @@ def left_over(session: Path) -> list[str]:
     return [path.name for path in session.glob(".*") if path.name != ".lock"]
 
 
-@pytest.mark.parametrize("mode", CONFIGURATIONS)
-def test_every_format_of_every_mode_is_uploaded_and_loads(
-    ada: User, hub: Hub, demo_model: Model, tmp_path: Path, mode: str
-) -> None:
-    told = made(ada, demo_model, mode, MORE, "--upload-to-hf", "--json")
-    assert (told.code, "Traceback" in told.err) == (0, False), told.err
-    assert told.summary["rows"] == len(rows_of(ada.sessions()[0]))
-    assert told.err.splitlines()[-1].startswith(f"{hub.url}/datasets/{REPO} (private): ")
-    assert [line for line in hub.asked if "agent" in line or "telemetry" in line] == []
-    found = loaded(hub, tmp_path / "reader")
-    assert set(found) == CONFIGURATIONS[mode] | {""}
-    for rows in found.values():
-        assert min(rows["train"], rows["test"]) > 0
-    session = ada.sessions()[0]
-    assert sum(found["native"].values()) == len(rows_of(session))
-    card = hub.repositories[REPO].files["README.md"].decode()
-    for fact in ("license: cc-by-4.0", "strong\\-writer", "127\\.0\\.0\\.1", "## Lint", "## Cost"):
-        assert fact in card
-    assert "/v1" not in card
-    assert left_over(session) == []
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Path:
+    """The folder of a user with a finished session, whose model server is gone."""
+    where = tmp_path_factory.mktemp("finished")
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(where / "prefect"))
+    with model() as server:
+        assert made(user, server).code == 0
+    return user.folder
 
-    again = upload(ada, "--json")
+
+@pytest.fixture
+def ada_with_session(ada: User, finished: Path) -> User:
+    """The same user with that session."""
+    shutil.copytree(finished, ada.folder, dirs_exist_ok=True)
+    return ada
+
+
+def test_every_format_of_every_mode_is_uploaded_and_loads(
+    ada: User, hub: Hub, demo_model: Model, tmp_path: Path
+) -> None:
+    repositories = [f"{REPO}-{mode}" for mode in CONFIGURATIONS]
+    for mode, repo in zip(CONFIGURATIONS, repositories, strict=True):
+        told = made(ada, demo_model, mode, MORE, "--fresh", "--upload-to-hf", "--repo", repo, "--json")
+        assert (told.code, "Traceback" in told.err) == (0, False), told.err
+        assert told.err.splitlines()[-1].startswith(f"{hub.url}/datasets/{repo} (private): ")
+        assert [line for line in hub.asked if "agent" in line or "telemetry" in line] == []
+        (session,) = (ada.folder / "output").glob("session_*")
+        rows = session.rename(tmp_path / mode)
+        assert told.summary["rows"] == len(rows_of(rows))
+        assert left_over(rows) == []
+        assert TOKEN not in told.out + told.err
+    everything = all_loaded(hub, tmp_path / "reader", repositories)
+    for (mode, names), repo, found in zip(CONFIGURATIONS.items(), repositories, everything, strict=True):
+        assert set(found) == names | {""}
+        for rows_by_split in found.values():
+            assert min(rows_by_split["train"], rows_by_split["test"]) > 0
+        assert sum(found["native"].values()) == len(rows_of(tmp_path / mode))
+        card = hub.repositories[repo].files["README.md"].decode()
+        for fact in ("license: cc-by-4.0", "strong\\-writer", "127\\.0\\.0\\.1", "## Lint", "## Cost"):
+            assert fact in card
+        assert "/v1" not in card
+
+    # The last of them once more.
+    rows.rename(session)
+    again = upload(ada, "--repo", repo, "--json")
     assert (again.code, json.loads(again.out)["changed"]) == (0, False)
-    assert len(hub.repositories[REPO].commits) == 2
-    assert TOKEN not in told.out + told.err + again.out + again.err
+    assert [len(repository.commits) for repository in hub.repositories.values()] == [2] * len(repositories)
+    assert TOKEN not in again.out + again.err
     assert TOKEN.encode() not in written_by(ada)
 
 
-@pytest.mark.parametrize("part_size", [1 << 40, 4_000])
 def test_killed_in_the_middle_of_a_file_it_goes_on_where_it_was(
-    ada: User, hub: Hub, demo_model: Model, tmp_path: Path, part_size: int
+    user: User, finished: Path, tmp_path: Path
 ) -> None:
-    assert made(ada, demo_model).code == 0
-    session = ada.sessions()[0]
-    hub.part_size = part_size
+    shutil.copytree(finished, user.folder, dirs_exist_ok=True)
+    with running() as whole, running() as in_parts:
+        in_parts.part_size = 4_000
+        for hub in (whole, in_parts):
+            _is_killed_and_goes_on(user, hub)
+        one, other = (hub.repositories[REPO].files for hub in (whole, in_parts))
+        assert one == other
+        found = loaded(in_parts, tmp_path / "reader")
+    assert {name: sum(rows.values()) for name, rows in found.items()} == {"native": 6, "dpo": 6, "": 6}
+
+
+def _is_killed_and_goes_on(user: User, hub: Hub) -> None:
+    """An upload is killed in its third file, and another one finishes what it began."""
+    ada = knowing(user, hub)
+    (session,) = ada.sessions()
     process = ada.start("upload", session.name, program=PROGRAM)
 
     def kill(read: int) -> None:
@@ -137,14 +176,11 @@ def test_killed_in_the_middle_of_a_file_it_goes_on_where_it_was(
     data = {path: text for path, text in hub.repositories[REPO].files.items() if path.startswith("data/")}
     assert len(data) == 4
     assert {hashlib.sha256(text).hexdigest() for text in data.values()} == set(hub.objects)
-    found = loaded(hub, tmp_path / "reader")
-    assert {name: sum(rows.values()) for name, rows in found.items()} == {"native": 6, "dpo": 6, "": 6}
 
 
-def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada: User, hub: Hub, demo_model: Model) -> None:
-    assert made(ada, demo_model).code == 0
-    session = ada.sessions()[0]
-    process = ada.start("upload", session.name, program=PROGRAM)
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada_with_session: User, hub: Hub) -> None:
+    (session,) = ada_with_session.sessions()
+    process = ada_with_session.start("upload", session.name, program=PROGRAM)
 
     def interrupt(_: int) -> None:
         process.send(signal.SIGINT)
@@ -156,7 +192,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada: User, hub: Hub, demo_mod
     assert (ended.code, "Traceback" in ended.err) == (130, False), ended.err
     assert left_over(session) == []
     hub.at_piece = lambda _: None
-    assert upload(ada).code == 0
+    assert upload(ada_with_session).code == 0
 
 
 def test_an_upload_that_fails_spoils_no_run_and_says_the_command_to_repeat(
@@ -196,10 +232,12 @@ def test_without_token_or_name_a_run_does_not_even_begin(user: User, hub: Hub, d
     assert (demo_model.requests(), user.sessions(), hub.asked) == ([], [], [])
 
 
-def test_a_token_of_the_env_file_is_used_and_never_shown(user: User, hub: Hub, demo_model: Model) -> None:
+def test_a_token_of_the_env_file_is_used_and_never_shown(user: User, hub: Hub, finished: Path) -> None:
+    shutil.copytree(finished, user.folder, dirs_exist_ok=True)
+    # Nothing about the Hub stands in the configuration.
+    user.write("config.toml", (user.folder / "config.toml").read_text().replace(MORE, ""))
     user.write(".env", f"HF_TOKEN={TOKEN}\n")
     ada = User(user.home, user.folder, {**user.variables, "HF_ENDPOINT": hub.url})
-    assert made(ada, demo_model, "dpo", "").code == 0
     hub.answers["GET .*/tides"] = (500, {}, {"error": f"trouble with {TOKEN}"})
     told = upload(ada, "--repo", REPO)
     assert (told.code, told.out, TOKEN in told.err) == (1, "", False)
@@ -234,18 +272,15 @@ def test_what_is_not_finished_is_uploaded_only_by_wish(ada: User, hub: Hub, demo
     assert "## Lint" not in card
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
+def test_bad_input_is_said_in_a_line(ada: User, hub: Hub) -> None:
+    for words, reason in (
         (("--license", "My Licence"), "--license My Licence: allowed: "),
         (("--test-share", "2"), "--test-share 2.0: allowed: 0 to 1"),
         (("--repo", "tides"), "'tides' is no name of a repository"),
         (("--format", "csv"), "--format"),
         (("--repo", REPO), "there is no session session_2026-01-01T00-00-00"),
-    ],
-)
-def test_bad_input_is_said_in_a_line(ada: User, hub: Hub, words: tuple[str, ...], reason: str) -> None:
-    told = ada.run("upload", "session_2026-01-01T00-00-00", *words, program=PROGRAM)
-    assert (told.code, told.out, hub.asked) == (2, "", [])
-    assert reason in told.err
-    assert len(told.err.splitlines()) == 1
+    ):
+        told = ada.run("upload", "session_2026-01-01T00-00-00", *words, program=PROGRAM)
+        assert (told.code, told.out, hub.asked) == (2, "", []), words
+        assert reason in told.err
+        assert len(told.err.splitlines()) == 1, words

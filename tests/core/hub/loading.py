@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tests.core.hub.server import TOKEN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.core.hub.server import Hub
@@ -22,13 +23,15 @@ import json, sys
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import snapshot_download
 
-folder = snapshot_download(sys.argv[1], repo_type="dataset", local_dir=sys.argv[2])
-found = {
-    name: {split: len(rows) for split, rows in load_dataset(folder, name).items()}
-    for name in get_dataset_config_names(folder)
-}
-found[""] = {split: len(rows) for split, rows in load_dataset(folder).items()}
-print(json.dumps(found))
+def loaded(repo):
+    folder = snapshot_download(repo, repo_type="dataset", local_dir=f"{sys.argv[1]}/{repo}")
+    found = {
+        name: {split: len(rows) for split, rows in load_dataset(folder, name).items()}
+        for name in get_dataset_config_names(folder)
+    }
+    return found | {"": {split: len(rows) for split, rows in load_dataset(folder).items()}}
+
+print(json.dumps([loaded(repo) for repo in sys.argv[2:]]))
 """
 
 
@@ -63,5 +66,13 @@ def loaded(hub: Hub, home: Path, repo: str = REPO) -> dict[str, dict[str, Any]]:
     Returns:
         Rows by configuration, `""` for none, and split.
     """
-    found: dict[str, dict[str, Any]] = json.loads(ran(hub, home, LOAD, repo, str(home / "downloaded")))
+    (found,) = all_loaded(hub, home, [repo])
+    return found
+
+
+def all_loaded(hub: Hub, home: Path, repos: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+    """The same of several datasets, in one process: to import the library takes longer than all else."""
+    found: list[dict[str, dict[str, Any]]] = json.loads(
+        ran(hub, home, LOAD, str(home / "downloaded"), *repos)
+    )
     return found
