@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 
-from tests.flows.command import TIMEOUT, User, config, model, outlives, prefect_server, until
+from tests.flows.command import (
+    PREFECT,
+    PROGRAM,
+    TIMEOUT,
+    User,
+    config,
+    model,
+    outlives,
+    prefect_server,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.flows.command import Process
+    from tests.flows.command import Model, Process
 
-PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 POOL = "machines"
-SUBTOPICS, PROMPTS = 10, 5
+SUBTOPICS, PROMPTS = 8, 5
 CALLS = SUBTOPICS + 2 * SUBTOPICS * PROMPTS
+"""For prompts and answers; the one for subtopics comes on top."""
+SLOW_MS = 2500.0
+"""So slow that a run is not done before it hears that it is cancelled."""
 
 
 @dataclass
@@ -102,57 +112,58 @@ def machine(folder: Path, url: str) -> Iterator[Machine]:
             worker.end()
 
 
-@pytest.fixture(scope="module")
-def cancelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine whose runs are cancelled."""
-    folder = tmp_path_factory.mktemp("cancelling")
-    with prefect_server(folder / "server") as url, machine(folder / "machine", url) as made:
-        yield made
-
-
-@pytest.mark.parametrize("way", ["ui", "command"])
-def test_a_cancelled_run_is_resumed_to_the_same_dataset(
-    tmp_path: Path, cancelling: Machine, way: str
-) -> None:
-    made = cancelling
-    with model(latency_ms=800.0) as server:
-        output = f'[output]\nfolder = "{way}"\n'
-        text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4, more=output)
+def test_runs_that_are_cancelled_in_either_way_are_resumed_to_the_same_dataset(tmp_path: Path) -> None:
+    """The first one by the UI's button, a worker's resume of it by a command; the rest is resumed by hand."""
+    with (
+        prefect_server(tmp_path / "server") as url,
+        machine(tmp_path / "machine", url) as made,
+        model(latency_ms=SLOW_MS) as server,
+    ):
+        text = config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS, concurrency=4)
         made.user.write("config.toml", text)
-        run = made.start()
+        first = made.start()
         assert server.until_requests(CALLS // 5, made.worker)
-        if way == "ui":
-            made.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
-        else:
-            assert made.user.run("flow-run", "cancel", run, program=PREFECT).code == 0
-        made.until_state(run, "CANCELLED")
-        assert all(request["finished"] for request in server.requests()), "a call was given up"
-        assert len(server.requests()) < CALLS
-        (session,) = made.user.sessions(way)
-        keys = [request["key"] for request in server.requests()]
+        made.post(f"/flow_runs/{first}/set_state", state={"type": "CANCELLING"})
+        keys = _keys_once_cancelled(made, server, first)
+        (session,) = made.user.sessions()
+
+        server.start(latency_ms=SLOW_MS)
+        second = made.start(resume=session.name)
+        assert server.until_requests(CALLS // 5, made.worker)
+        assert made.user.run("flow-run", "cancel", second, program=PREFECT).code == 0
+        keys += _keys_once_cancelled(made, server, second)
+        assert len(keys) < CALLS
+
         # The rest in a moment.
         server.start()
-        resumed = made.start(resume=session.name)
-        made.until_state(resumed, "COMPLETED")
-        assert made.state(run) == "CANCELLED"
+        resumed = made.user.run("checkpoint", "resume", session.name, program=PROGRAM)
+        assert resumed.code == 0, resumed.err
+        assert [made.state(run) for run in (first, second)] == ["CANCELLED", "CANCELLED"]
         keys += [request["key"] for request in server.requests()]
-        assert len(keys) == len(set(keys)), "a call was paid for twice"
-        undisturbed = User.made(
-            tmp_path / "undisturbed", PREFECT_API_URL=made.user.variables["PREFECT_API_URL"]
-        )
+        assert len(keys) == len(set(keys)) == CALLS + 1, "a call was paid for twice"
+        assert made.user.sessions() == [session]
+        undisturbed = User.made(tmp_path / "undisturbed", PREFECT_API_URL=url)
         undisturbed.write("config.toml", text)
         assert undisturbed.run().code == 0
-        (other,) = undisturbed.sessions(way)
+        (other,) = undisturbed.sessions()
     datasets = [path / "dataset.jsonl" for path in (session, other)]
     assert datasets[0].read_bytes() == datasets[1].read_bytes()
     assert len(datasets[0].read_text().splitlines()) == SUBTOPICS * PROMPTS
+
+
+def _keys_once_cancelled(made: Machine, server: Model, run: str) -> list[str]:
+    """The keys of the calls that a run made until it was cancelled; it gave none up."""
+    made.until_state(run, "CANCELLED")
+    requests = server.requests()
+    assert all(request["finished"] for request in requests), "a call was given up"
+    return [request["key"] for request in requests]
 
 
 def test_a_workers_run_outlives_the_api_and_leaves_in_time(tmp_path: Path) -> None:
     home = tmp_path / "server"
     with (
         prefect_server(home) as url,
-        model(latency_ms=250.0) as server,
+        model(latency_ms=500.0) as server,
         machine(tmp_path / "lost", url) as made,
     ):
         made.user.write("config.toml", config(server.url, subtopics=SUBTOPICS, prompts=PROMPTS))

@@ -239,12 +239,12 @@ def test_what_cannot_be_used_is_said_on_one_line(teller: User, options: list[str
 
 @pytest.mark.parametrize("mode", ["sft-to-dpo", "regen-chosen", "add-reasoning"])
 def test_killed_and_run_again_it_is_the_same_and_pays_once(user: User, mode: str) -> None:
-    rows = [alpaca(f"{prompt} Again, {number}.") for number in range(30) for prompt in PROMPTS]
+    rows = [alpaca(f"{prompt} Again, {number}.") for number in range(10) for prompt in PROMPTS]
     write(user.folder / "in.jsonl", *rows)
     options = ["--mode", mode, "--input", "in.jsonl", "--output", "out.jsonl", "--json"]
     with model(latency_ms=20.0, cut=0.03, error=0.02) as server:
-        user.write("config.toml", config(server.url, concurrency=16))
-        for stop in (40, 150, 300):
+        user.write("config.toml", config(server.url, concurrency=6))
+        for stop in (13, 50, 100):
             process = user.start(*options, program=TRANSFORM)
             assert server.until_requests(stop, process)
             process.kill(group=True)
@@ -261,7 +261,7 @@ def test_killed_and_run_again_it_is_the_same_and_pays_once(user: User, mode: str
         assert server.stats()["requests"] == before["requests"]
         # Only what was in flight at a kill is asked for twice, or what was answered with an error.
         failed = before["requests"] - before["answered"] + round(0.1 * before["requests"])
-        assert len(asked_twice(server.requests())) <= 3 * 2 * 16 + failed
+        assert len(asked_twice(server.requests())) <= 3 * 2 * 6 + failed
         assert before["answered"] < 2 * len(rows)
         # A run that nothing disturbed writes the same.
         undisturbed = user.folder / "undisturbed.jsonl"
