@@ -14,6 +14,7 @@ from flows.process import settings as environment
 from flows.process.server import check_api
 from flows.process.terminal import say
 from tasks.core.errors import UsageError, VellumforgeError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,7 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
     try:
         document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UsageError(f"{path} cannot be read here, in {Path.cwd()}: {reason}") from error
     listed: list[dict[str, Any]] = (document or {}).get("deployments") or []
     if not listed:

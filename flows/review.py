@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import UsageError
 from tasks.core.lint.linter import Linter
+from tasks.core.printable import reason_of
 from tasks.core.report.page import write_report
 from tasks.core.report.tally import facts_of
 from tasks.core.rows.samples import read_samples
@@ -60,5 +61,5 @@ async def report_run(work: OpenRun, made: Made) -> None:
         # In a thread: signals, the page and the mirror have their turn meanwhile.
         session.report = await asyncio.to_thread(write_report, session.folder, facts, session.lint)
     except Exception as error:  # noqa: BLE001 - the dataset is there, whatever is wrong with its picture
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         log.warning("no report was written: %s", reason)

@@ -31,6 +31,7 @@ from tasks.core.errors import LedgerError, PhaseError, SessionError, UsageError,
 from tasks.core.ledger import shards as ledger_shards
 from tasks.core.ledger.shards import PARENT
 from tasks.core.models import Phase
+from tasks.core.printable import reason_of
 from tasks.core.questions import is_judged
 from tasks.core.session.ledger import divided, plan_of
 from tasks.core.traffic.quota import WINDOW
@@ -91,7 +92,7 @@ async def start_shard(config: Config, session: str, number: int, key: str) -> UU
         )
     except PREFECT_ERRORS as error:
         raise PhaseError(
-            f"Prefect's server does not start shard {number}: {_reason(error)}. "
+            f"Prefect's server does not start shard {number}: {reason_of(error)}. "
             "What was paid for is kept: resume when it answers"
         ) from error
     return flow_run.id
@@ -105,7 +106,7 @@ async def states_of(flow_runs: Sequence[UUID]) -> Mapping[UUID, State]:
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(flow_runs)))
             )
     except PREFECT_ERRORS as error:
-        log.debug("Prefect's server does not tell how shards are: %s", _reason(error))
+        log.debug("Prefect's server does not tell how shards are: %s", reason_of(error))
         return {}
     return {run.id: run.state for run in runs if run.state is not None}
 
@@ -124,17 +125,13 @@ async def _deployment(work_pool: str) -> UUID:
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[work_pool])),
             )
     except PREFECT_ERRORS as error:
-        raise UsageError(f"Prefect's server does not say who takes shards: {_reason(error)}") from error
+        raise UsageError(f"Prefect's server does not say who takes shards: {reason_of(error)}") from error
     if not found:
         raise UsageError(
             f"execution.shards needs a deployment of {SHARD_FLOW} on the work pool {work_pool}, and Prefect "
             "has none: run `prefect deploy --all`, with PREFECT_API_URL set to a server that has workers"
         )
     return found[0].id
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 WATCH_SECONDS = 1.0

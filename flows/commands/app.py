@@ -15,6 +15,7 @@ from flows.commands.dataset import export, failures, lint, report, upload
 from flows.commands.run import estimate, preview, retry, run, transform, validate
 from flows.process.terminal import DISTRIBUTION, PROGRAM, say
 from tasks.core.errors import UsageError, VellumforgeError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,4 +84,4 @@ def _reason(error: CycloptsError) -> str:
     """What is wrong with the command line, in a sentence."""
     if isinstance(error, UnusedCliTokensError):
         return f"There is nothing that takes {shlex.join(error.unused_tokens or [])}."
-    return " ".join(str(error).split())
+    return reason_of(error)

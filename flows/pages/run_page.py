@@ -22,7 +22,7 @@ from prefect.states import Failed
 from flows.pages.artifacts import artifacts_of, outcome_of, title
 from flows.process.progress import Rate, describe
 from tasks.core.models import Phase
-from tasks.core.printable import escaped
+from tasks.core.printable import escaped, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -112,7 +112,7 @@ class Page:
                         await self._create(client, artifact)
                     return
             except Exception as failure:  # noqa: BLE001 - whatever is wrong with the page, the work goes on
-                reason = " ".join(str(failure).split()) or type(failure).__name__
+                reason = reason_of(failure)
                 log.info("Prefect's page of this run is behind: %s", reason)
             await asyncio.sleep(UPDATE_SECONDS)
 

@@ -11,6 +11,7 @@ import httpx
 from pydantic import SecretStr
 
 from tasks.core.errors import UsageError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +39,7 @@ async def _read(name: str) -> SecretStr:
             "pages, or name the key's variable with api_key_env"
         ) from error
     except (PrefectException, httpx.HTTPError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise UsageError(f"the Prefect block {name} cannot be read: {reason}") from error
     # Not `get`, which would read a key of digits alone as a number.
     value: object = block.value.get_secret_value()

@@ -24,6 +24,7 @@ from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, settle
 from flows.process.terminal import PROGRAM, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -293,7 +294,7 @@ async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: flo
     if error is None:
         ids = [flow_run.result().state_details.flow_run_id]
         return await settle(ids, console.progress.blocks, deadline - time.monotonic())
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason_of(error)
     if not console.begun:
         raise PrefectError(
             f"Prefect cannot run the flow: {reason}; nothing was paid for. "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import httpx
 
 from tasks.core.errors import UsageError, VellumforgeError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -236,7 +237,7 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
         logger.warning("%s: not all task runs were recorded within %.0f s", UI_IS_BEHIND, timeout)
         return False
     except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the run itself is over and safe
-        logger.warning("%s: %s", UI_IS_BEHIND, " ".join(str(error).split()) or type(error).__name__)
+        logger.warning("%s: %s", UI_IS_BEHIND, reason_of(error))
         return False
     return True
 

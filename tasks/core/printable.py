@@ -20,11 +20,27 @@ _HIDDEN: Final = re.compile(
 )
 
 
+MOST_OF_A_REASON: Final = 1000
+"""Characters of what a foreign error says."""
+
+
 def printable_line(text: str, most: int) -> str:
     """The text on one line, without control characters and marks of direction, cut to `most` characters."""
     # Runs of blanks shrink: so much more is read, and no more, however long the text is.
     text = text[: 16 * most]
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:most]
+
+
+def reason_of(error: BaseException, most: int = MOST_OF_A_REASON, *, bare: bool = False) -> str:
+    """What a foreign error says, on one printable line; the name of its class where it says nothing.
+
+    Args:
+        error: The error, of a library or of the system.
+        most: Characters that are shown.
+        bare: Whether an error of the system is shown without its number and its file.
+    """
+    words = error.strerror if bare and isinstance(error, OSError) and error.strerror else str(error)
+    return printable_line(words, most) or type(error).__name__
 
 
 def visible_text(text: str, most: int) -> str:

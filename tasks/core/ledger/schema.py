@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tasks.core.cost import Usage, tokens_for
 from tasks.core.errors import LedgerError
 from tasks.core.exchange.request import Answer
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -298,7 +299,7 @@ def shown(url: str | URL) -> str:
 def reason(error: Exception) -> str:
     """The driver's own words, without SQLAlchemy's statement and parameters; of damage, what helps."""
     cause = getattr(error, "orig", None) or error
-    words = " ".join(str(cause).split())
+    words = reason_of(cause)
     return f"{words}; {CARE}" if _is_damage(cause) else words
 
 

@@ -30,6 +30,7 @@ from tasks.core.ledger.failures import put_refusal_rows, refusal_rows
 from tasks.core.ledger.schema import unpack
 from tasks.core.ledger.sessions import call_rows, find_session_row, put_call_rows
 from tasks.core.models import Phase, Purpose
+from tasks.core.printable import reason_of
 from tasks.core.session import files
 from tasks.core.session.adoption import unpack_jobs
 from tasks.core.session.folder import check_name
@@ -136,9 +137,8 @@ def damage_of(source: Path) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = " ".join(words.split()) or type(error).__name__
-        raise UsageError(f"{source} is no archive of a session, or is damaged: {shown}") from error
+        reason = reason_of(error, bare=True)
+        raise UsageError(f"{source} is no archive of a session, or is damaged: {reason}") from error
 
 
 def is_file(name: str) -> bool:

@@ -19,6 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.core.errors import SessionError, UsageError
+from tasks.core.printable import reason_of
 from tasks.core.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def check_store(url: str, output: Path) -> None:
         kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        what = f"pip install 'vellumforge-flows[{extra}]'" if extra else " ".join(str(error).split())
+        what = f"pip install 'vellumforge-flows[{extra}]'" if extra else reason_of(error)
         raise UsageError(
             f"output.mirror: {scheme}:// needs a library that is not installed: {what}"
         ) from error
@@ -199,6 +200,4 @@ async def _in_thread(work: Callable[[], _Result]) -> _Result:
 
 def _reason(error: Exception) -> str:
     """A store's own words in one line, without what nobody must see."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    shown = without_secrets(" ".join(words.split()), os.environ)
-    return shown[:LONGEST_REASON] or type(error).__name__
+    return without_secrets(reason_of(error, bare=True), os.environ)[:LONGEST_REASON]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from tasks.core.errors import UsageError
+from tasks.core.printable import reason_of
 from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines
 from tasks.core.rows.transformed import COLUMNS, InputRow, NoRowError, check_sides, read_row
 
@@ -152,7 +153,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise UsageError(f"{path} cannot be read as Parquet after row {number}: {reason}") from error
 
 
