@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from tasks.core.portable.mirror import mirrored
 from tasks.core.preflight import checked_first
 from tasks.core.questions import Questions, purposes_of
 from tasks.core.session.adoption import pack_jobs, unpack_jobs
-from tasks.core.session.folder import find_session
+from tasks.core.session.folder import find_session, locked
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session, restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, settled_refusals, with_seed_of
@@ -90,13 +90,19 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
         UsageError: The session cannot be resumed as it is.
     """
     config, progress, retry = checked.config, console.progress, None
-    async with await open_ledger(ledger_url(config), Path(config.output.folder)) as ledger:
-        resumption = checked.resumption
+    output = Path(config.output.folder)
+    async with await open_ledger(ledger_url(config), output) as ledger, AsyncExitStack() as stack:
+        retried = None if checked.resumption else await _begun_by(ledger, flow_run, output)
+        resumption = checked.resumption or retried
         if resumption is not None:
+            stack.enter_context(locked(resumption.folder))
+            # Since it was looked at first, another process may have gone on with it, and have ended.
+            resumption = find_resumption(resumption.folder)
+        if retried is not None:
+            config = with_seed_of(retried, config, always=True)
+        elif resumption is not None:
             await check_resumption(resumption, config, ledger, accept_changes=checked.accept_changes)
-            retry = await _retry(checked, ledger)
-        elif retried := await _begun_by(ledger, flow_run, Path(config.output.folder)):
-            resumption, config = retried, with_seed_of(retried, config, always=True)
+            retry = await _retry(replace(checked, resumption=resumption), ledger)
         with open_session(
             config,
             progress,
@@ -105,6 +111,7 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
             ledger=ledger.id,
             flow_run=flow_run,
             resumption=resumption,
+            held=resumption is not None,
         ) as session:
             has_jobs = await _has_jobs(session, resumption, ledger)
             policy = Policy(

@@ -385,6 +385,8 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     time.tzset()
+    # It makes settings of the environment, like the program's when that is imported.
+    importlib.reload(sys.modules[READS_ENVIRONMENT])
     sys.meta_path.insert(0, _Kept(kept, logged_by))
     kind, what, *arguments = asked["command"]
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]

@@ -88,7 +88,7 @@ def test_calls_that_do_not_end_are_given_up(user: User) -> None:
         after_grace = patient.end()
         assert after_grace.code == 143
         (session,) = user.sessions("patient")
-        options = ("--set", "output.folder=patient")
+        options = ("--output", "patient")
         _command_to_go_on(after_grace.err, signal.SIGTERM, session.name, *options)
         assert "Traceback" not in at_once.err + after_grace.err
         assert (rows_of(session), _phase(session)) == ([], "subtopics")

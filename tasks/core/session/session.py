@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -189,6 +189,7 @@ def open_session(
     ledger: str,
     flow_run: str = "",
     resumption: Resumption | None = None,
+    held: bool = False,
 ) -> Iterator[Session]:
     """Open a session for writing: a new one, or one that is resumed.
 
@@ -202,6 +203,7 @@ def open_session(
         ledger: Id of the ledger.
         flow_run: Id of the Prefect flow run, "" when there is none.
         resumption: The session to resume; None for a new one.
+        held: Whether the caller holds its lock already.
 
     Raises:
         SessionLockedError: Another process writes to it.
@@ -216,7 +218,7 @@ def open_session(
     else:
         folder = resumption.folder
         record = replace(resumption.record, settings=settings, ledger=ledger, complete=False)
-    with locked(folder), journal(folder / "session.log"):
+    with nullcontext() if held else locked(folder), journal(folder / "session.log"):
         files.sweep(folder)
         done_before = 0 if resumption is None else resumption.done
         session = Session(folder, config, progress, record, done_before=done_before)
