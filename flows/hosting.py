@@ -16,6 +16,7 @@ from flows.setup import check_ledger
 from tasks.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from flows.checking import CheckedRequest
     from flows.process.console import Console
     from flows.request import RunRequest, TransformRequest
 
@@ -53,18 +54,27 @@ async def generate_within(request: RunRequest) -> Console:
     return await run_within(request, await prepare_run(request), _generate)
 
 
-async def prepare_run(request: RunRequest) -> Prepared:
-    """Check what a run in this process is asked to do, before anything is created for it.
+async def check_here(request: RunRequest) -> CheckedRequest:
+    """Read and check what a run in this process is asked to do.
 
     Raises:
-        UsageError: Something given cannot be used, or there is no token for the upload.
+        UsageError: Something given cannot be used.
     """
     if request.demo and request.config:
         raise UsageError("the demo has its own configuration; leave out --demo or --config")
     if (request.repo or request.public) and not request.upload_to_hf:
         raise UsageError("--repo and --public are for --upload-to-hf, which is not given")
     settings = demo_settings(DEMO_URL, request.settings) if request.demo else None
-    checked = await check_run(request, settings)
+    return await check_run(request, settings)
+
+
+async def prepare_run(request: RunRequest) -> Prepared:
+    """Check what a run in this process is asked to do, before anything is created for it.
+
+    Raises:
+        UsageError: Something given cannot be used, or there is no token for the upload.
+    """
+    checked = await check_here(request)
     await check_ledger(checked)
     upload = hub.at_the_end(request, checked.config) if request.upload_to_hf else None
     # The demo's settings are made anew: they hold the address of a server that does not run yet.

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from importlib import import_module
+from typing import Any
 
 
-def when_used(*names: str) -> tuple[ModuleType, ...]:
+class Late:
+    """A module that is imported when something of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
+
+
+def when_used(*names: str) -> tuple[Late, ...]:
     """Modules that are there at once, and are imported when something of them is asked for.
-
-    The modules must not import Prefect, which reads its settings when it is imported.
 
     Args:
         names: Their full names.
-
-    Raises:
-        ModuleNotFoundError: There is no such module.
     """
-    return tuple(map(_when_used, names))
-
-
-def _when_used(name: str) -> ModuleType:
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"no module named {name!r}", name=name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    package, _, last = name.rpartition(".")
-    sys.modules[name] = module
-    setattr(sys.modules[package], last, module)
-    spec.loader.exec_module(module)
-    return module
+    return tuple(map(Late, names))

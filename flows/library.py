@@ -67,6 +67,7 @@ async def arun(**given: Any) -> FinishedRun:
     Args:
         given: The fields of `RunRequest`.
     """
+    given = {name: value for name, value in given.items() if value is not None}
     paths = {name: str(given[name]) for name in ("config", "env_file", "output") if given.get(name)}
     console = await generate_within(RunRequest(**{**given, **paths}))
     assert console.folder is not None  # noqa: S101 - a run that raised nothing had a session
@@ -99,6 +100,7 @@ def run(**given: Any) -> FinishedRun:
 def _in_another_thread(given: dict[str, Any]) -> FinishedRun:
     """Run where a loop runs already, which cannot wait for another run of itself."""
     caller = asyncio.current_task()
+    before = caller.cancelling() if caller is not None else 0
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def work() -> FinishedRun:
@@ -111,7 +113,7 @@ def _in_another_thread(given: dict[str, Any]) -> FinishedRun:
         running = pool.submit(contextvars.copy_context().run, asyncio.run, work())
         try:
             while not wait([running], POLL).done:
-                _check_wanted(caller)
+                _check_wanted(caller, before)
             return running.result()
         except BaseException:
             # Ctrl+C comes to this thread, or cancels its task: the run is told, and puts its files in order.
@@ -123,8 +125,9 @@ def _in_another_thread(given: dict[str, Any]) -> FinishedRun:
             raise
 
 
-def _check_wanted(caller: asyncio.Task[Any] | None) -> None:
-    if caller is not None and caller.cancelling():
+def _check_wanted(caller: asyncio.Task[Any] | None, before: int) -> None:
+    """Raise CancelledError where the caller was told once more to end."""
+    if caller is not None and caller.cancelling() > before:
         raise asyncio.CancelledError
 
 

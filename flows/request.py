@@ -11,6 +11,7 @@ import inspect
 import json
 import shlex
 from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import date, time
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import tomli
@@ -48,7 +49,22 @@ def write_override(key: str, value: Any) -> str:
     """The `KEY=VALUE` that means this setting; text stands as it is unless it would be read otherwise."""
     if isinstance(value, str) and _value(value) == value:
         return f"{key}={value}"
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    return f"{key}={_as_toml(value)}"
+
+
+def _as_toml(value: Any) -> str:
+    """A value as TOML has it on one line."""
+    if isinstance(value, dict):
+        pairs = (f"{_as_toml(str(name))} = {_as_toml(entry)}" for name, entry in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, float):
+        return repr(value)
+    # What is left is written as in JSON.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(text: str) -> Any:
@@ -60,8 +76,19 @@ def _value(text: str) -> Any:
     return document["value"] if len(document) == 1 else text
 
 
-def _read_overrides(_type: Any, tokens: Sequence[Token]) -> dict[str, Any]:
+def _read_overrides(_type: Any, tokens: Sequence[Token] | dict[str, Any]) -> dict[str, Any]:
+    # A table where a key follows the option: --set.key=value.
+    if isinstance(tokens, dict):
+        raise UsageError("--set: give a setting as KEY=VALUE, e.g. --set generation.concurrency=64")
     return dict(read_override(token.value) for token in tokens)
+
+
+def _read_folder(_type: Any, tokens: Sequence[Token]) -> str:
+    folder = tokens[0].value
+    if not folder:
+        # What a variable of the shell leaves that is not set: it would mean the folder of the settings.
+        raise UsageError("--output: the name of the folder is empty")
+    return folder
 
 
 Overrides = Annotated[
@@ -74,8 +101,7 @@ class ConfigFile:
     """Which configuration file is read.
 
     Attributes:
-        config: The configuration file; left out, config.toml, and where there is none, the settings with
-            which a session that is resumed began.
+        config: The configuration file; config.toml when left out.
     """
 
     config: str = ""
@@ -89,7 +115,7 @@ class OutputFolder:
         output: The output folder, in place of output.folder.
     """
 
-    output: str = ""
+    output: Annotated[str, Parameter(converter=_read_folder)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +123,7 @@ class EnvFile:
     """Where keys and tokens are.
 
     Attributes:
-        env_file: A file with API keys and tokens; without it, .env is read when there is one.
+        env_file: A file with API keys and HF_TOKEN; without it, .env is read when there is one.
     """
 
     env_file: str = ""
@@ -118,7 +144,8 @@ class ConfigRequest(EnvFile, ConfigFile):
     """A configuration, with the keys and what lies over it.
 
     Attributes:
-        overrides: A setting as KEY=VALUE, e.g. generation.concurrency=64; may be given several times.
+        overrides: Single settings by dotted key, which win over all others; on the command line KEY=VALUE,
+            e.g. generation.concurrency=64, as often as there are settings.
     """
 
     overrides: Overrides = field(default_factory=dict)
@@ -155,7 +182,8 @@ class FlowRequest(ResumeRequest):
     """What the flow `generate` is asked to do.
 
     Attributes:
-        resume: The session to resume, in its own folder.
+        resume: The session to resume, in its own folder; where there is no configuration file, with the
+            settings that it began with.
         only: Which of its failures are asked again, each as cause=NAME, phase=NAME or purpose=NAME; left out,
             all that is missing.
         further: Where all that the session is missing are answers that cannot be used, ask for further ones,
@@ -199,6 +227,9 @@ class RunRequest(FlowRequest):
         """
         if self.demo and session:
             return _command(["run"], replace(self, resume=session, fresh=False, accept_changes=False))
+        if not session and self.resume and (self.only or self.further):
+            head = ["retry", self.resume, *(word for one in self.only for word in ("--only", one))]
+            return _command(head, self, LocatedRequest)
         if not session:
             return _command(["run"], self)
         head = ["retry", session] if further else ["checkpoint", "resume", session]
@@ -231,7 +262,7 @@ class TransformRequest(ConfigRequest):
         mode: sft-to-dpo, regen-rejected, regen-chosen, rejudge or add-reasoning.
         output: The file of rows that is written.
         input_file: The rows: JSONL or Parquet, of this program, VellumForge2 or TRL.
-        input_reasoning: The same rows with reasoning in their answers; without --input, all that is read.
+        input_reasoning: The same rows with reasoning in their answers; on their own, all that is read.
         output_reasoning: The file of rows with reasoning that is written.
         skip_bad: Leave lines out that are no rows, and list them in the session's folder.
     """
@@ -357,7 +388,9 @@ def _command(head: Sequence[str], request: Any, kind: type[Any] | None = None) -
             for key, setting in value.items():
                 words += [option, write_override(key, setting)]
         else:
-            words += [option] if value is True else [option, str(value)]
+            text = str(value)
+            given = [f"{option}={text}"] if text.startswith("-") else [option, text]
+            words += [option] if value is True else given
     return shlex.join(words)
 
 

@@ -308,12 +308,18 @@ VARIABLE_SHOWN = 200
 
 
 def failures(
-    session: Session, /, location: AtLocation = HERE, *, show: bool = False, json: Json = False
+    session: Session,
+    /,
+    location: AtLocation = HERE,
+    *,
+    show: bool = False,
+    json: bool = False,
 ) -> int:
     """List what a session could not do, in all its runs, by phase, cause and attempts.
 
     Args:
         show: Print a few answers of each cause as they came, with what was asked.
+        json: Print one JSON object, with every failure and the id of its request.
     """
     place = workspace.Workspace(location)
     most = MOST_LISTED if json else MOST_SHOWN

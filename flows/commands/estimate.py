@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.checking import check_run, check_transform
+from flows.hosting import check_here
 from flows.pages.secret_blocks import read_blocks
 from flows.process import progress as display
 from flows.process import settings as environment
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from flows.checking import CheckedRequest, CheckedTransform
-    from flows.request import FlowRequest, TransformRequest
+    from flows.request import FlowRequest, RunRequest, TransformRequest
     from tasks.core.config.settings import Config
     from tasks.core.cost import Bill, Prices
     from tasks.core.forecast.estimate import Estimate, Outlook, Preview, Range
@@ -62,7 +63,7 @@ WIDTH = 110
 """Columns of the table where standard output is no terminal."""
 
 
-def estimate_here(request: FlowRequest, *, json: bool) -> int:
+def estimate_here(request: RunRequest, *, json: bool) -> int:
     """Check what is given as a run would, and print what it would cost; nothing is made for it.
 
     Raises:
@@ -106,8 +107,8 @@ async def _estimate_transform(request: TransformRequest) -> tuple[CheckedTransfo
         return checked, estimate(config, found, seen, purposes)
 
 
-async def _estimate(request: FlowRequest) -> Estimate:
-    checked = await check_run(request)
+async def _estimate(request: RunRequest) -> Estimate:
+    checked = await check_here(request)
     async with _ledger_as_it_is(checked.config) as ledger:
         if checked.resumption is not None:
             await check_ledger(checked)

@@ -81,7 +81,10 @@ def validate(request: AtLocated = AS_CONFIGURED, *, ping: bool = False, json: Js
 def resume(
     session: Session, /, request: AtResume = AS_BEGUN, *, json: Json = False, verbose: Verbose = False
 ) -> int:
-    """Go on with a session, in its own folder; only what is missing is paid for."""
+    """Go on with a session, in its own folder; only what is missing is paid for.
+
+    Where there is no configuration file, the settings that it began with hold.
+    """
     return hosting.generate_here(_of_session(request, session), json=json, verbose=verbose)
 
 
@@ -97,7 +100,9 @@ def retry(
     """Go on with a session, and ask again for all of what failed or for some of it.
 
     In place of answers that cannot be used, further ones are asked for, as many as max_retries allows and at
-    least one. The command failures says what there is; what --only does not name stays missing.
+    least one. The command failures says what there is; what --only does not name stays missing. Where there
+    is no configuration file, the settings that the session began with hold; --set models.main.max_retries=5
+    allows more tries of answers that cannot be used.
 
     Args:
         only: What is asked again, as cause=NAME, phase=NAME or purpose=NAME, e.g. cause=timeout; may be given

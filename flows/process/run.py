@@ -10,6 +10,7 @@ import os
 import resource
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
@@ -170,46 +171,54 @@ class _OwnServer:
     """The embedded server of a process that is somebody else's: one for all its runs, while it lives."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._server: EmbeddedServer | None = None
         self._before: dict[str, str | None] = {}
 
     async def start(self, home: Path, flow: Callable[[], Any]) -> Any:
-        """Start it, and give the flow, which is imported meanwhile.
+        """Start it, where no other run did, and give the flow, which is imported meanwhile.
 
         Raises:
             EmbeddedServerError: It does not come up; then the environment is as it was.
         """
-        self._server = server = EmbeddedServer(home)
+        server = self._begun(home)
         try:
+            imported = flow()
+            await asyncio.to_thread(server.wait_ready)
+        finally:
+            # One that does not come up stops itself.
+            self.forget_dead()
+        return imported
+
+    def _begun(self, home: Path) -> EmbeddedServer:
+        with self._lock:
+            if self._server is not None and self._server.runs:
+                return self._server
+            server = EmbeddedServer(home)
             server.start()
             atexit.register(server.stop)
+            self._server = server
             self._before = {name: os.environ.get(name) for name in server.client_settings}
             os.environ.update(server.client_settings)
             environment.read_anew()
-            imported = flow()
-            await asyncio.to_thread(server.wait_ready)
-        except BaseException:
-            self._forget()
-            raise
-        return imported
+            return server
 
     def forget_dead(self) -> None:
-        """Where it has died since the last run, restore the environment: the next run starts another one."""
-        if self._server is not None and not self._server.runs:
-            self._forget()
-
-    def _forget(self) -> None:
-        assert self._server is not None  # noqa: S101 - it was made
-        self._server.stop()
-        atexit.unregister(self._server.stop)
-        self._server = None
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        self._before = {}
-        environment.read_anew()
+        """Where it is dead, restore the environment, but not what was set since."""
+        with self._lock:
+            if self._server is None or self._server.runs:
+                return
+            server, self._server = self._server, None
+            atexit.unregister(server.stop)
+            ours = server.client_settings
+            for name, value in self._before.items():
+                if os.environ.get(name) != ours[name]:
+                    continue
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            environment.read_anew()
 
 
 _OWN = _OwnServer()
@@ -246,14 +255,16 @@ async def _run(
 
 async def _carry_out(flow: Any, request: Hosted, console: Console) -> asyncio.Task[Any]:
     """Run the flow until its work is over; in the task that is returned, Prefect may still record that."""
-    current.set(console)
     async with AsyncExitStack() as stack:
         parameters = request.parameters()
         if request.demo:
             behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
             parameters["settings"] = demo_settings(server.base_url, request.settings)
+        # The flow finds it, and nobody else who runs one in this task later.
+        token = current.set(console)
         flow_run = asyncio.create_task(flow(**parameters, return_state=True))
+        current.reset(token)
         over = asyncio.create_task(console.over.wait())
         try:
             await asyncio.wait({flow_run, over}, return_when=asyncio.FIRST_COMPLETED)

@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 ROOT = Path(__file__).parents[2]
-BEFORE_PREFECT = ("flows.commands.app", "flows.process.run", "aiosqlite", "fastapi", "xml.etree.ElementTree")
+BEFORE_PREFECT = (
+    "flows.commands.app",
+    "flows.commands.sessions",
+    "flows.commands.validate",
+    "flows.hosting",
+    "aiosqlite",
+    "fastapi",
+    "xml.etree.ElementTree",
+)
 """What is imported besides all of `tasks.core`, before Prefect."""
 READS_ENVIRONMENT = "tasks.core.hub"
 """What is not imported before: the library of the Hub reads its settings when it is imported."""
@@ -364,14 +372,12 @@ def main() -> None:
     for name in WITH_PREFECT:
         importlib.import_module(name)
     logged_by = _logging()
-    # Those that are imported when they are used are imported by this, but for what reads the environment.
-    ours = [
-        name
-        for name in sys.modules
-        if name.partition(".")[0] in OURS and not name.startswith(READS_ENVIRONMENT)
-    ]
+    ours = [name for name in sys.modules if name.partition(".")[0] in OURS]
     away = _with_prefect(ours) | {name for name in sys.modules if name.partition(".")[0] == "prefect"}
     kept = {name: sys.modules.pop(name) for name in away}
+    for name in ours:
+        if name.startswith(READS_ENVIRONMENT):
+            del sys.modules[name]
     assert "huggingface_hub" not in sys.modules
     assert threading.active_count() == 1, "a thread is not there after a fork"
     gc.collect()
@@ -385,8 +391,6 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     time.tzset()
-    # It makes settings of the environment, like the program's when that is imported.
-    importlib.reload(sys.modules[READS_ENVIRONMENT])
     sys.meta_path.insert(0, _Kept(kept, logged_by))
     kind, what, *arguments = asked["command"]
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]

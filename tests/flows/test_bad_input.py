@@ -68,6 +68,22 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
         ["--demo", "--config", "config.toml"],
         ["the demo has its own configuration; leave out --demo or --config"],
     ),
+    "a dry run of the demo with a configuration": (
+        ["--demo", "--config", "config.toml", "--dry-run"],
+        ["the demo has its own configuration; leave out --demo or --config"],
+    ),
+    "a repository without an upload": (
+        ["--repo", "ada/tea"],
+        ["--repo and --public are for --upload-to-hf, which is not given"],
+    ),
+    "an output folder of a variable that is not set": (
+        ["--output", ""],
+        ["--output: the name of the folder is empty"],
+    ),
+    "a setting that follows a dot": (
+        ["--set.generation.concurrency=5"],
+        ["--set: give a setting as KEY=VALUE"],
+    ),
     "a setting without value": (
         ["--set", "generation.concurrency"],
         ["--set generation.concurrency: give a setting as KEY=VALUE"],

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 def test_the_demo_costs_nothing_twice_and_is_new_when_fresh(lone_user: User, prefect_url: str) -> None:
     user = lone_user
+    estimated = user.run("--demo", "--dry-run")
+    assert estimated.code == 0, estimated.err
+    assert "demo-strong" in estimated.out
+    assert not [*user.folder.iterdir()]
     process = user.start("--demo")
     until(lambda: bool(process.children()), "the embedded server")
     servers = process.children()

@@ -32,7 +32,7 @@ tell(run(overrides={"output.folder": "other"}))
 
 async def notebook():
     tell(run(fresh=True))
-    tell(await arun(config="config.toml"))
+    tell(await arun(config="config.toml", env_file=None))
 
 asyncio.run(notebook())
 assert signal.getsignal(signal.SIGINT) is before

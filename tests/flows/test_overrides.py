@@ -2,30 +2,95 @@
 
 from __future__ import annotations
 
-import json
+import shlex
+from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.request import read_override, write_override
+from flows.commands.app import app
+from flows.request import (
+    LocatedRequest,
+    ResumeRequest,
+    RunRequest,
+    TransformRequest,
+    read_override,
+    write_override,
+)
 from tasks.core.errors import UsageError
 
-NUMBERS = st.booleans() | st.integers(-(2**31), 2**31) | st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.booleans() | st.integers(-(2**31), 2**31) | st.floats(allow_nan=False)
+TIMES = st.dates() | st.datetimes() | st.times()
+TEXTS = st.text() | st.sampled_from(["5", "true", '"x"', "1\n[b]\nc = 2", "5 # five", "[1, 2]", "a\x7fb"])
+VALUES = st.recursive(
+    TEXTS | NUMBERS | TIMES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+)
 
 
-@given(st.text() | NUMBERS | st.sampled_from(["5", "true", '"x"', "1\n[b]\nc = 2", "5 # five", "[1, 2]"]))
+@given(VALUES)
 def test_a_value_that_is_written_is_read_again(value: object) -> None:
     key, read = read_override(write_override("some.key", value))
     assert (key, read, type(read)) == ("some.key", value, type(value))
 
 
-def test_text_needs_no_quotes_and_a_table_is_written_as_json() -> None:
+def test_text_needs_no_quotes() -> None:
     assert write_override("generation.main_topic", "Tea = water + leaves") == (
         "generation.main_topic=Tea = water + leaves"
     )
-    _, table = read_override(write_override("provider_rate_limits", {"openai": 60}))
-    assert json.loads(table) == {"openai": 60}
+    assert write_override("some.key", {"openai": 60}) == 'some.key={"openai" = 60}'
+
+
+def asked(command: str) -> object:
+    """What the program is asked to do by a command that it printed."""
+    program, *words = shlex.split(command)
+    assert program == "vellumforge2"
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    bound.apply_defaults()
+    return bound.arguments["request"]
+
+
+NAMES = st.text(min_size=1).filter(lambda text: "\0" not in text)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "config": NAMES,
+            "env_file": NAMES,
+            "output": NAMES,
+            "overrides": st.dictionaries(st.from_regex(r"[a-z]+(\.[a-z]+)*", fullmatch=True), VALUES),
+            "resume": NAMES,
+            "accept_changes": st.booleans(),
+            "fresh": st.booleans(),
+            "upload_to_hf": st.booleans(),
+            "repo": NAMES,
+        },
+    )
+)
+def test_a_command_that_is_printed_asks_for_the_same(given_fields: dict[str, Any]) -> None:
+    request = RunRequest(**given_fields)
+    assert asked(request.again("")) == request
+    there = asked(request.again("session_1"))
+    assert there == ResumeRequest(
+        **{each.name: getattr(request, each.name) for each in fields(LocatedRequest)}
+    )
+
+
+def test_a_retry_that_had_not_begun_is_printed_with_what_it_asks_for() -> None:
+    request = RunRequest(resume="s", only=("cause=timeout", "phase=pairs"), further=True)
+    assert request.again("") == "vellumforge2 retry s --only cause=timeout --only phase=pairs"
+
+
+def test_a_transform_is_printed_as_it_was_given() -> None:
+    request = TransformRequest(mode="rejudge", output="-o", input_file="in put.jsonl", skip_bad=True)
+    assert (
+        request.command()
+        == "vellumforge2 transform --mode rejudge --output=-o --input 'in put.jsonl' --skip-bad"
+    )
+    assert asked(request.command()) == request
 
 
 @pytest.mark.parametrize(
