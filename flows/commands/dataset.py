@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +13,16 @@ from cyclopts import Parameter
 from flows.commands.options import HERE, WITH_KEYS, AtKeyedLocation, AtLocation, Json, Session
 from flows.late import when_used
 from tasks.core.errors import UsageError
-from tasks.core.models import UNUSABLE
 from tasks.core.printable import printable_line, visible_text
-from tasks.core.session.dataset import DATASET
-from tasks.core.session.folder import PREFIX, find_session
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Sequence
 
     from flows import hub, workspace
     from flows.request import Location
     from flows.workspace import Workspace
+    from tasks.core import models
     from tasks.core.config import values
     from tasks.core.config.settings import FileType
     from tasks.core.export.rows import Exported
@@ -37,11 +35,14 @@ if TYPE_CHECKING:
     from tasks.core.lint.report import Report
     from tasks.core.models import Failure, Job, Pair
     from tasks.core.report import page, tally
+    from tasks.core.session import dataset as rows
     from tasks.core.session import exporting, listing, record, resuming, retrying
+    from tasks.core.session import folder as folders
     from tasks.core.session.exporting import ExportRequest
     from tasks.core.session.retrying import Answered
 else:
-    hub, workspace = when_used("flows.hub", "flows.workspace")
+    asyncio, hub, workspace = when_used("asyncio", "flows.hub", "flows.workspace")
+    (models,) = when_used("tasks.core.models")
     values, losses, uploading, listed = when_used(
         "tasks.core.config.values",
         "tasks.core.generation.losses",
@@ -51,8 +52,10 @@ else:
     linter, page, tally = when_used(
         "tasks.core.lint.linter", "tasks.core.report.page", "tasks.core.report.tally"
     )
-    exporting, listing, record, resuming, retrying = when_used(
+    rows, exporting, folders, listing, record, resuming, retrying = when_used(
+        "tasks.core.session.dataset",
         "tasks.core.session.exporting",
+        "tasks.core.session.folder",
         "tasks.core.session.listing",
         "tasks.core.session.record",
         "tasks.core.session.resuming",
@@ -105,9 +108,9 @@ def _file(dataset: str, location: Location) -> Path:
     path = Path(dataset)
     if path.is_file():
         return path
-    if dataset.startswith(PREFIX) and path.name == dataset and path.suffix != ".jsonl":
-        path = find_session(workspace.Workspace(location).folder, dataset)
-    file = path / DATASET if path.is_dir() else path
+    if dataset.startswith(folders.PREFIX) and path.name == dataset and path.suffix != ".jsonl":
+        path = folders.find_session(workspace.Workspace(location).folder, dataset)
+    file = path / rows.DATASET if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"there is no file {str(file)!r}: give a session's name or a file of rows")
     return file
@@ -136,7 +139,7 @@ async def _write(place: Workspace, session: str) -> Path:
         LedgerError: The ledger cannot be read.
         SessionError: The report cannot be written.
     """
-    folder = find_session(place.folder, session)
+    folder = folders.find_session(place.folder, session)
     async with place.ledger() as ledger:
         await record.restore_record(folder, ledger)
         found = resuming.find_resumption(folder)
@@ -236,7 +239,7 @@ def _file_type(parquet: bool, jsonl: bool) -> FileType | None:  # noqa: FBT001 -
 
 
 async def _export(place: Workspace, session: str, request: ExportRequest) -> Exported:
-    folder = find_session(place.folder, session)
+    folder = folders.find_session(place.folder, session)
     async with place.ledger() as ledger:
         return await exporting.export_dataset(folder, ledger, request)
 
@@ -293,7 +296,7 @@ def _repo_of(place: Workspace, session: str) -> str:
     """The repository that the configuration names, or where it names none, the session's own settings."""
     if place.config is not None and place.config.huggingface.repo_id:
         return place.config.huggingface.repo_id
-    of_session = record.read_record(find_session(place.folder, session))
+    of_session = record.read_record(folders.find_session(place.folder, session))
     before = None if of_session is None else record.settings_of(of_session)
     return "" if before is None else before.huggingface.repo_id
 
@@ -350,7 +353,7 @@ async def _read(
         LedgerError: The ledger cannot be read.
         SessionError: The jobs that the session took over are damaged.
     """
-    folder = find_session(place.folder, session)
+    folder = folders.find_session(place.folder, session)
     async with place.ledger() as ledger:
         await record.restore_record(folder, ledger)
         of_session = record.read_record(folder)
@@ -390,7 +393,7 @@ def _failure_lines(
     else:
         lines.append(f"To ask for what is missing: vellumforge2 checkpoint resume {session}")
         # What cannot be used is paid for, and as a rule replaced.
-        open_ones: Sequence[FailureGroup] = [group for group in groups if group.cause not in UNUSABLE]
+        open_ones: Sequence[FailureGroup] = [group for group in groups if group.cause not in models.UNUSABLE]
         if not open_ones:
             lines.append(
                 "Where only answers are missing that cannot be used, for further ones: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,14 @@ from flows.commands.options import HERE, AtLocation
 from flows.late import when_used
 
 if TYPE_CHECKING:
+    import asyncio
+
     from flows import workspace
     from flows.commands import sessions
     from tasks.core.ledger import care
 else:
-    workspace, sessions, care = when_used(
-        "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
+    asyncio, workspace, sessions, care = when_used(
+        "asyncio", "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
     )
 
 app: App = App(name="ledger", help="Look after the ledger of paid answers: check, salvage, prune.")
