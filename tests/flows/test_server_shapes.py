@@ -119,12 +119,20 @@ def no_endpoint(body: dict[str, Any], _number: int) -> tuple[int, dict[str, Any]
     return 404, {"error": {"message": f"{message} visit the documentation.", "code": 404}}
 
 
-def no_json(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]] | None:
-    if "response_format" not in body or number % 2:
-        return None
+def no_json() -> Refusal:
+    """About half of the questions, each once: else one might be refused as often as it may be tried."""
+    refused = set()
     message = "Failed to generate JSON. Please adjust your prompt. See 'failed_generation' for more details."
     fields = {"type": "invalid_request_error", "code": "json_validate_failed", "failed_generation": "{"}
-    return 400, {"error": {"message": message, **fields}}
+
+    def refuse(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]] | None:
+        question = json.dumps(body["messages"])
+        if "response_format" not in body or number % 2 or question in refused:
+            return None
+        refused.add(question)
+        return 400, {"error": {"message": message, **fields}}
+
+    return refuse
 
 
 def white_space(body: dict[str, Any], _kind: str, choice: dict[str, Any]) -> None:
@@ -172,7 +180,7 @@ SHAPES: dict[str, tuple[Refusal, Change]] = {
     "one of two": (one_of_two, as_it_is),
     "no system role": (no_system, as_it_is),
     "no endpoint for a format": (no_endpoint, as_it_is),
-    "JSON that does not come about": (no_json, as_it_is),
+    "JSON that does not come about": (no_json(), as_it_is),
     "white space without end": (takes_all, white_space),
     "lists in the reasoning": (takes_all, in_reasoning),
     "harmony": (takes_all, harmony),
