@@ -226,6 +226,8 @@ class Process:
         self._read = 0
         self.pid = process.pid
         if forked_for is not None:
+            # Those that ended have open files, which go with them.
+            self.forked[:] = [(home, other) for home, other in self.forked if other.running]
             self.forked.append((forked_for, self))
 
     @property
