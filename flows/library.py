@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -114,15 +114,16 @@ def _in_another_thread(given: dict[str, Any]) -> FinishedRun:
         try:
             while not wait([running], POLL).done:
                 _check_wanted(caller, before)
-            return running.result()
-        except BaseException:
+        finally:
             # Ctrl+C comes to this thread, or cancels its task: the run is told, and puts its files in order.
+            either: list[Future[Any]] = [begun, running]
+            wait(either, return_when=FIRST_COMPLETED)
             if not running.done():
                 loop, task = begun.result()
                 with suppress(RuntimeError):  # it has ended just now
                     loop.call_soon_threadsafe(task.cancel)
                 wait([running])
-            raise
+        return running.result()
 
 
 def _check_wanted(caller: asyncio.Task[Any] | None, before: int) -> None:

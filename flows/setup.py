@@ -96,7 +96,7 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
         resumption = checked.resumption or retried
         if resumption is not None:
             stack.enter_context(locked(resumption.folder))
-            # Since it was looked at first, another process may have gone on with it, and have ended.
+            # Another process may have finished it since the first look.
             resumption = find_resumption(resumption.folder)
         if retried is not None:
             config = with_seed_of(retried, config, always=True)
