@@ -45,6 +45,10 @@ class Program:
         for file in (self.stdin, self.stdout, self._stderr):
             file.close()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def kill(self) -> int:
         """Kill it, if it still runs; returns its exit code."""
         self._process.send_signal(signal.SIGKILL)

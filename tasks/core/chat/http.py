@@ -28,6 +28,7 @@ from tasks.core.chat.transport import (
 )
 from tasks.core.exchange.attempt import AttemptError
 from tasks.core.exchange.limit_headers import read_advice
+from tasks.core.traffic.stop import Deadline, standstills
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
     from tasks.core.exchange.limit_headers import Advice
     from tasks.core.exchange.request import Answer, ChatRequest
 
-
-CONNECT_TIMEOUT = 30.0
-"""Seconds for a connection to be made, whatever the timeout of the whole attempt."""
-
-_TIMEOUT = {"timeout": {"connect": CONNECT_TIMEOUT}}
 
 ERROR_BYTES = 64 * 1024
 """The most that is read of the body of an error."""
@@ -66,6 +62,9 @@ class ChatHttp:
         self._large = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
+        # Also between two attempts: what waits for the next one counts only time in which the process ran.
+        self._standstills = standstills()
+        self._standstills.__enter__()
         return self
 
     async def __aexit__(
@@ -74,6 +73,7 @@ class ChatHttp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._standstills.__exit__()
         await self._connections.aclose()
 
     async def send(self, request: ChatRequest, manner: Manner) -> Arrival:
@@ -87,10 +87,9 @@ class ChatHttp:
             _url(request.endpoint),
             content=orjson.dumps(body_of(request, manner)),
             headers=_headers(request, manner),
-            extensions=_TIMEOUT,
         )
         try:
-            async with asyncio.timeout(manner.timeout):
+            async with Deadline(manner.timeout):
                 started = time.time()
                 response = await self._connections.send(outgoing)
                 try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import zlib
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from tasks.core.exchange.attempt import AttemptError
 from tasks.core.exchange.request import response_format
+from tasks.core.traffic.stop import Deadline, awake
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,6 +77,9 @@ def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     return [first | {"content": "\n\n".join([*system, first["content"]])}, *others]
 
 
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds for a connection to be made, whatever the timeout of the whole attempt."""
+
 KEEPALIVE_EXPIRY: Final = 60.0
 """Seconds for which a connection that nobody uses is kept."""
 
@@ -119,11 +122,20 @@ class _Connector(aiohttp.TCPConnector):
         """A connection, from the pool or new."""
         connection = await super().connect(req, traces, timeout)
         use, protocol = _use.get(), connection.protocol
-        use.since = time.monotonic()
+        use.since = awake()
         if protocol is not None:
             use.kept = protocol in self._served
             self._served.add(protocol)
         return connection
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> ResponseHandler:
+        async with Deadline(CONNECT_TIMEOUT):
+            return await super()._create_connection(req, traces, timeout)
 
 
 class Connections:
@@ -186,7 +198,7 @@ class Connections:
 def _closed_before(error: Exception, use: _Use) -> bool:
     """Whether a request failed because its kept connection had been closed."""
     cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__
-    if not use.kept or not isinstance(cause, _GONE) or time.monotonic() - use.since > AT_ONCE:
+    if not use.kept or not isinstance(cause, _GONE) or awake() - use.since > AT_ONCE:
         return False
     # Where the head of a response had begun, it is the message; a sentence of aiohttp's where nothing came.
     return not isinstance(cause, aiohttp.ServerDisconnectedError) or isinstance(cause.message, str)

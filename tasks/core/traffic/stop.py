@@ -1,13 +1,21 @@
-"""The switch that stops a run in order: no new attempt begins, those in flight may finish."""
+"""What ends a wait: the switch that stops a run in order, and deadlines that no standstill makes false.
+
+A process can be stopped and go on later: by SIGSTOP, in a paused container, when a machine sleeps. What
+arrived meanwhile lies in its sockets, and every timer is overdue. A deadline counts only the time in which the
+process ran, and what has arrived is read before it ends anything.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from tasks.core.errors import VellumforgeError
 
@@ -54,3 +62,141 @@ class Stop:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         self.check()
+
+
+TICK: Final = 0.25
+"""Seconds between two looks at the clock; whoever is late by more than that has stood still."""
+
+GRACE: Final = 5.0
+"""Most seconds that a deadline leaves after a standstill, in which a server can go on sending; as long as the
+standstill was, if that is less."""
+
+ROUNDS: Final = 8
+"""Turns of the event loop between a deadline and its effect, in which all sockets are read."""
+
+_ELAPSED: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that runs on while the machine sleeps; the event loop's clock may stand still then."""
+
+
+def _elapsed() -> float:
+    return time.clock_gettime(_ELAPSED)
+
+
+class Standstills:
+    """Notices that one event loop stood still, while somebody holds it; times by the loop's clock.
+
+    Attributes:
+        lost: Seconds for which it stood still, all together.
+        went_on: When it went on last; negative before the first standstill.
+        grace_until: Until when what had begun by then may still go on.
+    """
+
+    def __init__(self, elapsed: Callable[[], float] = _elapsed) -> None:
+        self.lost = 0.0
+        self.went_on = self.grace_until = -1.0
+        self._elapsed = elapsed
+        self._holders = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._due = self._elapsed_due = 0.0
+
+    def __enter__(self) -> Self:
+        self._holders += 1
+        if self._tick is None:
+            self._expect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holders -= 1
+        if not self._holders and self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def look(self) -> None:
+        """Notice a standstill that has just ended; every timer that may be overdue looks first."""
+        now, elapsed = asyncio.get_running_loop().time(), self._elapsed()
+        stood = elapsed - self._elapsed_due
+        if self._tick is None or stood <= TICK:
+            return
+        self.lost += max(0.0, now - self._due)
+        self.went_on = now
+        self.grace_until = now + min(GRACE, stood)
+        self._tick.cancel()
+        self._expect()
+
+    def _expect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + TICK
+        self._elapsed_due = self._elapsed() + TICK
+        self._tick = loop.call_at(self._due, self._ticked)
+
+    def _ticked(self) -> None:
+        self.look()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._expect()
+
+
+_standstills: WeakKeyDictionary[asyncio.AbstractEventLoop, Standstills] = WeakKeyDictionary()
+
+
+def standstills() -> Standstills:
+    """Those of the running event loop."""
+    loop = asyncio.get_running_loop()
+    found = _standstills.get(loop)
+    if found is None:
+        found = _standstills[loop] = Standstills()
+    return found
+
+
+def awake() -> float:
+    """The running event loop's time without that for which it stood still, as far as somebody noticed."""
+    found = standstills()
+    found.look()
+    return asyncio.get_running_loop().time() - found.lost
+
+
+class Deadline:
+    """An async context that ends with TimeoutError after so many seconds in which the process ran.
+
+    What has arrived by then is read first, and what stood still with the process gets a `GRACE`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._standstills = standstills()
+        await self._timeout.__aenter__()
+        self._standstills.__enter__()
+        self._lost = self._standstills.lost
+        self._began = self._loop.time()
+        self._rounds = ROUNDS
+        self._handle: asyncio.Handle = self._loop.call_at(self._began + self._seconds, self._due)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._handle.cancel()
+        self._standstills.__exit__()
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    def _due(self) -> None:
+        standstills, now = self._standstills, self._loop.time()
+        standstills.look()
+        end = self._began + self._seconds + standstills.lost - self._lost
+        if self._began < standstills.went_on:
+            end = max(end, standstills.grace_until)
+        if end > now:
+            self._rounds = ROUNDS
+            self._handle = self._loop.call_at(end, self._due)
+        elif self._rounds:
+            self._rounds -= 1
+            self._handle = self._loop.call_soon(self._due)
+        else:
+            self._timeout.reschedule(now)

@@ -1,14 +1,16 @@
-"""The switch that stops a run: it wakes every pause, and the exit code names the signal."""
+"""The switch that stops a run, and deadlines: what ends a wait, and what a standstill does not."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 import pytest
 
 from tasks.core.errors import RunInterrupted
-from tasks.core.traffic.stop import Stop
+from tasks.core.traffic import stop as stops
+from tasks.core.traffic.stop import ROUNDS, TICK, Deadline, Standstills, Stop, awake
 
 A_DAY = 86_400.0
 
@@ -73,3 +75,69 @@ async def test_being_cancelled_is_not_taken_for_the_end_of_a_pause() -> None:
     pause.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pause
+
+
+class Clocks:
+    """The clocks of a machine that can stand still: for the loop's timers too, or for the loop's clock not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop, self.slept = asyncio.get_running_loop(), 0.0
+        self.stopped = 0.0
+        real = self.loop.time
+        monkeypatch.setattr(self.loop, "time", lambda: real() + self.stopped)
+        monkeypatch.setitem(stops._standstills, self.loop, Standstills(self.elapsed))
+
+    def elapsed(self) -> float:
+        return self.loop.time() + self.slept
+
+
+async def ended(deadline: float) -> bool:
+    """Whether what takes no time at all, but several turns of the loop, is done before a deadline."""
+    try:
+        async with Deadline(deadline):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_a_deadline_ends_what_takes_too_long() -> None:
+    began = time.monotonic()
+    assert await ended(0.05)
+    assert 0.05 <= time.monotonic() - began < TICK
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+async def test_a_deadline_that_passed_in_a_standstill_leaves_a_grace(
+    monkeypatch: pytest.MonkeyPatch, *, sleeps: bool
+) -> None:
+    monkeypatch.setattr(stops, "GRACE", 0.3)
+    clocks = Clocks(monkeypatch)
+    waiting = asyncio.create_task(ended(0.05))
+    await asyncio.sleep(0)
+    if sleeps:
+        # The loop's clock stood still as well: the deadline is still to come, and comes too soon.
+        clocks.slept += 1000.0
+    else:
+        clocks.stopped += 1000.0
+    began = time.monotonic()
+    await asyncio.wait({waiting}, timeout=0.15)
+    assert not waiting.done()
+    assert await waiting
+    assert 0.3 <= time.monotonic() - began < 1.0
+
+
+async def test_time_in_which_the_process_stood_still_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(monkeypatch)
+    with stops.standstills():
+        before = awake()
+        clocks.stopped += 600.0
+        assert 0.0 <= awake() - before < 1.0
+        clocks.stopped += 0.1
+        assert 0.1 <= awake() - before < 1.1
+
+
+async def test_a_deadline_lets_through_what_comes_at_the_last_moment() -> None:
+    async with Deadline(0.0):
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
