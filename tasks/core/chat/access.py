@@ -151,6 +151,7 @@ class Gateway:
                 stop=self._stop,
                 progress=self._progress,
                 patience=float("inf") if endless else 60 * execution.patience_minutes,
+                longest_wait=60 * execution.patience_minutes,
             )
         return self._lanes[place]
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import email.utils
 import math
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _LONGEST_TEXT: Final = 400
 """Characters of a header that are read; no number and no date is longer."""
+
+_LONGEST_SHOWN: Final = 60
+"""Characters of a header that are shown."""
+
+_SHOWN: Final = {"retry-after-ms": "retry-after-ms", "retry-after": "Retry-After"}
 
 # A reset given as a number from here on is a time since the epoch, not a span.
 _EPOCH_SECONDS: Final = 1e9
@@ -45,6 +53,7 @@ class Advice:
         limit_tokens: Tokens that the server's window allows.
         remaining_tokens: Those of them that are left.
         reset_tokens: Seconds until they are all there again.
+        words: The header that asks to wait and its value, for messages, also where that is no time.
     """
 
     retry_after: float | None = None
@@ -54,6 +63,7 @@ class Advice:
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens: float | None = None
+    words: str = field(default="", compare=False)
 
 
 NO_ADVICE: Final = Advice()
@@ -66,20 +76,26 @@ def read_advice(headers: Iterable[tuple[bytes, bytes]], now: float) -> Advice:
         headers: Names, in any case, and values, as they came.
         now: The current time in seconds since the epoch.
     """
-    found = {}
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in headers:
         key = name.lower()
         # Most responses carry none of them: this is all that is paid for a plain answer.
         if b"limit" in key or key.startswith(b"retry-after"):
-            found[key.decode("latin-1")] = value.decode("utf-8", "replace")
+            found[key.decode("latin-1")].append(value.decode("utf-8", "replace"))
     if not found:
         return NO_ADVICE
     values: dict[str, Any] = {}
-    for header, field, read in _HEADERS:
-        if field not in values and header in found:
-            number = read(found[header], now)
-            if number is not None:
-                values[field] = number
+    for header, name, read in _HEADERS:
+        if header not in found:
+            continue
+        numbers = [number for text in found[header] if (number := read(text, now)) is not None]
+        counts = bool(numbers) and name not in values
+        if counts:
+            # Of a header that came several times, the most careful one.
+            values[name] = min(numbers) if read is _count else max(numbers)
+        if name == "retry_after" and (counts or "words" not in values):
+            said = printable_line(", ".join(found[header]), _LONGEST_SHOWN)
+            values["words"] = f"{_SHOWN[header]}: {said}"
     return Advice(**values)
 
 

@@ -12,10 +12,12 @@ import logging
 import math
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tasks.core.errors import EndpointError
 from tasks.core.traffic.concurrency import Crowding
+from tasks.core.traffic.stop import stood_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +43,8 @@ class Breaker:
     """Counts what fails; times in seconds of one monotonic clock.
 
     Attributes:
-        failing_since: When the first of the failures and refusals came that no answer followed; None after
-            an answer.
+        failing_since: When the first of the failures and refusals came that no answer followed, as it was
+            given to `suffered`; None after an answer.
     """
 
     def __init__(self) -> None:
@@ -80,7 +82,6 @@ class Breaker:
 
     def failed(self, now: float) -> None:
         """No answer came, for a reason that may pass."""
-        self.suffered(now)
         was_open = self.open
         self._failures += 1
         if self.open and (self._probing or not was_open):
@@ -88,10 +89,15 @@ class Breaker:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
             self._probing = False
 
-    def suffered(self, now: float) -> None:
-        """Note the time of what may be the first of many failures or refusals."""
+    def suffered(self, awake: float) -> float:
+        """Note a failure or a refusal; gives when the first one came that no answer followed.
+
+        Args:
+            awake: The time, without that in which the process stood still.
+        """
         if self.failing_since is None:
-            self.failing_since = now
+            self.failing_since = awake
+        return self.failing_since
 
     def idle(self) -> None:
         """Nothing is under way: if the request that probed was cancelled, another one may."""
@@ -128,6 +134,7 @@ class Lane:
         stop: Stop,
         progress: Progress,
         patience: float = math.inf,
+        longest_wait: float = math.inf,
     ) -> None:
         """Make a lane.
 
@@ -137,7 +144,9 @@ class Lane:
             limit: How many requests may be under way.
             stop: Ends every wait; told when the model brings nothing any more.
             progress: Shown what holds the run back.
-            patience: Seconds that failures and refusals may last without any answer.
+            patience: Seconds that failures and refusals may last without any answer, in which the process
+                runs.
+            longest_wait: Most seconds that are waited because a server asks for it.
         """
         self.name = name
         self.answered = False
@@ -147,6 +156,8 @@ class Lane:
         self._stop = stop
         self._progress = progress
         self._patience = patience
+        self._longest_wait = longest_wait
+        self._said_long = False
         self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._mean_tokens: dict[str, float] = {}
@@ -221,12 +232,15 @@ class Lane:
             (advice.remaining_requests, advice.reset_requests),
             (advice.remaining_tokens, advice.reset_tokens),
         ):
-            if left == 0 and reset is not None and reset <= TOLD_TO_WAIT:
+            if left == 0 and reset is not None and reset <= min(TOLD_TO_WAIT, self._longest_wait):
                 allowance.pace.rest(now, reset)
 
     def note(self, error: AttemptError) -> None:
         """An attempt brought no answer. Told first: what it says is what a stop ends with."""
         self._last_words = str(error)
+        if error.advice.words:
+            self._last_words += f" ({error.advice.words})"
+        self._shorten_wait(error)
         if error.cause == "malformed_response" and not error.reported:
             self._unusable += 1
             if self._unusable == MOST_UNUSABLE:
@@ -236,6 +250,24 @@ class Lane:
                         f"without an answer, which it may charge for{self._last}"
                     )
                 )
+
+    def _shorten_wait(self, error: AttemptError) -> None:
+        """Let no server ask for a longer wait than patience lasts: then it is asked again, or the run stops."""
+        asked, now = error.retry_after, self._awake()
+        since = self._breaker.failing_since
+        patience_ends = self._patience + (now if since is None else since)
+        most = max(FIRST_PAUSE, min(self._longest_wait, patience_ends - now))
+        if asked is None or asked <= most:
+            return
+        error.advice = replace(error.advice, retry_after=most)
+        if not self._said_long:
+            self._said_long = True
+            log.warning(
+                "%s asks to wait longer than execution.patience_minutes allows; it is asked again in %.0f s%s",
+                self.name,
+                most,
+                self._last,
+            )
 
     def crowded(self, error: AttemptError) -> float | None:
         """The server answered 429: whether for too many requests at once; see `Crowding.refused`.
@@ -247,8 +279,7 @@ class Lane:
         wait = self._crowding.refused(error, self._limit, now)
         if wait is not None:
             self._breaker.responded()
-            self._breaker.suffered(now)
-            self._lose_patience(now)
+            self._lose_patience()
         return wait
 
     def refused(self, retry_after: float | None) -> None:
@@ -256,11 +287,10 @@ class Lane:
         now = self._now()
         bound = self._limit.full
         self._breaker.responded()
-        self._breaker.suffered(now)
         self._allowance.refused(now, retry_after)
         if bound:
             self._limit.refused(now)
-        self._lose_patience(now)
+        self._lose_patience()
 
     def failed(self) -> None:
         """No answer came, for a reason that may pass."""
@@ -272,7 +302,7 @@ class Lane:
             log.warning(
                 "%s only fails; it is left alone for a while, then tried again%s", self.name, self._last
             )
-        self._lose_patience(now)
+        self._lose_patience()
 
     def rejected(self) -> None:
         """The server is there and will not have this one request."""
@@ -284,9 +314,11 @@ class Lane:
         # Four characters a token hold for European languages; the mean of what was reported corrects it.
         return self._mean_tokens.get(kind, characters / 4 + most / 4)
 
-    def _lose_patience(self, now: float) -> None:
-        since = self._breaker.failing_since
-        if since is not None and now - since > self._patience:
+    def _lose_patience(self) -> None:
+        """Note a failure or a refusal; stop the run when they last too long."""
+        now = self._awake()
+        since = self._breaker.suffered(now)
+        if now - since > self._patience:
             self._stop.request(
                 EndpointError(
                     f"{self.name} has brought no answer for {(now - since) / 60:.0f} minutes; "
@@ -356,6 +388,10 @@ class Lane:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    def _awake(self) -> float:
+        """The time without that in which the process stood still: nobody could answer it then."""
+        return self._now() - stood_still()
 
 
 class Slots:

@@ -148,11 +148,16 @@ def standstills() -> Standstills:
     return found
 
 
-def awake() -> float:
-    """The running event loop's time without that for which it stood still, as far as somebody noticed."""
+def stood_still() -> float:
+    """Seconds for which the running event loop stood still, as far as somebody noticed."""
     found = standstills()
     found.look()
-    return asyncio.get_running_loop().time() - found.lost
+    return found.lost
+
+
+def awake() -> float:
+    """The running event loop's time without that for which it stood still."""
+    return asyncio.get_running_loop().time() - stood_still()
 
 
 class Deadline:

@@ -34,7 +34,9 @@ from tasks.core.exchange.attempt import RetryPolicy
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import LedgerEntry
 from tasks.core.models import Purpose
+from tasks.core.printable import printable_line
 from tasks.core.progress import Progress
+from tasks.core.traffic import lane as lanes
 from tasks.core.traffic.concurrency import AdaptiveLimit
 from tasks.core.traffic.lane import MOST_UNUSABLE, Lane
 from tasks.core.traffic.quota import Allowance, Quota
@@ -353,6 +355,51 @@ async def test_a_server_that_brings_nothing_for_too_long_stops_the_run(
             await here.client.ask(question(endpoint=server.url))
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 20,
+        "9" * 300,
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "1e20",
+        "-1",
+        "nan",
+        "inf",
+        "99999999999d",
+        "a\x1b[2Jb\u202e",
+    ],
+)
+async def test_whatever_a_server_asks_to_wait_ends_with_patience_and_is_named(
+    chat: ChatHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, value: str
+) -> None:
+    monkeypatch.setattr(lanes, "FIRST_PAUSE", 0.01)
+    reply = http(status, "slow down", f"Retry-After: {value}")
+    script = [completion(), reply, reply]
+    async with Scripted(script) as server, shop(chat, tmp_path, max_retries=9, patience=0.0) as here:
+        await answered_once(here, server)
+        with pytest.raises(EndpointError, match=r"\(Retry-After: ") as caught:
+            await here.client.ask(question(endpoint=server.url))
+    message = str(caught.value)
+    assert f"(Retry-After: {printable_line(value, 60)})" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("name", ["x-ratelimit-reset-requests", "anthropic-ratelimit-requests-reset"])
+@pytest.mark.parametrize(
+    "value", ["9" * 20, "1e20", "9999-12-31T23:59:59Z", "99999999999d", "-5s", "nan", "7 fortnights"]
+)
+async def test_no_time_of_a_reset_holds_a_run_back_for_ever(
+    chat: ChatHttp, tmp_path: Path, name: str, value: str
+) -> None:
+    left = name.replace("reset", "remaining")
+    limited = http(200, completion().partition(b"\r\n\r\n")[2], f"{left}: 0", f"{name}: {value}")
+    async with Scripted([limited, completion()]) as server, shop(chat, tmp_path) as here:
+        await answered_once(here, server)
+        assert (await here.client.ask(question("2", server.url))).content == "an answer"
+
+
 @pytest.mark.parametrize("max_retries", [3, -1])
 async def test_a_server_that_only_answers_without_an_answer_stops_the_run_after_ten_in_a_row(
     chat: ChatHttp, tmp_path: Path, max_retries: int
@@ -377,7 +424,7 @@ async def test_a_server_that_only_answers_without_an_answer_stops_the_run_after_
 
 async def test_a_call_that_waits_for_its_own_retry_after_is_seen(chat: ChatHttp, tmp_path: Path) -> None:
     script = [http(429, "no", "Retry-After: 90")]
-    async with Scripted(script) as server, shop(chat, tmp_path) as here:
+    async with Scripted(script) as server, shop(chat, tmp_path, patience=600.0) as here:
         call = asyncio.create_task(here.client.ask(question(endpoint=server.url)))
         await until(lambda: here.progress.waits)
         ((end, asked),) = here.progress.waits.values()

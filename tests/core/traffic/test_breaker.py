@@ -87,13 +87,12 @@ def test_another_request_probes_when_the_first_was_cancelled() -> None:
 def test_it_knows_since_when_nothing_came() -> None:
     breaker = Breaker()
     since = [breaker.failing_since]
-    breaker.suffered(3.0)
-    breaker.failed(4.0)
+    assert breaker.suffered(3.0) == breaker.suffered(4.0) == 3.0
     breaker.responded()
     breaker.failed(9.0)
     since.append(breaker.failing_since)
     breaker.succeeded()
     since.append(breaker.failing_since)
-    breaker.failed(10.0)
+    breaker.suffered(10.0)
     since.append(breaker.failing_since)
     assert since == [None, 3.0, None, 10.0]

@@ -26,7 +26,7 @@ from tasks.core.traffic.concurrency import (
 )
 from tasks.core.traffic.lane import FAILURES, FIRST_PAUSE, MOST_UNUSABLE, Lane
 from tasks.core.traffic.quota import Allowance, Quota
-from tasks.core.traffic.stop import Stop
+from tasks.core.traffic.stop import Stop, standstills
 from tests.core.traffic.test_quota import waited
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Way:
         allowance: Allowance | None = None,
         stop: Stop | None = None,
         patience: float = math.inf,
+        longest_wait: float = math.inf,
     ) -> None:
         self.limit = AdaptiveLimit(places, adaptive=False)
         self.allowance = allowance or Allowance()
@@ -58,6 +59,7 @@ class Way:
             stop=self.stop,
             progress=self.progress,
             patience=patience,
+            longest_wait=longest_wait,
         )
         self.entered: list[int] = []
         self.gates: dict[int, asyncio.Event] = {}
@@ -330,6 +332,52 @@ async def test_a_stop_and_a_warning_end_with_the_last_words_of_the_server(
     way.lane.note(AttemptError("rate_limited", "HTTP 429: come back"))
     way.lane.refused(1.0)
     with pytest.raises(EndpointError, match=r"for 10 minutes; .*; last: HTTP 429: come back$"):
+        way.stop.check()
+
+
+async def test_a_server_is_waited_for_no_longer_than_patience_lasts(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    way = Way(patience=600.0)
+    waits = []
+    for seconds in (0.0, 400.0, 199.5):
+        clock(seconds)
+        error = AttemptError("rate_limited", "HTTP 429: no", advice=Advice(3600.0, words="Retry-After: 3600"))
+        way.lane.note(error)
+        way.lane.refused(error.retry_after)
+        waits.append(error.retry_after)
+    assert waits == [600.0, 200.0, FIRST_PAUSE]
+    # Said once: what it asks for, and what is done.
+    assert caplog.text.count("asked again in 600 s; last: HTTP 429: no (Retry-After: 3600)") == 1
+    assert caplog.text.count("longer than execution.patience_minutes") == 1
+    assert not way.stop.requested
+    clock(1.0)
+    way.lane.refused(None)
+    with pytest.raises(EndpointError, match=r"last: HTTP 429: no \(Retry-After: 3600\)$"):
+        way.stop.check()
+
+
+async def test_a_model_of_endless_retries_is_asked_again_in_the_end(clock: Callable[[float], None]) -> None:
+    way = Way(longest_wait=600.0)
+    clock(10_000.0)
+    error = AttemptError("http_503", "HTTP 503: no", advice=Advice(1e20))
+    way.lane.note(error)
+    assert error.retry_after == 600.0
+
+
+async def test_a_standstill_takes_nothing_of_the_patience(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = Way(patience=600.0)
+    way.lane.failed()
+    with standstills() as found:
+        monkeypatch.setattr(found, "lost", 3000.0)
+        clock(3500.0)
+        way.lane.failed()
+        assert not way.stop.requested
+        clock(200.0)
+        way.lane.failed()
+    with pytest.raises(EndpointError, match="no answer for 12 minutes"):
         way.stop.check()
 
 
