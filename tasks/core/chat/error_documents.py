@@ -96,7 +96,8 @@ def _put(found: dict[str, None], text: str) -> None:
 
 def _document(text: str) -> Any:
     """The JSON document that a text is; None for other text."""
-    if text.lstrip()[:1] not in {"{", "["}:
+    text = text.lstrip("\ufeff \t\r\n")
+    if text[:1] not in {"{", "["}:
         return None
     try:
         return json.loads(text)

@@ -22,6 +22,7 @@ from tasks.core.chat.transport import (
     Connections,
     Share,
     beginning,
+    opening,
     body_of,
     decoded,
     gather,
@@ -111,7 +112,10 @@ class ChatHttp:
     ) -> Arrival:
         advice = read_advice(response.headers.raw, started)
         if response.status_code != _OK:
-            complaint = read_error(await beginning(response, ERROR_BYTES), manner.secrets)
+            content_type = response.headers.get("content-type", "")
+            complaint = read_error(
+                await beginning(response, ERROR_BYTES), manner.secrets, content_type=content_type
+            )
             reason = response.reason_phrase
             raise refusal(
                 response.status_code, complaint, request=request, manner=manner, reason=reason, advice=advice
@@ -119,13 +123,14 @@ class ChatHttp:
         checked = partial(check, request=request, manner=manner, advice=advice)
         with Share(self._large) as share:
             async with aclosing(decoded(response, manner.max_bytes)) as body:
-                first = await anext(body, b"")
-                if is_stream(response.headers.get("content-type", ""), first):
+                first = await opening(body)
+                content_type = response.headers.get("content-type", "")
+                if is_stream(content_type, first):
                     answer = await read_stream(first, body, share, checked, started)
                 else:
                     content = await gather(first, body, share)
                     try:
-                        answer = read_document(parse(content), checked, started)
+                        answer = read_document(parse(content, content_type), checked, started)
                     except AttemptError as error:
                         raise with_excerpt(error, content, manner.secrets) from None
         return Arrival(_without_secrets(answer, manner.secrets), advice)

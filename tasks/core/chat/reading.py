@@ -7,6 +7,7 @@ A document and the chunks of a stream differ only in that a chunk holds a `delta
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import time
 from contextlib import aclosing
@@ -16,7 +17,7 @@ import httpx
 import orjson
 from httpx_sse import EventSource
 
-from tasks.core.chat.transport import TRANSPORT_ERRORS
+from tasks.core.chat.transport import TRANSPORT_ERRORS, text_of
 from tasks.core.exchange.attempt import AttemptError
 from tasks.core.exchange.request import Answer
 
@@ -39,8 +40,12 @@ _TEXT_KEYS: Final = ("text", "content", "thinking", "reasoning", "summary")
 _THINKING_PARTS: Final = frozenset({"thinking", "reasoning"})
 
 
-def parse(content: bytes | bytearray) -> Any:
+def parse(content: bytes | bytearray, content_type: str = "") -> Any:
     """The JSON document in a body; invalid UTF-8 and halves of surrogate pairs are let through to be mended.
+
+    Args:
+        content: The body, also with a byte order mark and in UTF-16.
+        content_type: The header, which may name a charset.
 
     Raises:
         AttemptError: It is not JSON, or would take far more memory than its bytes.
@@ -52,9 +57,9 @@ def parse(content: bytes | bytearray) -> Any:
     except orjson.JSONDecodeError as error:
         # What was paid for is not thrown away for one bad character.
         try:
-            return json.loads(content.decode("utf-8", "replace"))
+            return json.loads(text_of(content, content_type))
         except (ValueError, RecursionError):
-            start = content[:200].lstrip().lower()
+            start = content[:200].lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
             what = (
                 "HTML, not JSON; check base_url"
                 if start.startswith((b"<!doctype", b"<html"))
@@ -237,7 +242,7 @@ _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 def is_stream(content_type: str, first: bytes) -> bool:
     """Whether a body is a stream of events: by how it begins, since servers mislabel either; else by type."""
-    start = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:6]
+    start = first.lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:6]
     if start.startswith((b"{", b"[", b"<")):
         return False
     return start.startswith(_FIELDS) or content_type.lower().startswith(_EVENT_STREAM)
@@ -264,6 +269,7 @@ async def read_stream(
             answer does: what has come by then is no answer.
     """
     draft = PartialAnswer()
+    first = first.removeprefix(codecs.BOM_UTF8)
     pending = _Pending(first, body, draft, share)
     response = httpx.Response(200, headers={"content-type": _EVENT_STREAM}, stream=pending)
     done = False

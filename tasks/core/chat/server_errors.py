@@ -24,7 +24,7 @@ from tasks.core.chat.refusable import (
     is_token_limit,
     refused_in,
 )
-from tasks.core.chat.transport import body_of
+from tasks.core.chat.transport import body_of, text_of
 from tasks.core.exchange.attempt import RATE_LIMITED, AttemptError, Verdict
 from tasks.core.exchange.limit_headers import NO_ADVICE
 from tasks.core.exchange.request import Refused
@@ -232,9 +232,9 @@ _CLIENT_ERROR: Final = 400
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-def read_error(content: bytes, secrets: tuple[str, ...]) -> Complaint:
+def read_error(content: bytes, secrets: tuple[str, ...], content_type: str = "") -> Complaint:
     """What the body of an error response says, in any form."""
-    text = masked(content.decode("utf-8", "replace"), secrets)
+    text = masked(text_of(content, content_type), secrets)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -308,7 +308,7 @@ def with_excerpt(error: AttemptError, content: bytes | bytearray, secrets: tuple
     if error.cause != "malformed_response" or str(error).startswith(_IN_PLACE):
         return error
     # Masked before it is cut, so that no part of a secret is left.
-    text = masked(bytes(content[:_LOOKED_AT]).decode("utf-8", "replace"), secrets)
+    text = masked(text_of(content[:_LOOKED_AT]), secrets)
     said = printable_line(text, EXCERPT_LIMIT)
     return AttemptError(error.cause, f"{error}: {said}", advice=error.advice) if said else error
 

@@ -10,9 +10,10 @@ Of a body no more is held than its bounds allow, whatever a server sends.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import zlib
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -222,6 +223,15 @@ TRANSPORT_ERRORS: Final = (TimeoutError, httpx.HTTPError, aiohttp.ClientError, V
 """httpx's own; aiohttp's and those of values that cannot be read, which its transport lets through."""
 
 _STEP: Final = 64 * 1024
+_TELLING: Final = 12
+"""Bytes that tell a stream of events from a document: a byte order mark and the name of a field."""
+_BLANK: Final = "\ufeff \t\r\n"
+# Not every codec that Python knows: some take minutes for a long text.
+_CHARSET: Final = re.compile(
+    r"charset\s*=\s*[\"']?(utf-?(?:16|32)(?:-?[lb]e)?|iso-8859-\d{1,2}|latin-?1|(?:windows-|cp)125\d|gbk|gb2312|"
+    r"gb18030|big5|shift_jis|euc-(?:jp|kr)|koi8-r)\b",
+    re.IGNORECASE,
+)
 # What zlib is told to expect: gzip's header, zlib's own, or none.
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _ZLIB_METHOD: Final = 8
@@ -297,6 +307,32 @@ async def _decompressed(pieces: AsyncIterator[bytes], *, deflate: bool) -> Async
         raise AttemptError("malformed_response", "the compressed body is damaged") from error
     if decoder is not None and not decoder.eof:
         raise AttemptError("connection", "the compressed body ended too soon")
+
+
+def text_of(content: bytes | bytearray, content_type: str = "") -> str:
+    """The text in a body, without byte order marks at its start; what cannot be read is replaced.
+
+    JSON is UTF-8, and of UTF-16 and UTF-32 its zeros tell; a `charset` counts where the bytes are none of them.
+    Windows software writes marks and UTF-16, and what was paid for is not thrown away for them.
+    """
+    encoding = json.detect_encoding(content)
+    text: str | None = None
+    with suppress(UnicodeDecodeError):
+        text = content.decode(encoding)
+    found = None if text is not None else _CHARSET.search(content_type)
+    with suppress(UnicodeDecodeError, LookupError):
+        text = str(content, found[1]) if found else text
+    if text is None:
+        text = content.decode(encoding, "replace")
+    return text.lstrip(_BLANK)
+
+
+async def opening(pieces: AsyncIterator[bytes]) -> bytes:
+    """The first bytes of a body, enough of them to see what it is; b"" of one that is empty."""
+    first = b""
+    while len(first) < _TELLING and (piece := await anext(pieces, b"")):
+        first += piece
+    return first
 
 
 async def gather(first: bytes, rest: AsyncIterator[bytes], share: Share) -> bytes | bytearray:

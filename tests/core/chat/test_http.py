@@ -248,6 +248,13 @@ async def test_what_a_server_says_is_shown_on_one_line(client: ChatHttp, body: s
     assert str(await failed(client, http(500, body))) == f"HTTP 500: {text}"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_an_error_is_read_after_a_byte_order_mark_too(client: ChatHttp, encoding: str) -> None:
+    inner = json.dumps("\ufeff" + json.dumps({"error": {"message": "no room"}}))
+    body = f'{{"error": {{"message": {inner}}}}}'.encode(encoding)
+    assert str(await failed(client, http(500, body))) == "HTTP 500: no room"
+
+
 async def test_a_long_error_is_cut(client: ChatHttp) -> None:
     for body in ("x" * 100_000, json.dumps({"error": {"message": "x" * 4000}}), "ä" * 100_000):
         assert len(str(await failed(client, http(500, body)))) == len("HTTP 500: ") + MESSAGE_LIMIT

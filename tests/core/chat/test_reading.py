@@ -173,6 +173,40 @@ def test_what_is_not_worth_reading(body: bytes, message: str) -> None:
     assert (caught.value.cause, caught.value.verdict) == ("malformed_response", Verdict.RETRY)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "charset"),
+    [
+        ("utf-8-sig", ""),
+        ("utf-16", ""),
+        ("utf-16-le", ""),
+        ("utf-16-be", "utf-16"),
+        ("utf-32", "UTF-32"),
+        ("latin-1", "ISO-8859-1"),
+        ("cp1252", '"windows-1252"'),
+    ],
+)
+def test_a_mark_or_another_encoding_does_not_cost_an_answer(encoding: str, charset: str) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "für"}}]}, ensure_ascii=False).encode(encoding)
+    found = parse(body, f"application/json; charset={charset}" if charset else "application/json")
+    assert read(found).content == "für"
+
+
+@pytest.mark.parametrize("start", ["\ufeff\ufeff", " \ufeff\r\n", "\n\n\t"])
+def test_marks_and_blanks_before_an_answer_are_nothing(start: str) -> None:
+    assert parse(f'{start}{{"a": 1}}'.encode()) == {"a": 1}
+
+
+@pytest.mark.parametrize("charset", ["idna", "unicode_escape", "zlib", "utf-7", "no-such", "", "\x00"])
+def test_a_charset_that_is_none_of_text_is_nothing(charset: str) -> None:
+    body = b'{"choices": [{"message": {"content": "f\xfcr"}}]}'
+    assert read(parse(body, f"application/json; charset={charset}")).content == "f\ufffdr"
+
+
+def test_a_comma_too_many_is_no_json() -> None:
+    with pytest.raises(AttemptError, match="not JSON"):
+        parse(b'\xef\xbb\xbf{"a": 1,}')
+
+
 def test_a_message_of_many_megabytes_is_read() -> None:
     assert len(read(parse(document(b"x" * 20_000_000))).content) == 20_000_000
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.core.chat.http import ChatHttp
 from tasks.core.chat.reading import is_stream, read_stream
-from tasks.core.chat.transport import Share
+from tasks.core.chat.transport import Share, opening
 from tasks.core.exchange.attempt import AttemptError, Verdict
 from tests.core.chat.attempts import answered, failed, sent
 from tests.core.chat.scripted import Reply, Scripted, completion, http
@@ -227,6 +227,23 @@ async def test_a_document_where_a_stream_was_asked_for_and_the_reverse(client: C
     assert plain(await answered(client, http(200, WHOLE, "Content-Type: application/json"))) == READ
     labelled = completion("whole").replace(b"\r\n", b"\r\n" + EVENTS.encode() + b"\r\n", 1)
     assert (await answered(client, labelled, streaming=True)).content == "whole"
+
+
+@pytest.mark.parametrize("before", ["", ": hello\n\n", "event: x\n"])
+@shared_loop
+async def test_a_byte_order_mark_before_a_stream_costs_nothing_wherever_it_is_split(before: str) -> None:
+    data = "\ufeff".encode() + before.encode() + WHOLE
+
+    async def pieces(cut: int) -> AsyncIterator[bytes]:
+        for piece in filter(None, (data[:cut], data[cut:])):
+            yield piece
+
+    for cut in range(10):
+        body = pieces(cut)
+        first = await opening(body)
+        assert is_stream("application/json", first)
+        with Share(asyncio.Lock()) as share:
+            assert plain(await read_stream(first, body, share, unchecked, 1.0)) == READ
 
 
 def test_what_a_stream_looks_like() -> None:
