@@ -26,8 +26,9 @@ from tasks.core.chat.transport import (
     body_of,
     decoded,
     gather,
+    no_descriptor,
 )
-from tasks.core.exchange.attempt import AttemptError
+from tasks.core.exchange.attempt import AttemptError, Verdict
 from tasks.core.exchange.limit_headers import read_advice
 from tasks.core.traffic.stop import Deadline, standstills
 
@@ -101,6 +102,14 @@ class ChatHttp:
             if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
                 raise AttemptError(
                     "timeout", f"no answer from {request.endpoint} in {manner.timeout:g} s"
+                ) from error
+            if no_descriptor(error):
+                # Nothing was sent: it is no attempt, and no fault of the server's.
+                raise AttemptError(
+                    "connection",
+                    f"no file descriptor is left for a connection to {request.endpoint}",
+                    verdict=Verdict.THROTTLED,
+                    starved=True,
                 ) from error
             # The transport reports lost and refused connections as timeouts too.
             reason = one_line(str(error), manner.secrets) or type(error).__name__

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import zlib
 from contextlib import aclosing, suppress
@@ -26,6 +27,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from tasks.core.exchange.attempt import AttemptError
 from tasks.core.exchange.request import response_format
+from tasks.core.traffic.concurrency import NO_DESCRIPTOR
 from tasks.core.traffic.stop import Deadline, awake
 
 if TYPE_CHECKING:
@@ -203,6 +205,21 @@ def _closed_before(error: Exception, use: _Use) -> bool:
         return False
     # Where the head of a response had begun, it is the message; a sentence of aiohttp's where nothing came.
     return not isinstance(cause, aiohttp.ServerDisconnectedError) or isinstance(cause.message, str)
+
+
+def no_descriptor(error: Exception) -> bool:
+    """Whether a connection could not be made because this process, or the machine, may open no more files."""
+    cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__
+    if not isinstance(cause, aiohttp.ClientConnectorError):
+        return False
+    if not isinstance(cause, aiohttp.ClientConnectorDNSError):
+        return cause.errno in NO_DESCRIPTOR
+    try:
+        # Who looks up a name hides why it failed.
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as failed:
+        return failed.errno in NO_DESCRIPTOR
+    return False
 
 
 def _transport(most: int, context: ssl.SSLContext, *, keep: bool) -> AiohttpTransport:

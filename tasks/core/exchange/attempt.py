@@ -48,6 +48,7 @@ class AttemptError(Exception):
         about_content: With GIVE_UP, whether the server says that it refuses what is in the request.
         reported: Whether it is an error that a server reports in place of an answer, with status 200.
         crowded: With THROTTLED, whether the server says that too many requests are under way at once.
+        starved: With THROTTLED, whether it is this process that may open no more connections.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class AttemptError(Exception):
         about_content: bool = False,
         crowded: bool = False,
         reported: bool = False,
+        starved: bool = False,
     ) -> None:
         self.cause = cause
         self.verdict = verdict
@@ -71,6 +73,7 @@ class AttemptError(Exception):
         self.about_content = about_content
         self.crowded = crowded
         self.reported = reported
+        self.starved = starved
         super().__init__(message)
 
     @property

@@ -23,6 +23,7 @@ from tasks.core.keys import block_key
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.printable import printable_line
 from tasks.core.questions import Questions, is_judged, model_for, purposes_of
+from tasks.core.traffic.concurrency import room_for
 from tasks.core.traffic.lane import Slots
 
 if TYPE_CHECKING:
@@ -333,9 +334,12 @@ async def open_run(
     Raises:
         LedgerError: What the session has spent cannot be read.
     """
+    purposes = list(purposes_of(config) if purposes is None else purposes)
+    connections = CALLS_OF_A_JOB if Purpose.JUDGE in purposes else CALLS_OF_A_JOB // 2
+    config = _with_room(config, connections)
     gateway = Gateway(config, stop, progress, learned=learned)
     access = {}
-    for purpose in purposes_of(config) if purposes is None else purposes:
+    for purpose in purposes:
         model = model_for(config, purpose)
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
     budget = budget or await open_budget(config, ledger, session, stop)
@@ -368,6 +372,25 @@ async def open_run(
             generating=generating,
             judging=judging,
         )
+
+
+def _with_room(config: Config, connections: int) -> Config:
+    """The configuration, with no more jobs at a time than this process has file descriptors for."""
+    wanted = config.generation.concurrency
+    room = room_for(wanted, connections)
+    if room.jobs == wanted:
+        return config
+    log.warning(
+        "this process may open %d files, too few for generation.concurrency = %d: it is %d for this run; "
+        "allow %d (ulimit -n %d) to have them all",
+        room.most,
+        wanted,
+        room.jobs,
+        room.needed,
+        room.needed,
+    )
+    generation = config.generation.model_copy(update={"concurrency": room.jobs})
+    return config.model_copy(update={"generation": generation})
 
 
 ONE_EACH = 300

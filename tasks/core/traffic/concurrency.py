@@ -10,13 +10,18 @@ Only what is measured at the limit counts: a run that asks for less than an endp
 about the endpoint.
 
 A server that works on a few requests at once refuses each one more, often with a `Retry-After` that is meant
-for rates. Such a refusal says how many it takes: those that are under way beside the refused one.
+for rates. Such a refusal says how many it takes: those that are under way beside the refused one. So does a
+process that may open no more files: it begins with as many jobs as it has descriptors for.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tasks.core.exchange.attempt import FIRST_BACKOFF
 from tasks.core.exchange.limit_headers import NO_ADVICE
@@ -211,6 +216,23 @@ class AdaptiveLimit:
             self._begin(now, skip=0)
         return others
 
+    def starved(self, now: float) -> int:
+        """No file descriptor was left for a request: never again are so many under way.
+
+        Told before that request leaves.
+
+        Returns:
+            How many others are under way.
+        """
+        others = self.in_flight - 1
+        if max(1, others) < self._most:
+            self._most = max(1, others)
+            self.limit = min(self.limit, self._most)
+            self._uncrowded = min(self._uncrowded, self._most)
+            self._search = self._best = self._settled = None
+            self._begin(now, skip=0)
+        return others
+
     def not_crowded(self, now: float) -> None:
         """What looked like too many at once was something else: the limit is what it was before."""
         if self.ceiling:
@@ -322,6 +344,50 @@ class AdaptiveLimit:
         self.limit = max(1, self.limit // 2)
         self._search = self._best = self._settled = None
         self._trial_every = TRIAL_EVERY
+
+
+OWN_FILES: Final = 96
+"""Files that a run opens beside its connections: the ledger, the session, logs, Prefect's client."""
+
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the system says when this process, or the machine, may open no more files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many jobs this process has file descriptors for.
+
+    Attributes:
+        jobs: As many as fit, at least one, and no more than are wanted.
+        most: Files that it may open; 0 for no limit.
+        needed: Files that it would have to be allowed to open for all that are wanted.
+    """
+
+    jobs: int
+    most: int
+    needed: int
+
+
+def room_for(jobs: int, connections: int) -> Room:
+    """How many jobs fit below the soft limit of open files, as many as are open now.
+
+    Args:
+        jobs: Those that are wanted.
+        connections: Connections that one job may have.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = _open_files() + OWN_FILES
+    needed = taken + jobs * connections
+    if most == resource.RLIM_INFINITY or needed <= most:
+        return Room(jobs, 0 if most == resource.RLIM_INFINITY else most, needed)
+    return Room(max(1, (most - taken) // connections), most, needed)
+
+
+def _open_files() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(folder))
+    return 0
 
 
 SILENT = 3

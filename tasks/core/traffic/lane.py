@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from tasks.core.errors import EndpointError
-from tasks.core.traffic.concurrency import Crowding
+from tasks.core.traffic.concurrency import LONGEST_POLL, Crowding
 from tasks.core.traffic.stop import stood_still
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Lane:
         self._progress = progress
         self._patience = patience
         self._longest_wait = longest_wait
-        self._said_long = False
+        self._said_long = self._said_starved = False
         self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._mean_tokens: dict[str, float] = {}
@@ -272,15 +272,32 @@ class Lane:
     def crowded(self, error: AttemptError) -> float | None:
         """The server answered 429: whether for too many requests at once; see `Crowding.refused`.
 
+        Where no file descriptor was left for the request, fewer are under way from now on.
+
         Returns:
             Seconds after which the refused request may queue again; None where it is to be told as `refused`.
         """
         now = self._now()
+        if error.starved:
+            return self._starved(now)
         wait = self._crowding.refused(error, self._limit, now)
         if wait is not None:
             self._breaker.responded()
             self._lose_patience()
         return wait
+
+    def _starved(self, now: float) -> float:
+        others = self._limit.starved(now)
+        if not self._said_starved:
+            self._said_starved = True
+            log.warning(
+                "%s is asked less at a time: %s; raise the limit of open files (ulimit -n), or lower "
+                "generation.concurrency",
+                self.name,
+                self._last_words,
+            )
+        self._lose_patience()
+        return 0.0 if others > 0 else LONGEST_POLL
 
     def refused(self, retry_after: float | None) -> None:
         """The server answered 429."""

@@ -381,6 +381,31 @@ async def test_a_standstill_takes_nothing_of_the_patience(
         way.stop.check()
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+async def test_without_descriptors_fewer_are_under_way_for_good(
+    caplog: pytest.LogCaptureFixture, *, adaptive: bool
+) -> None:
+    way = Way(places=16)
+    way.limit.adaptive = adaptive
+    tasks = [way.send(number) for number in range(16)]
+    await settle()
+    error = AttemptError("connection", "no file descriptor", verdict=Verdict.THROTTLED, starved=True)
+    for number in range(15):
+        way.lane.note(error)
+        assert way.lane.crowded(error) == 0.0
+        way.gates[number].set()
+        await settle()
+    assert way.limit.limit == 1
+    way.lane.note(error)
+    assert way.lane.crowded(error) == LONGEST_POLL
+    assert caplog.text.count("strong at here is asked less at a time: no file descriptor; raise the limit") == 1
+    way.gates[15].set()
+    await asyncio.gather(*tasks)
+    for _ in range(1000):
+        way.limit.answered(1.0, 0.001, "chosen")
+    assert way.limit.limit == 1
+
+
 async def test_ten_responses_in_a_row_that_are_no_answer_stop_the_run_and_an_answer_begins_anew() -> None:
     way = Way()
     unusable = AttemptError("malformed_response", "not a chat completion: {}")
