@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from tasks.core.errors import RunInterrupted
 from tasks.core.progress import Progress
 from tasks.core.session.dataset import ROOT
-from tasks.core.traffic.stop import Stop
+from tasks.core.traffic.stop import Alarm, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ class Console:
         loop = asyncio.get_running_loop()
         work = asyncio.current_task()
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        ends: list[asyncio.TimerHandle] = []
+        ends: list[Alarm] = []
 
         def receive(number: signal.Signals) -> None:
             if self.interrupted:
@@ -120,7 +120,7 @@ class Console:
                 file=sys.stderr,
             )
             if work is not None:
-                ends.append(loop.call_later(grace, work.cancel))
+                ends.append(Alarm(grace, work.cancel))
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)

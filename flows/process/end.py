@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 END_SECONDS = 12.0
 """How long Prefect may take for its last words after the work of a run is over."""
 
-_ends: list[threading.Timer] = []
+SLICE = 0.5
+"""Seconds of a part of it: of a process that was stopped and goes on, no more than one part has passed."""
+
+_ends: list[threading.Event] = []
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def bounded_end(flow_run: str) -> Iterator[None]:
         yield
         return
     while _ends:
-        _ends.pop().cancel()
+        _ends.pop().set()
     code = 0
     try:
         yield
@@ -47,13 +50,15 @@ def bounded_end(flow_run: str) -> Iterator[None]:
         code = error.exit_code if isinstance(error, VellumforgeError) else 1
         raise
     finally:
-        end = threading.Timer(END_SECONDS, _leave, [code])
-        end.daemon = True
-        end.start()
-        _ends.append(end)
+        goes_on = threading.Event()
+        threading.Thread(target=_leave, args=(code, goes_on), daemon=True).start()
+        _ends.append(goes_on)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, goes_on: threading.Event) -> None:
+    for _ in range(round(END_SECONDS / SLICE)):
+        if goes_on.wait(SLICE):
+            return
     print(f"{UI_IS_BEHIND}: it does not answer", file=sys.stderr, flush=True)  # noqa: T201 - the worker's terminal
     sys.stdout.flush()
     os._exit(code)

@@ -11,7 +11,6 @@ import resource
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from flows.process.terminal import PROGRAM, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.printable import reason_of
+from tasks.core.traffic.stop import Deadline, awake, standstills
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -155,7 +155,7 @@ async def run_within(request: Hosted, prepared: Prepared, flow: Callable[[], Any
         imported = await _OWN.start(home, flow)
     console = Console(prepared.checked, takes_signals=False)
     flow_run = await _carry_out(imported, request, console)
-    await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
+    await _recorded(flow_run, console)
     flow_run.cancel()
     error = _known(console.error)
     if error and console.session:
@@ -239,7 +239,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
     if console.summary is not None:
         show(console.summary)
-    recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
+    recorded = await _recorded(flow_run, console)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         _add_notes(error, request, console.session)
@@ -289,22 +289,26 @@ def _add_notes(error: VellumforgeError, request: Hosted, session: str) -> None:
         error.add_note(f"to go on, paying only for what is missing: {request.again(session)}")
 
 
-async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: float) -> bool:
-    """Whether Prefect has recorded, before the deadline, how the flow's run and its task runs ended.
+async def _recorded(flow_run: asyncio.Task[Any], console: Console) -> bool:
+    """Whether Prefect has recorded, in `END_SECONDS`, how the flow's run and its task runs ended.
 
     Raises:
         PrefectError: The run never began.
     """
-    _, waiting = await asyncio.wait({flow_run}, timeout=deadline - time.monotonic())
-    if waiting:
-        log.warning("%s: it does not answer", UI_IS_BEHIND)
-        return False
-    if flow_run.cancelled():
-        return False
-    error = flow_run.exception()
-    if error is None:
-        ids = [flow_run.result().state_details.flow_run_id]
-        return await settle(ids, console.progress.blocks, deadline - time.monotonic())
+    with standstills():
+        deadline = awake() + END_SECONDS
+        with suppress(TimeoutError):
+            async with Deadline(END_SECONDS):
+                await asyncio.wait({flow_run})
+        if not flow_run.done():
+            log.warning("%s: it does not answer", UI_IS_BEHIND)
+            return False
+        if flow_run.cancelled():
+            return False
+        error = flow_run.exception()
+        if error is None:
+            ids = [flow_run.result().state_details.flow_run_id]
+            return await settle(ids, console.progress.blocks, deadline - awake())
     reason = reason_of(error)
     if not console.begun:
         raise PrefectError(

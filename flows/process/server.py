@@ -22,6 +22,7 @@ import httpx
 
 from tasks.core.errors import UsageError, VellumforgeError
 from tasks.core.printable import reason_of
+from tasks.core.traffic.stop import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -228,7 +229,7 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
         Whether at least `expected` task runs are recorded in a final state.
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with Deadline(timeout):
             await _drain()
             # The recorder tells nobody when it has written: it can only be asked.
             while await _recorded(flow_run_ids) < expected:  # noqa: ASYNC110 - as above

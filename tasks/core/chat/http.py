@@ -22,11 +22,11 @@ from tasks.core.chat.transport import (
     Connections,
     Share,
     beginning,
-    opening,
     body_of,
     decoded,
     gather,
     no_descriptor,
+    opening,
 )
 from tasks.core.exchange.attempt import AttemptError, Verdict
 from tasks.core.exchange.limit_headers import read_advice

@@ -329,8 +329,8 @@ async def _decompressed(pieces: AsyncIterator[bytes], *, deflate: bool) -> Async
 def text_of(content: bytes | bytearray, content_type: str = "") -> str:
     """The text in a body, without byte order marks at its start; what cannot be read is replaced.
 
-    JSON is UTF-8, and of UTF-16 and UTF-32 its zeros tell; a `charset` counts where the bytes are none of them.
-    Windows software writes marks and UTF-16, and what was paid for is not thrown away for them.
+    JSON is UTF-8; its zeros tell UTF-16 and UTF-32; a `charset` counts where the bytes are none of them.
+    What was paid for is not thrown away for the encoding of a server's operating system.
     """
     encoding = json.detect_encoding(content)
     text: str | None = None

@@ -85,15 +85,15 @@ def read_advice(headers: Iterable[tuple[bytes, bytes]], now: float) -> Advice:
     if not found:
         return NO_ADVICE
     values: dict[str, Any] = {}
-    for header, name, read in _HEADERS:
+    for header, field_name, read in _HEADERS:
         if header not in found:
             continue
         numbers = [number for text in found[header] if (number := read(text, now)) is not None]
-        counts = bool(numbers) and name not in values
+        counts = bool(numbers) and field_name not in values
         if counts:
             # Of a header that came several times, the most careful one.
-            values[name] = min(numbers) if read is _count else max(numbers)
-        if name == "retry_after" and (counts or "words" not in values):
+            values[field_name] = min(numbers) if read is _count else max(numbers)
+        if field_name == "retry_after" and (counts or "words" not in values):
             said = printable_line(", ".join(found[header]), _LONGEST_SHOWN)
             values["words"] = f"{_SHOWN[header]}: {said}"
     return Advice(**values)
@@ -172,12 +172,12 @@ def _headers() -> Iterable[tuple[str, str, Callable[[str, float], float | None]]
     """Header, field and reader; for each field the more exact header first."""
     yield "retry-after-ms", "retry_after", _milliseconds
     yield "retry-after", "retry_after", parse_retry_after
-    for field, read in (("limit", _count), ("remaining", _count), ("reset", parse_reset)):
+    for what, read in (("limit", _count), ("remaining", _count), ("reset", parse_reset)):
         for kind, plain in (("requests", "x-ratelimit"), ("tokens", "x-tokenlimit")):
             # The common names, Anthropic's, and those of servers with one window for all.
-            yield f"x-ratelimit-{field}-{kind}", f"{field}_{kind}", read
-            yield f"anthropic-ratelimit-{kind}-{field}", f"{field}_{kind}", read
-            yield f"{plain}-{field}", f"{field}_{kind}", read
+            yield f"x-ratelimit-{what}-{kind}", f"{what}_{kind}", read
+            yield f"anthropic-ratelimit-{kind}-{what}", f"{what}_{kind}", read
+            yield f"{plain}-{what}", f"{what}_{kind}", read
 
 
 _HEADERS: Final = tuple(_headers())

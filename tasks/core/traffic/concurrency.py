@@ -17,10 +17,10 @@ process that may open no more files: it begins with as many jobs as it has descr
 from __future__ import annotations
 
 import errno
-import os
 import resource
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tasks.core.exchange.attempt import FIRST_BACKOFF
@@ -386,7 +386,7 @@ def room_for(jobs: int, connections: int) -> Room:
 def _open_files() -> int:
     for folder in ("/proc/self/fd", "/dev/fd"):
         with suppress(OSError):
-            return len(os.listdir(folder))
+            return len(list(Path(folder).iterdir()))
     return 0
 
 

@@ -252,7 +252,7 @@ class Lane:
                 )
 
     def _shorten_wait(self, error: AttemptError) -> None:
-        """Let no server ask for a longer wait than patience lasts: then it is asked again, or the run stops."""
+        """Let no server ask for a longer wait than patience lasts: it is asked again then."""
         asked, now = error.retry_after, self._awake()
         since = self._breaker.failing_since
         patience_ends = self._patience + (now if since is None else since)
@@ -263,7 +263,7 @@ class Lane:
         if not self._said_long:
             self._said_long = True
             log.warning(
-                "%s asks to wait longer than execution.patience_minutes allows; it is asked again in %.0f s%s",
+                "%s asks to wait longer than execution.patience_minutes; it is asked again in %.0f s%s",
                 self.name,
                 most,
                 self._last,

@@ -1,8 +1,8 @@
 """What ends a wait: the switch that stops a run in order, and deadlines that no standstill makes false.
 
 A process can be stopped and go on later: by SIGSTOP, in a paused container, when a machine sleeps. What
-arrived meanwhile lies in its sockets, and every timer is overdue. A deadline counts only the time in which the
-process ran, and what has arrived is read before it ends anything.
+arrived meanwhile lies in its sockets, and every timer is overdue. A deadline counts only the time in which
+the process ran, and what has arrived is read before it ends anything.
 """
 
 from __future__ import annotations
@@ -160,36 +160,29 @@ def awake() -> float:
     return asyncio.get_running_loop().time() - stood_still()
 
 
-class Deadline:
-    """An async context that ends with TimeoutError after so many seconds in which the process ran.
+class Alarm:
+    """Calls something after so many seconds in which the process ran, unless it is cancelled before.
 
     What has arrived by then is read first, and what stood still with the process gets a `GRACE`.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, ring: Callable[[], object]) -> None:
         self._seconds = seconds
-        self._timeout = asyncio.timeout(None)
-
-    async def __aenter__(self) -> Self:
+        self._ring = ring
         self._loop = asyncio.get_running_loop()
         self._standstills = standstills()
-        await self._timeout.__aenter__()
         self._standstills.__enter__()
         self._lost = self._standstills.lost
         self._began = self._loop.time()
         self._rounds = ROUNDS
-        self._handle: asyncio.Handle = self._loop.call_at(self._began + self._seconds, self._due)
-        return self
+        self._handle: asyncio.Handle | None = self._loop.call_at(self._began + seconds, self._due)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._handle.cancel()
-        self._standstills.__exit__()
-        await self._timeout.__aexit__(kind, error, traceback)
+    def cancel(self) -> None:
+        """Let it not ring."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+            self._standstills.__exit__()
 
     def _due(self) -> None:
         standstills, now = self._standstills, self._loop.time()
@@ -204,4 +197,30 @@ class Deadline:
             self._rounds -= 1
             self._handle = self._loop.call_soon(self._due)
         else:
-            self._timeout.reschedule(now)
+            self.cancel()
+            self._ring()
+
+
+class Deadline:
+    """An async context that ends with TimeoutError when the `Alarm` of so many seconds rings."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._alarm = Alarm(self._seconds, self._end)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._alarm.cancel()
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    def _end(self) -> None:
+        self._timeout.reschedule(asyncio.get_running_loop().time())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +18,6 @@ from tests.core.running import NOBODY, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 CALLS = 200
 ASK = """
@@ -46,7 +45,7 @@ asyncio.run(main(*sys.argv[1:]))
 def room_of(files: int) -> Iterator[None]:
     """So many more files may be opened in the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + files, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + files, hard))
     try:
         yield
     finally:

@@ -398,7 +398,9 @@ async def test_without_descriptors_fewer_are_under_way_for_good(
     assert way.limit.limit == 1
     way.lane.note(error)
     assert way.lane.crowded(error) == LONGEST_POLL
-    assert caplog.text.count("strong at here is asked less at a time: no file descriptor; raise the limit") == 1
+    assert (
+        caplog.text.count("strong at here is asked less at a time: no file descriptor; raise the limit") == 1
+    )
     way.gates[15].set()
     await asyncio.gather(*tasks)
     for _ in range(1000):

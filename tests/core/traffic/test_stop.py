@@ -78,7 +78,7 @@ async def test_being_cancelled_is_not_taken_for_the_end_of_a_pause() -> None:
 
 
 class Clocks:
-    """The clocks of a machine that can stand still: for the loop's timers too, or for the loop's clock not."""
+    """The clocks of a machine on which a process can be stopped, and which can sleep."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop, self.slept = asyncio.get_running_loop(), 0.0
