@@ -163,3 +163,53 @@ async def test_an_error_counts_though_its_body_is_cut(client: ChatHttp) -> None:
     head = b"HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n"
     error = await failed(client, Reply(head + b'{"error": "slow', "close"))
     assert (error.cause, error.verdict, error.retry_after) == ("rate_limited", Verdict.THROTTLED, 7.0)
+
+
+CONTENT = completion().partition(b"\r\n\r\n")[2]
+LENGTH = b"Content-Length: %d\r\n" % len(CONTENT)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 " + b"x" * 2**20 + b"\r\n" + LENGTH,
+        HEAD + b"".join(b"X-%d: y\r\n" % number for number in range(10_000)) + LENGTH,
+        HEAD + b"Retry-After: 1\r\n" * 10_000 + LENGTH,
+        HEAD + b"Content-Length: 1e20\r\n",
+        HEAD + b"Content-Length: 99999999999999999999\r\n",
+        HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n",
+        HEAD + b"Content-Length: -1\r\n",
+        HEAD + b"Content-Length: 5\r\n" + LENGTH,
+        HEAD + b"Content-Length: 9223372036854775807\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFFFF",
+        b"HTTP/1.1 99999 Odd\r\n" + LENGTH,
+        b"HTTP/9.9 200 OK\r\n" + LENGTH,
+    ],
+)
+async def test_a_head_that_nobody_means_is_a_lost_connection(client: ChatHttp, head: bytes) -> None:
+    error = await failed(client, Reply(head + b"\r\n" + CONTENT, "close"))
+    assert (error.cause, error.verdict) == ("connection", Verdict.RETRY)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Keep-Alive: timeout=1e20, max=-1",
+        "Set-Cookie: a=b; Max-Age=1e999; Expires=Fri, 31 Dec 99999 00:00:00 GMT",
+        "Age: 1e20",
+        "Date: Fri, 31 Dec 9999 23:59:59 -2359",
+        "Content-Type: application/json; charset=idna",
+        "x-ratelimit-limit-requests: 999999999999999999999999",
+        "Retry-After: 99999999999999999999",
+    ],
+)
+async def test_no_header_of_an_answer_costs_it(client: ChatHttp, header: str) -> None:
+    assert (await answered(client, http(200, CONTENT, header))).content == "an answer"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1e999", "-" + "9" * 5000, "NaN"])
+async def test_no_number_in_an_answer_costs_it(client: ChatHttp, number: str) -> None:
+    body = CONTENT.replace(b'{"model"', f'{{"created": {number}, "model"'.encode(), 1)
+    assert (await answered(client, http(200, body))).content == "an answer"
+    usage = CONTENT.replace(b": 11", f": {number}".encode())
+    assert (await answered(client, http(200, usage))).prompt_tokens is None
