@@ -110,8 +110,8 @@ def retry_delay(error: AttemptError, attempt: int, policy: RetryPolicy, jitter: 
         jitter: A random number from 0 to 1 that spreads the pauses of calls which failed together.
 
     Returns:
-        Seconds to wait, or None when no further attempt is to be made. A server's `Retry-After` is
-        honoured whole, also beyond `max_backoff`: knocking earlier only prolongs the wait.
+        Seconds to wait, or None when no further attempt is to be made. A server's `Retry-After`, as
+        far as patience lasts, is honoured also beyond `max_backoff`: knocking earlier prolongs the wait.
     """
     used_up = error.verdict is Verdict.RETRY and 0 <= policy.max_retries < attempt
     if not error.passing or used_up:
