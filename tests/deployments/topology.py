@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from deployments.make_secrets import write
 from tests.deployments.compose import FOLDER, parts
 from tests.flows.command import ROOT, TIMEOUT, free_port, until
-from tests.needs import WHOLE_POSTGRESQL, REDIS
+from tests.needs import REDIS, WHOLE_POSTGRESQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
