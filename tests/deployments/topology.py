@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from deployments.make_secrets import write
 from tests.deployments.compose import FOLDER, parts
 from tests.flows.command import ROOT, TIMEOUT, free_port, until
-from tests.needs import POSTGRESQL, REDIS
+from tests.needs import REDIS, WHOLE_POSTGRESQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,7 @@ class Topology:
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.ports["worker"]),
         }
         declared |= {key: value for key, value in addresses.items() if key in declared}
-        folders = (Path(sys.executable).parent, POSTGRESQL.programs(), REDIS.programs())
+        folders = (Path(sys.executable).parent, WHOLE_POSTGRESQL.programs(), REDIS.programs())
         own = {
             "PATH": ":".join([*map(str, folders), os.environ["PATH"]]),
             "HOME": str(self.folder / "home"),
@@ -177,7 +177,7 @@ def _start_postgres(topology: Topology) -> None:
         "PGPORT": str(topology.ports["postgres"]),
     }
     make: list[str | Path] = [
-        POSTGRESQL.programs() / "initdb",
+        WHOLE_POSTGRESQL.programs() / "initdb",
         "--username=postgres",
         "--auth-local=trust",
         "--auth-host=scram-sha-256",
@@ -186,7 +186,7 @@ def _start_postgres(topology: Topology) -> None:
     place = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={topology.ports['postgres']}"]
     topology.start("postgres", "-D", str(data), *place, "-k", str(data), user=user)
     probe: list[str | Path] = [
-        POSTGRESQL.programs() / "pg_isready",
+        WHOLE_POSTGRESQL.programs() / "pg_isready",
         "--quiet",
         "--host",
         data,

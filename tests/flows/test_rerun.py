@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tests.flows.command import asked_twice, config, model, rows_of
+from tests.flows.command import asked_twice, config, rows_of
 
 if TYPE_CHECKING:
     from tests.flows.command import Model, User
@@ -64,23 +62,3 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     backup = (session / "config.toml.bak").read_text()
     assert backup.startswith(text.rstrip("\n"))
     assert "# generation.num_prompts_per_subtopic = 3\n# output.folder = 'elsewhere'\n" in backup
-
-
-def test_two_runs_in_the_same_second_share_a_ledger(user: User) -> None:
-    with model(latency_ms=50.0) as server:
-        user.write("config.toml", config(server.url, subtopics=4, prompts=5))
-        runs = [user.start("--json"), user.start("--json")]
-        ends = [run.end() for run in runs]
-        assert [(ended.code, ended.err, ended.summary["rows"]) for ended in ends] == [(0, "", 20)] * 2
-        one, two = user.sessions()
-        assert (one / "dataset.jsonl").read_bytes() == (two / "dataset.jsonl").read_bytes()
-        # Each call was made by one of them, or by both at the same time; one answer is kept.
-        requests = server.requests()
-        needed = {request["key"] for request in requests}
-        assert len(needed) == 1 + 4 + 40
-        assert len(requests) == sum(ended.summary["paid"] for ended in ends) <= 2 * len(needed)
-        with closing(sqlite3.connect(user.folder / "output" / "ledger.db")) as ledger:
-            kept = ledger.execute("SELECT key FROM calls").fetchall()
-        assert {key.hex() for (key,) in kept} == needed
-        again = user.run("--json")
-        assert (again.code, again.summary["paid"]) == (0, 0)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.crash.together import LATENCY, Place, attempts
 from tests.flows.command import PROGRAM, asked_twice, config, model
+from tests.postgres import postgres
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.flows.command import User
+    from tests.postgres import Postgres
 
 SUBTOPICS, PROMPTS, CONCURRENCY = 2, 5, 2
 CALLS = 1 + SUBTOPICS + 2 * SUBTOPICS * PROMPTS
@@ -17,6 +25,8 @@ INTO_PAIRS = 1 + SUBTOPICS + 4
 SLOW = 400.0
 """Milliseconds an answer takes: so long that both are at work at the same time."""
 TIMES = 2
+TOGETHER = [("same", "dpo"), ("overlapping", "dpo"), ("budgeted", "dpo"), ("killed", "mo-dpo")]
+"""What is tried here; `python -m tests.crash.together` tries all of it, often."""
 
 
 def settings(url: str) -> str:
@@ -55,25 +65,37 @@ def test_of_two_resumes_at_once_one_goes_on_each_time(user: User) -> None:
             assert (resumed / "dataset.jsonl").read_bytes() == (calm / "dataset.jsonl").read_bytes()
 
 
-def test_a_run_that_joins_later_uses_what_another_has_paid_for(user: User) -> None:
-    """What both ask for before either has the answer is paid for by both, and nothing else."""
+def test_a_run_that_joins_later_pays_for_nothing_that_another_pays_for(user: User) -> None:
     with model(latency_ms=SLOW) as server:
         user.write("config.toml", settings(server.url))
         first = user.start("--json")
         assert server.until_requests(INTO_PAIRS, first)
-        # What was answered before the second begins, it need not ask for.
-        paid = {request["key"] for request in server.requests() if request["finished"]}
-        assert len(paid) >= 1 + SUBTOPICS
         second = user.start("--json")
         ends = [first.end(), second.end()]
         assert [ended.code for ended in ends] == [0, 0], [ended.err for ended in ends]
         one, other = user.sessions()
         assert (one / "dataset.jsonl").read_bytes() == (other / "dataset.jsonl").read_bytes()
-        requests = server.requests()
-        assert len({request["key"] for request in requests}) == CALLS
-        assert sum(ended.summary["paid"] for ended in ends) == len(requests)
-        # Once the second has caught up with the first, both may ask for the same.
-        assert not paid & set(asked_twice(requests))
+        assert len(server.requests()) == CALLS
+        assert not asked_twice(server.requests())
+        assert sum(ended.summary["paid"] for ended in ends) == CALLS
 
         third = user.run("--json")
         assert (third.code, third.summary["paid"]) == (0, 0)
+
+
+@pytest.fixture(scope="module")
+def ledgers() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.mark.parametrize(("attempt", "mode"), TOGETHER)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_of_two_runs_at_once_each_pays_for_what_the_other_does_not(
+    attempt: str, mode: str, kind: str, user: User, request: pytest.FixtureRequest
+) -> None:
+    postgresql = request.getfixturevalue("ledgers") if kind == "postgresql" else None
+    with model(latency_ms=LATENCY) as server:
+        place = Place(user.folder / kind, dict(user.variables), postgresql)
+        found = attempts(random.Random(3))[attempt](place, server, mode)
+    assert not found, "\n".join(found)

@@ -6,6 +6,7 @@ A budget that is reached stops the run in order: no call begins, those in flight
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.core.config.settings import Config
+    from tasks.core.cost import Usage
     from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.traffic.stop import Stop
@@ -53,6 +55,8 @@ class SessionBudget:
         self._calls, self._tokens = usage.calls, usage.tokens
         self._usd = before.assumed(self.prices)
         self._estimated: set[str] = set()
+        self._since = time.time()
+        self._of_others: set[bytes] = set()
         if self._limits.max_usd is not None:
             # Models in use have prices; the session may have used others before.
             for model in sorted({model for model, _, _ in before if not self.prices.knows(model)}):
@@ -78,7 +82,23 @@ class SessionBudget:
         self._calls += usage.calls
         self._tokens += usage.tokens
         self._usd += others.assumed(self.prices)
+        self._since = time.time()
         return others
+
+    def counts(self, answer: Answer) -> bool:
+        """Whether an answer counts against a limit, whoever paid for it: it came since the accounts opened.
+
+        Of two runs at once that ask for the same, each would else spend the whole budget on half of it.
+        """
+        limits = self._limits
+        limited = not (limits.max_usd is limits.max_tokens is limits.max_calls is None)
+        return limited and answer.finished > self._since
+
+    def add_of_others(self, request: ChatRequest, answer: Answer) -> None:
+        """Count an answer that another session paid for meanwhile, once; it is on no bill of this one."""
+        if request.key not in self._of_others:
+            self._of_others.add(request.key)
+            self._count(request, usage_of(request, answer))
 
     def check(self) -> None:
         """Stop the run when its budget is reached: asked before every attempt, and not when a call is paid.
@@ -101,6 +121,9 @@ class SessionBudget:
         """Take a paid answer to account."""
         usage = usage_of(request, answer)
         self.run.add(request.model, request.purpose, usage)
+        self._count(request, usage)
+
+    def _count(self, request: ChatRequest, usage: Usage) -> None:
         self._calls += usage.calls
         self._tokens += usage.tokens
         if self._limits.max_usd is not None:

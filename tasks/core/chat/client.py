@@ -16,6 +16,7 @@ from tasks.core.chat.negotiation import Doubt
 from tasks.core.chat.server_errors import SERVER_ERROR
 from tasks.core.errors import CallError, EndpointError, LedgerError, RefusedError
 from tasks.core.exchange.attempt import AttemptError, Verdict, retry_delay
+from tasks.core.ledger.claims import Claim
 from tasks.core.ledger.client import LedgerClient
 from tasks.core.ledger.schema import LedgerEntry, usage_of
 from tasks.core.models import QUESTION_REFUSED, Purpose
@@ -182,20 +183,44 @@ class ChatClient(LedgerClient):
         return True
 
     async def _pay(self, request: ChatRequest) -> Answer:
-        """Attempt the call until it is answered or its policy gives up, and keep what came."""
-        progress = self._progress
-        note_call()
-        answer = await self._attempted(request)
-        progress.paid[request.purpose] += 1
-        progress.prompt_tokens += answer.prompt_tokens or 0
-        progress.completion_tokens += answer.completion_tokens or 0
-        self._budget.add(request, answer)
+        """Attempt the call until it is answered or its policy gives up, and keep what came.
+
+        Where another process is paying for it, its answer is waited for.
+        """
+        progress, claims = self._progress, self._ledger.claims
         try:
-            return await self._ledger.put(LedgerEntry(request, answer, self._session))
+            while (claim := await claims.take(request.key)) is Claim.THEIRS:
+                await self._stop.unless(claims.free(request.key))
+            if claim is Claim.ANSWERED:
+                return await self._answered_meanwhile(request)
+            try:
+                note_call()
+                answer = await self._attempted(request)
+                progress.paid[request.purpose] += 1
+                progress.prompt_tokens += answer.prompt_tokens or 0
+                progress.completion_tokens += answer.completion_tokens or 0
+                self._budget.add(request, answer)
+                return await self._ledger.put(LedgerEntry(request, answer, self._session))
+            finally:
+                claims.give_back(request.key)
         except LedgerError as error:
             # Whoever waits for a turn must not wait for long to find out.
             self._stop.request(error)
             raise
+
+    async def _answered_meanwhile(self, request: ChatRequest) -> Answer:
+        """The answer that another process has paid for since the ledger was asked for it."""
+        answer = await self._ledger.get(request.key)
+        if answer is None:
+            raise LedgerError("an answer that was in the ledger is gone; a re-run asks for it again")
+        await self._note_found(request, answer)
+        return answer
+
+    async def _note_found(self, request: ChatRequest, answer: Answer) -> None:
+        """Count an answer that was in the ledger, against the budget too when others paid for it just now."""
+        await super()._note_found(request, answer)
+        if self._budget.counts(answer) and await self._ledger.payer(request.key) not in {"", self._session}:
+            self._budget.add_of_others(request, answer)
 
     async def _attempted(self, request: ChatRequest) -> Answer:
         access = self._access[request.purpose]

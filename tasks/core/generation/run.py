@@ -342,6 +342,8 @@ async def open_run(
     for purpose in purposes:
         model = model_for(config, purpose)
         access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
+    # Before anything is looked up: from here on, what others pay for is known.
+    await ledger.claims.open()
     budget = budget or await open_budget(config, ledger, session, stop)
     generating, judging = (Slots(config.generation.concurrency) for _ in range(2))
     questions = Questions(config)

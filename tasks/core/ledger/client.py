@@ -85,6 +85,10 @@ class LedgerClient(ABC):
     async def _buy(self, request: ChatRequest) -> Answer:
         """The answer to a request that is not in the ledger; durable on return."""
 
+    async def _note_found(self, request: ChatRequest, answer: Answer) -> None:  # noqa: ARG002 - for who keeps accounts
+        """Count an answer that was in the ledger."""
+        self._progress.reused[request.purpose] += 1
+
     def kept_form(self, request: ChatRequest, *, kept: bool) -> None:  # noqa: B027 - not every one asks
         """Note whether an answer kept to the shape that was asked for; of use to who asks a server."""
 
@@ -112,7 +116,7 @@ class LedgerClient(ABC):
                 return await self._join_or_fetch(request, looked_up=known is not None and key in known)
         finally:
             self.used(key)
-        self._progress.reused[request.purpose] += 1
+        await self._note_found(request, answer)
         return answer
 
     async def try_out(self, request: ChatRequest) -> Answer:
@@ -156,7 +160,7 @@ class LedgerClient(ABC):
 
     async def _fetch(self, request: ChatRequest, *, looked_up: bool) -> Answer:
         if not looked_up and (answer := await self._ledger.get(request.key)) is not None:
-            self._progress.reused[request.purpose] += 1
+            await self._note_found(request, answer)
             return answer
         if error := self.error_of(request):
             raise error

@@ -8,15 +8,18 @@ divided among all calls that finished meanwhile. Several processes may share one
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.core.errors import LedgerError
+from tasks.core.ledger.claims import Claims
 from tasks.core.ledger.schema import (
     calls,
     connect,
@@ -65,10 +68,16 @@ class _Write:
 
 
 class Ledger:
-    """The calls paid for. Made by `Ledger.open`; an async context manager that closes on leaving."""
+    """The calls paid for. Made by `Ledger.open`; an async context manager that closes on leaving.
+
+    Attributes:
+        id: Its own id, made when it was.
+        claims: What is being paid for, by this process and by others.
+    """
 
     def __init__(self, engine: AsyncEngine, ledger_id: str) -> None:
         self.id = ledger_id
+        self.claims = Claims(engine)
         self._engine = engine
         self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
         self._reads: asyncio.Queue[_Read | None] = asyncio.Queue()
@@ -111,6 +120,8 @@ class Ledger:
         self._reads.put_nowait(None)
         self._writes.put_nowait(None)
         await asyncio.gather(*self._workers)
+        # When all is kept: whoever waits for a claim looks for its answer then.
+        await self.claims.close()
         await self._engine.dispose()
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
@@ -144,7 +155,19 @@ class Ledger:
         stored = await self.get(row["key"])
         if stored is None:
             raise self._fail("written", LookupError("a row that was there is gone"))
+        # Nobody asks for it under this key: it is kept for the accounts, for it was paid for.
+        await self._write(calls, row | {"key": _key_of_duplicate(row)})
         return stored
+
+    async def payer(self, key: bytes) -> str:
+        """The id of the session that paid for a call; "" where nobody did, or nobody here.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        async with self.transaction("read") as connection:
+            query = select(calls.c.session).where(calls.c.key == key)
+            return (await connection.execute(query)).scalar_one_or_none() or ""
 
     async def add_failures(self, session: str, found: Iterable[Failure]) -> None:
         """List failures of a session; returns once they are durable."""
@@ -274,6 +297,11 @@ async def _collect(queue: asyncio.Queue[_Item | None]) -> list[_Item]:
 def _key_of(row: dict[str, Any]) -> bytes:
     key: bytes = row["key"]
     return key
+
+
+def _key_of_duplicate(row: dict[str, Any]) -> bytes:
+    """A key of its own for an answer to a call that somebody else had answered first."""
+    return hashlib.sha256(orjson.dumps([row["key"].hex(), row["session"], row["finished"]])).digest()
 
 
 def _row_of(failure: Failure) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    func,
     inspect,
     make_url,
     select,
@@ -38,7 +39,7 @@ from tasks.core.exchange.request import Answer
 from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from tasks.core.config.settings import Config
@@ -289,6 +290,14 @@ def _make_durable(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def database_time(connection: AsyncConnection) -> ColumnElement[float]:
+    """Seconds since the epoch, by the database's clock: the machines' may differ."""
+    if connection.dialect.name == "postgresql":
+        return func.extract("epoch", func.clock_timestamp()).cast(Float)
+    # julianday counts in days, from noon of a day long ago.
+    return (func.julianday("now") - 2440587.5) * 86400.0
 
 
 def shown(url: str | URL) -> str:

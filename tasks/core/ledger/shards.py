@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tasks.core.ledger.schema import storable
+from tasks.core.ledger.schema import database_time, storable
 from tasks.core.traffic.quota import WINDOW
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ async def lead(ledger: Ledger, session: str, holder: str) -> float | None:
     async with ledger.transaction("written") as connection:
         if await _hold(connection, _row(session, PARENT), holder):
             return None
-        query = select(_now(connection) - shards.c.seen).where(_row(session, PARENT))
+        query = select(database_time(connection) - shards.c.seen).where(_row(session, PARENT))
         return float((await connection.execute(query)).scalar_one())
 
 
@@ -219,7 +219,10 @@ async def divide(
         # Those that have all ended left something undone, or nobody would divide it again.
         lives = len(rows) == len(parts) and any(ended is None for _, ended in rows)
         if not (lives and plans == {plan}):
-            named = {"plan": plan, "waits_until": _now(connection) + WINDOW if resting else 0.0}
+            named = {
+                "plan": plan,
+                "waits_until": database_time(connection) + WINDOW if resting else 0.0,
+            }
             if not (lives and plans == {""}):
                 await connection.execute(delete(shards).where(others))
                 token = str(uuid.uuid4())
@@ -243,7 +246,7 @@ async def look(ledger: Ledger, session: str) -> list[Shard]:
     """
     columns = shards.c
     async with ledger.transaction("read") as connection:
-        silent = _now(connection) - columns.seen
+        silent = database_time(connection) - columns.seen
         query = select(
             columns.number,
             columns.token,
@@ -269,7 +272,7 @@ async def ask_anew(ledger: Ledger, session: str, shard: Shard) -> int:
         again: dict[str, Any] = {"attempts": shard.attempts + 1}
         if shard.attempts:
             # Whoever had it may have asked the models up to now.
-            again |= {"holder": "", "waits_until": _now(connection) + WINDOW}
+            again |= {"holder": "", "waits_until": database_time(connection) + WINDOW}
         await connection.execute(update(shards).where(_row(session, shard.number)).values(again))
     return shard.attempts + 1
 
@@ -288,9 +291,15 @@ async def claim(ledger: Ledger, session: str, number: int, holder: str) -> Assig
         if not await _hold(connection, wanted, holder):
             return None
         columns = shards.c
-        waits = columns.waits_until - _now(connection)
+        waits = columns.waits_until - database_time(connection)
         seen = select(columns.seen).where(_row(session, PARENT)).scalar_subquery()
-        query = select(columns.settings, columns.jobs, waits, columns.spent, _now(connection) - seen)
+        query = select(
+            columns.settings,
+            columns.jobs,
+            waits,
+            columns.spent,
+            database_time(connection) - seen,
+        )
         row = (await connection.execute(query.where(_row(session, number)))).one()
         settings, jobs, seconds, spent, silent = row
         return Assignment(settings, jobs, max(0.0, float(seconds)), spent, float(silent or 0.0))
@@ -305,14 +314,19 @@ async def beat(
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        values = {"seen": _now(connection), "done": done, "failed": failed, "spent": spent}
+        values = {
+            "seen": database_time(connection),
+            "done": done,
+            "failed": failed,
+            "spent": spent,
+        }
         mine = _row(session, number) & (shards.c.holder == holder) & shards.c.ended.is_(None)
         told = update(shards).where(mine).values(values).returning(shards.c.called_off)
         row = (await connection.execute(told)).first()
         if row is None:
             return None
         # What an ended one sent lately still counts where requests are counted by the minute.
-        counts = shards.c.ended.is_(None) | (shards.c.ended > _now(connection) - WINDOW)
+        counts = shards.c.ended.is_(None) | (shards.c.ended > database_time(connection) - WINDOW)
         query = select(func.count()).where(shards.c.session == session, shards.c.number != PARENT, counts)
         return Heard(bool(row[0]), int((await connection.execute(query)).scalar_one()))
 
@@ -324,7 +338,7 @@ async def end(ledger: Ledger, session: str, number: int, holder: str, note: str 
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        values = {"ended": _now(connection), "note": storable(note)}
+        values = {"ended": database_time(connection), "note": storable(note)}
         mine = _row(session, number) & (shards.c.holder == holder)
         await connection.execute(update(shards).where(mine).values(values))
 
@@ -361,7 +375,7 @@ async def clear(ledger: Ledger, session: str) -> None:
 
 
 async def _hold(connection: AsyncConnection, wanted: ColumnElement[bool], holder: str) -> bool:
-    now = _now(connection)
+    now = database_time(connection)
     free = shards.c.holder.in_(("", holder)) | (shards.c.seen < now - LOST)
     held = update(shards).where(wanted, free, shards.c.ended.is_(None))
     return (await connection.execute(held.values(holder=holder, seen=now))).rowcount == 1
@@ -369,11 +383,3 @@ async def _hold(connection: AsyncConnection, wanted: ColumnElement[bool], holder
 
 def _row(session: str, number: int) -> ColumnElement[bool]:
     return (shards.c.session == session) & (shards.c.number == number)
-
-
-def _now(connection: AsyncConnection) -> ColumnElement[float]:
-    """Seconds since the epoch, by the database's clock."""
-    if connection.dialect.name == "postgresql":
-        return func.extract("epoch", func.clock_timestamp()).cast(Float)
-    # julianday counts in days, from noon of a day long ago.
-    return (func.julianday("now") - 2440587.5) * 86400.0

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from tasks.core.errors import VellumforgeError
+
+_Result = TypeVar("_Result")
 
 
 class Stop:
@@ -54,6 +56,24 @@ class Stop:
         if self._reason is not None:
             # Raised in many places: each begins its own traceback.
             raise self._reason.with_traceback(None)
+
+    async def unless(self, work: Awaitable[_Result]) -> _Result:
+        """What comes of `work`, which is cancelled when the run is told to stop before.
+
+        Raises:
+            VellumforgeError: The reason.
+        """
+        working = asyncio.ensure_future(work)
+        stopped = asyncio.create_task(self._event.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+        finally:
+            working.cancel()
+            stopped.cancel()
+        self.check()
+        raise AssertionError("unreachable: only a stop ends the wait before")
 
     async def sleep(self, seconds: float) -> None:
         """Pause, unless the run is told to stop meanwhile: then the reason is raised at once."""
