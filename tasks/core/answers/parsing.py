@@ -42,15 +42,15 @@ _START: Final = re.compile(r"""\[\s*+(?:["'“\[{\]]|null\b|true\b|false\b)|\{\s
 # any other quote belongs to the text.
 _TOKEN: Final = re.compile(
     r"""
-    (?P<string> " (?: [^"\\]++ | \\. | "(?! \s*+ (?: [\]}] | \Z )
+    (?P<string> " (?> (?: [^"\\]++ | \\. | "(?! \s*+ (?: [\]}] | \Z )
         | \s*+ [:,] \s*+ (?: ["'“\[{\]}\d-] | (?i:null|true|false|none|nan|infinity)\b | \.\.\. | \Z )
-        | [ \t\r]*+ \n \s*+ ["\[{] ) )*+ "?)
+        | [ \t\r]*+ \n \s*+ ["\[{] ) )* ) "?)
     | (?P<open> [\[{]) | (?P<close> [\]}]) | (?P<dangling> ,\s*+(?=[\]}])) | (?P<comma> ,)
     """,
     re.DOTALL | re.VERBOSE,
 )
 # What may stand between JSON and the end of a text, or more JSON.
-_GAP: Final = re.compile(r"(?:\s|[,;]|```(?:json\b)?)*+", re.IGNORECASE)
+_GAP: Final = re.compile(r"(?>(?:\s|[,;]|```(?:json\b)?)*)", re.IGNORECASE)
 _ESCAPE: Final = re.compile(r"""\\(?:["\\/bfnrt']|u[0-9a-fA-F]{4})|[\\"]""")
 
 

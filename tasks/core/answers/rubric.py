@@ -24,10 +24,12 @@ REASON_WORDS: Final = ("reasoning", "explanation", "justification", "rationale",
 AGGREGATES: Final = frozenset({"total", "overall", "average", "mean"})
 """Names of what is made of the other scores."""
 
-_NUMBER: Final = r"-?[0-9]{1,4}(?:\.[0-9]{1,4})?+(?:[ ]{0,3}(?:/|out[ ]of)[ ]{0,3}[0-9]{1,4}(?:\.0+)?+)?+"
+_NUMBER: Final = (
+    r"-?[0-9]{1,4}(?>(?:\.[0-9]{1,4})?)(?>(?:[ ]{0,3}(?:/|out[ ]of)[ ]{0,3}[0-9]{1,4}(?>(?:\.0+)?))?)"
+)
 # A heading or list mark, a number of the line, a quotation mark of mail.
 _LEAD: Final = re.compile(
-    r"(?:[ \t]{0,8}(?:[>#]{1,6}|[-*•+](?=[ \t])|[0-9]{1,3}[.)](?=[ \t*_])))*+[ \t]{0,8}"
+    r"(?>(?:[ \t]{0,8}(?:[>#]{1,6}|[-*•+](?=[ \t])|[0-9]{1,3}[.)](?=[ \t*_])))*)[ \t]{0,8}"
 )
 # Emphasis and code, but not the underscores inside of a name.
 _MARKS: Final = re.compile(r"\*{1,3}|`{1,3}|(?<![^\W_])_{1,3}|_{1,3}(?![^\W_])")
@@ -36,7 +38,7 @@ _NAMED: Final = re.compile(
     (?P<name> [^:=|{{}}\[\]\n]{{1,80}}? )
     (?: [ ]{{0,3}}(?:[:=](?![0-9])|(?<![0-9])[:=])[ ]{{0,3}}
       | [ ]{{1,3}}[-\u2013\u2014][ ]{{1,3}} | [ ]{{0,3}}(?=\() )
-    (?P<bracket> \(? ) (?P<score> {_NUMBER} ) (?:[ ](?:stars|points)\b)?+ \)?
+    (?P<bracket> \(? ) (?P<score> {_NUMBER} ) (?> (?:[ ](?:stars|points)\b)? ) \)?
     (?P<rest> (?![\w%/'\u2019]|[.,:-][ ]?[0-9]) .* )
     """,
     re.VERBOSE,
@@ -219,8 +221,8 @@ _ACTION: Final = re.compile(r"\{\{[^{}]*+\}\}")
 # In place of a template's variable: no name may hold one.
 _HOLE: Final = "\N{OBJECT REPLACEMENT CHARACTER}"
 _TOKEN: Final = re.compile(
-    r""" "(?P<string>(?:[^"\\\n]|\\.)*+)" | (?P<open>[\[{]) | (?P<close>[\]}]) | (?P<colon>:) | (?P<comma>,)
-    | (?P<dots>\.\.\.|…) | (?P<bare>[^\s"\[\]{}:,…]++)""",
+    r""" "(?P<string>(?>(?:[^"\\\n]|\\.)*))" | (?P<open>[\[{]) | (?P<close>[\]}]) | (?P<colon>:)
+    | (?P<comma>,) | (?P<dots>\.\.\.|…) | (?P<bare>[^\s"\[\]{}:,…]++)""",
     re.VERBOSE,
 )
 _SCORE: Final = re.compile(
