@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-import math
 import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -33,8 +32,6 @@ _MOST_VALUES: Final = 1_000_000
 """Values that a document may hold: empty lists need twenty times the memory of their text."""
 _MOST_MEMORY: Final = 120 * 1024 * 1024
 """Bytes of memory that reading a document may take: itself, the reader's copy of it, and its text."""
-
-_MOST_DIGITS: Final = 400
 
 _DEEPEST: Final = 4
 """How deep texts may be nested in parts of parts."""
@@ -60,7 +57,7 @@ def parse(content: bytes | bytearray, content_type: str = "") -> Any:
     except orjson.JSONDecodeError as error:
         # What was paid for is not thrown away for one bad character.
         try:
-            return json.loads(text_of(content, content_type), parse_int=_whole)
+            return json.loads(text_of(content, content_type))
         except (ValueError, RecursionError):
             start = content[:200].lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
             what = (
@@ -69,11 +66,6 @@ def parse(content: bytes | bytearray, content_type: str = "") -> Any:
                 else f"not JSON: {error}"
             )
             raise AttemptError("malformed_response", f"the body is {what}") from None
-
-
-def _whole(digits: str) -> int | float:
-    """The number; infinite where it is so long that nobody means it, and reading it would cost the answer."""
-    return int(digits) if len(digits) < _MOST_DIGITS else math.inf
 
 
 def _check_memory(content: bytes | bytearray) -> None:

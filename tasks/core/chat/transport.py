@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import re
+import time
 import zlib
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
@@ -28,7 +29,7 @@ from httpx_aiohttp import AiohttpTransport
 from tasks.core.exchange.attempt import AttemptError
 from tasks.core.exchange.request import response_format
 from tasks.core.traffic.concurrency import NO_DESCRIPTOR
-from tasks.core.traffic.stop import Deadline, awake
+from tasks.core.traffic.stop import Deadline, standstills
 
 if TYPE_CHECKING:
     import asyncio
@@ -125,7 +126,7 @@ class _Connector(aiohttp.TCPConnector):
         """A connection, from the pool or new."""
         connection = await super().connect(req, traces, timeout)
         use, protocol = _use.get(), connection.protocol
-        use.since = awake()
+        use.since = time.monotonic()
         if protocol is not None:
             use.kept = protocol in self._served
             self._served.add(protocol)
@@ -201,7 +202,11 @@ class Connections:
 def _closed_before(error: Exception, use: _Use) -> bool:
     """Whether a request failed because its kept connection had been closed."""
     cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__
-    if not use.kept or not isinstance(cause, _GONE) or awake() - use.since > AT_ONCE:
+    if not use.kept or not isinstance(cause, _GONE):
+        return False
+    now, standstill = time.monotonic(), standstills()
+    standstill.look()
+    if now - max(use.since, standstill.went_on) > AT_ONCE:
         return False
     # Where the head of a response had begun, it is the message; a sentence of aiohttp's where nothing came.
     return not isinstance(cause, aiohttp.ServerDisconnectedError) or isinstance(cause.message, str)
