@@ -14,24 +14,22 @@ import re
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.ledger.failures import put_refusal_rows, refusal_rows
 from tasks.core.ledger.schema import unpack
 from tasks.core.ledger.sessions import call_rows, find_session_row, put_call_rows
 from tasks.core.models import Phase, Purpose
 from tasks.core.printable import reason_of
-from tasks.core.session import files
 from tasks.core.session.adoption import unpack_jobs
 from tasks.core.session.folder import check_name
 from tasks.core.session.record import (
@@ -43,6 +41,7 @@ from tasks.core.session.record import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.session.record import SessionRecord
@@ -125,10 +124,13 @@ def opened(source: Path) -> Iterator[zipfile.ZipFile]:
         UsageError: There is no such file, it is no ZIP file, or holds what an export does not.
     """
     with damage_of(source):
-        archive = zipfile.ZipFile(source)
-    with archive:
-        _check_entries(source, archive)
-        yield archive
+        file = files.opened(source)
+    with file:
+        with damage_of(source):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            _check_entries(source, archive)
+            yield archive
 
 
 @contextmanager
@@ -415,8 +417,8 @@ def line_of(row: dict[str, Any]) -> bytes:
 def _take_files(archive: zipfile.ZipFile, target: Path, record: SessionRecord) -> None:
     """Make the session's folder beside its place and put it there when it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".import-") as temporary:
-        folder = Path(temporary) / target.name
+    with files.folder_beside(target.parent, ".import-") as temporary:
+        folder = temporary / target.name
         folder.mkdir()
         for name in archive.namelist():
             if is_file(name):

@@ -7,20 +7,19 @@ import fcntl
 import itertools
 import os
 import re
-import shutil
 import socket
-import tempfile
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 PREFIX = "session_"
@@ -45,14 +44,10 @@ def create_folder(output: Path, now: datetime, fill: Callable[[Path], None]) -> 
     stamp = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=output, prefix=".making-"))
-        try:
+        with files.folder_beside(output, ".making-") as made:
             made.chmod(0o755)
             fill(made)
             return _put_in_place(made, output, stamp)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
     except OSError as error:
         raise SessionError(f"{error.filename} cannot be made: {error.strerror}") from error
 
@@ -160,7 +155,7 @@ def _signature() -> bytes:
 def _holder(path: Path) -> str:
     """Who holds the lock, as it wrote down itself."""
     try:
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(files.read(path))
         return f"process {document['pid']} on {document['host']}, since {document['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process"
