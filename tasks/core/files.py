@@ -174,6 +174,27 @@ def sweep(folder: Path, *, foreign: bool = False) -> None:
         _remove_if_left(path)
 
 
+def is_being_made(folder: Path) -> bool:
+    """Whether something is being made in an output folder that takes its place there as a whole."""
+    made = [path for beginning in LEFT[1:] for path in folder.glob(f"{beginning}*")]
+    return any(_is_held(path) for path in made)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # It is in its place, or was never locked.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _take(descriptor: int, path: Path) -> bool:
     """Lock what was just made; False, and closed, when it was taken for something left and is gone."""
     # A file system without locks has nothing swept either.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_what_was_being_removed_goes_first(tmp_path: Path, monkeypatch: pytest.M
     for name in (".import-1", ".a.part", ".removed-session_1", ".merge-2"):
         (tmp_path / name).mkdir()
     order: list[str] = []
-    monkeypatch.setattr(files.shutil, "rmtree", lambda path, **_: order.append(path.name))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: order.append(path.name))
     files.sweep(tmp_path)
     assert order[0] == ".removed-session_1"
     assert len(order) == 4

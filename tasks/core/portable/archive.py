@@ -384,18 +384,22 @@ async def import_session(source: Path, output: Path, ledger: Ledger, name: str |
             milestones = read_milestones(archive)
             refused = read_refused(archive)
             check_contents(archive, manifest)
-        for rows in read_calls(archive):
-            await put_call_rows(ledger, rows)
-        for question, reached in milestones.items():
-            for count in reached:
-                await ledger.add_reached(question, count)
-        await put_refusal_rows(ledger, record.id, refused)
-        # Of a Prefect elsewhere, which must not find this copy when it runs again.
-        record = replace(record, ledger=ledger.id, flow_run="")
-        if await find_session_row(ledger, record.id) is None:
-            await record_session(ledger, target.name, record, jobs)
         try:
-            _take_files(archive, target, record)
+            # Before the calls: whoever prunes the ledger sees that they are about to be used.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.folder_beside(target.parent, ".import-") as temporary:
+                for rows in read_calls(archive):
+                    await put_call_rows(ledger, rows)
+                for question, reached in milestones.items():
+                    for count in reached:
+                        await ledger.add_reached(question, count)
+                await put_refusal_rows(ledger, record.id, refused)
+                # Of a Prefect elsewhere, which must not find this copy when it runs again.
+                record = replace(record, ledger=ledger.id, flow_run="")
+                if await find_session_row(ledger, record.id) is None:
+                    await record_session(ledger, target.name, record, jobs)
+                _take_files(archive, temporary / target.name, record)
+                (temporary / target.name).rename(target)
         except OSError as error:
             raise SessionError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
@@ -414,18 +418,14 @@ def line_of(row: dict[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _take_files(archive: zipfile.ZipFile, target: Path, record: SessionRecord) -> None:
-    """Make the session's folder beside its place and put it there when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.folder_beside(target.parent, ".import-") as temporary:
-        folder = temporary / target.name
-        folder.mkdir()
-        for name in archive.namelist():
-            if is_file(name):
-                with archive.open(name) as source, (folder / name.removeprefix(FILES)).open("xb") as copy:
-                    shutil.copyfileobj(source, copy)
-        write_record(folder, record)
-        folder.rename(target)
+def _take_files(archive: zipfile.ZipFile, folder: Path, record: SessionRecord) -> None:
+    """Make the session's folder, which nobody sees yet."""
+    folder.mkdir()
+    for name in archive.namelist():
+        if is_file(name):
+            with archive.open(name) as source, (folder / name.removeprefix(FILES)).open("xb") as copy:
+                shutil.copyfileobj(source, copy)
+    write_record(folder, record)
 
 
 LONGEST = 500

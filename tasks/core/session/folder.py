@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import socket
+import time
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -135,7 +136,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise SessionError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             os.ftruncate(descriptor, 0)
             os.write(descriptor, _signature())
         except BlockingIOError as error:
@@ -145,6 +146,42 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the session's lock; it is not taken."""
+    try:
+        descriptor = os.open(folder / FILE_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Not known, and so it is left alone.
+    try:
+        # To share it for a moment is to hold it: `_lock` lets that pass.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+LOOK_SECONDS = 0.05
+"""For so long a lock may be held by those who only look at it."""
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOK_SECONDS / 10)
+        else:
+            return
 
 
 def _signature() -> bytes:

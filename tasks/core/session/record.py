@@ -151,13 +151,17 @@ async def restore_record(folder: Path, ledger: Ledger) -> None:
     if read_record(folder) is not None:
         return
     row = await _row(folder, ledger)
-    if row is None:
-        return
+    # Another version's is none: what is left of the folder has to do.
+    if row is not None and (record := record_of(row)) is not None:
+        write_record(folder, record)
+
+
+def record_of(row: SessionRow) -> SessionRecord | None:
+    """The record of a session as the ledger has it; None when this version cannot read it."""
     try:
-        record = SESSION_RECORD.validate_json(row.record)
+        return SESSION_RECORD.validate_json(row.record)
     except ValidationError:
-        return  # Another version's: what is left of the folder has to do.
-    write_record(folder, record)
+        return None
 
 
 async def _row(folder: Path, ledger: Ledger) -> SessionRow | None:
