@@ -149,6 +149,8 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     # A name that is no text any more must not end the reading.
     database.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
+        # As it is now: what a run adds meanwhile would look as if it could not be read.
+        database.execute("BEGIN")
         yield database
     finally:
         database.close()
