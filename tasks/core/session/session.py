@@ -219,6 +219,7 @@ def open_session(
         folder = resumption.folder
         record = replace(resumption.record, settings=settings, ledger=ledger, complete=False)
     with nullcontext() if held else locked(folder), journal(folder / "session.log"):
+        files.sweep(folder.parent)
         files.sweep(folder)
         done_before = 0 if resumption is None else resumption.done
         session = Session(folder, config, progress, record, done_before=done_before)
