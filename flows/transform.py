@@ -105,6 +105,7 @@ async def _carry_out(
                 checked_first(run, [checked.source.mode.purpose]),
                 display.shown(console.progress),
             ):
+                run.client.used = session.note
                 await _write_rows(run, checked, session)
                 outputs = await _hand_out(checked, session)
                 return summarize_transform(

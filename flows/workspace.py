@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.checking import DEFAULT_CONFIG
 from flows.request import OUTPUT_FOLDER
+from tasks.core import files
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Output
 from tasks.core.errors import UsageError
@@ -47,6 +48,8 @@ class Workspace:
             self.config = load_config(Path(file or DEFAULT_CONFIG), overrides=overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
+        # Whatever the command is: what was left in the folder takes up room, and is nothing to anybody.
+        files.sweep(self.folder)
         self._url = section.ledger or f"sqlite:///{self.folder / FILE_NAME}"
 
     @property

@@ -26,6 +26,7 @@ from flows.process import progress as display
 from flows.process import settings as environment
 from flows.process.console import Console, show_records
 from flows.setup import check_ledger
+from tasks.core import files
 from tasks.core.cost import Cost, Usage, dollars
 from tasks.core.errors import (
     BudgetError,
@@ -134,9 +135,9 @@ async def estimated(checked: CheckedRequest, ledger: Ledger) -> Estimate:
 async def _ledger_as_it_is(config: Config) -> AsyncIterator[Ledger]:
     """The ledger; where there is none yet, an empty one elsewhere that is gone afterwards."""
     url = ledger_url(config)
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with files.folder_beside(Path(tempfile.gettempdir()), ".estimate.", files.SUFFIX) as elsewhere:
         if _is_missing(url):
-            url = url.set(database=str(Path(elsewhere) / FILE_NAME))
+            url = url.set(database=str(elsewhere / FILE_NAME))
         async with await Ledger.open(url) as ledger:
             yield ledger
 

@@ -11,14 +11,12 @@ from flows.commands.options import HERE, AtLocation
 from flows.late import when_used
 
 if TYPE_CHECKING:
-    import asyncio
-
     from flows import workspace
     from flows.commands import sessions
     from tasks.core.ledger import care
 else:
-    asyncio, workspace, sessions, care = when_used(
-        "asyncio", "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
+    workspace, sessions, care = when_used(
+        "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
     )
 
 app: App = App(name="ledger", help="Look after the ledger of paid answers: check, salvage, prune.")
@@ -57,15 +55,12 @@ def salvage(location: AtLocation = HERE, *, into: Path) -> int:
 
 @app.command
 def prune(location: AtLocation = HERE, *, dry_run: bool = False) -> int:
-    """Remove answers that no session in the output folder uses.
+    """Remove answers that no session in the output folder uses; what a session at work may use stays.
 
     Args:
         dry_run: Say how many there are, and remove nothing.
     """
-    place = workspace.Workspace(location)
-    unused, total = asyncio.run(sessions.prune_ledger(place, dry_run=dry_run))
-    _print(f"{unused:,} of {total:,} answers are used by no session{'' if dry_run else ' and were removed'}")
-    return 0
+    return sessions.prune(location, dry_run=dry_run)
 
 
 def _print(text: str) -> None:

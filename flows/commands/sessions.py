@@ -15,11 +15,12 @@ from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
 from tasks.core.ledger.failures import failures_of
-from tasks.core.ledger.sessions import count_calls, find_session_row, remove_calls_but, spent_by
+from tasks.core.ledger.sessions import find_session_row, spent_by
 from tasks.core.portable.archive import export_session, import_session
 from tasks.core.portable.merging import merge_sessions
 from tasks.core.session.checkpoint import read_checkpoint
-from tasks.core.session.folder import all_sessions, find_session
+from tasks.core.session.folder import find_session
+from tasks.core.session.ledger import prune_ledger
 from tasks.core.session.listing import (
     clean_sessions,
     is_finished,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from flows.request import CleanRequest, Location
     from tasks.core.config.settings import Config
     from tasks.core.portable.merging import Merged
+    from tasks.core.session.ledger import Pruned
     from tasks.core.session.record import SessionRecord
 
 SUFFIX = ".vellumforge.zip"
@@ -221,29 +223,23 @@ async def _merge(place: Workspace, sessions: Sequence[str], into: str) -> Merged
         return await merge_sessions(sessions, into, place.folder, ledger)
 
 
-async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
-    """Remove the calls that no session in the output folder uses; returns how many, and of how many.
+def prune(location: Location, *, dry_run: bool) -> int:
+    """Remove the calls that no session in the output folder uses, and say how many."""
+    found = asyncio.run(_prune(Workspace(location), dry_run=dry_run))
+    gone = "" if dry_run else " and were removed"
+    _print(f"{found.unused:,} of {found.total:,} answers are used by no session{gone}")
+    for note in found.notes:
+        _print(note)
+    return 0
 
-    Raises:
-        UsageError: A session's settings are not known, so that what it uses is not either; or the ledger
-            is not the output folder's own, and sessions elsewhere may use it too.
-    """
+
+async def _prune(place: Workspace, *, dry_run: bool) -> Pruned:
     if place.ledger_file.resolve().parent != place.folder.resolve():
         raise UsageError(
             f"the ledger is not in {place.folder}: sessions elsewhere may use it; nothing was removed"
         )
     async with place.ledger() as ledger:
-        used: set[bytes] = set()
-        for folder in all_sessions(place.folder):
-            await restore_record(folder, ledger)
-            found = find_resumption(folder)
-            if found.foreign:
-                continue  # It has no calls here until it is taken over.
-            if found.before is None:
-                raise UsageError(f"the settings of session {folder.name} are not known; nothing was removed")
-            used |= (await survey_session(found.record, found.before, ledger)).keys
-        total = await count_calls(ledger)
-        return await remove_calls_but(ledger, used, dry_run=dry_run), total
+        return await prune_ledger(ledger, place.folder, dry_run=dry_run)
 
 
 def import_(file: Path, name: str, location: Location) -> int:

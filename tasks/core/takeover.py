@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core import files
 from tasks.core.errors import SessionError
 from tasks.core.rows.vellumforge2 import read_rows
-from tasks.core.session import files
 from tasks.core.session.adoption import entries_of
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.dataset import DATASET
@@ -117,5 +117,5 @@ async def take_over(
 
 def _keep_original(source: Path, original: Path) -> None:
     # In one step: the next take-over would take the half of a copy that was cut off for the whole.
-    with source.open("rb") as rows, files.replaced(original) as copy:
+    with files.opened(source) as rows, files.replaced(original) as copy:
         shutil.copyfileobj(rows, copy)

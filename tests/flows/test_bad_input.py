@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +153,40 @@ def _check(user: User, program: Sequence[str], options: list[str], problems: lis
     assert "planted-secret-123" not in ended.err
     assert sorted(user.folder.rglob("*")) == before
     assert not [*user.home.iterdir()]
+
+
+PIPES: dict[str, tuple[list[str], str]] = {
+    "checkpoint": (["import", "pipe"], "pipe is no archive of a session, or is damaged: it is a pipe"),
+    "lint": (["pipe"], "there is no file 'pipe'"),
+    "transform": (
+        ["--mode", "rejudge", "--input", "pipe", "--output", "new.jsonl"],
+        "pipe cannot be read: it is a pipe or a device",
+    ),
+    "run": (["--config", "pipe"], "pipe: cannot be read: nothing came through this pipe"),
+    "validate": (["--env-file", "pipe"], "pipe: cannot be read: nothing came through this pipe"),
+}
+
+
+@pytest.mark.parametrize("command", PIPES)
+def test_a_pipe_in_a_files_place_is_a_line_and_nobody_waits_for_it_for_ever(user: User, command: str) -> None:
+    user.write("config.toml", GOOD)
+    os.mkfifo(user.folder / "pipe")
+    words, said = PIPES[command]
+    ended = user.run(command, *words, program=PROGRAM)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_pipes_in_a_session_stop_no_command(user: User) -> None:
+    user.write("config.toml", GOOD)
+    session = user.folder / "output" / "session_2026-01-31T12-00-00"
+    session.mkdir(parents=True)
+    for name in ("session.json", "checkpoint.json", "config.toml.bak", "dataset.jsonl", "session.log"):
+        os.mkfifo(session / name)
+    listed = user.run("checkpoint", "list", program=PROGRAM)
+    assert (listed.code, "Damaged" in listed.out) == (0, True)
+    lost = user.run("checkpoint", "inspect", session.name, program=PROGRAM)
+    assert (lost.code, "it is a pipe or a device, and no file" in lost.err) == (1, True)
+    cleaned = user.run("checkpoint", "clean", "--older-than", "0s", "--force", program=PROGRAM)
+    assert (cleaned.code, session.exists()) == (0, False)

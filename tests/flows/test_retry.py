@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flows.command import PROGRAM, User, asked_twice, config, model, rows_of
+from tasks.core.session.folder import is_locked
+from tests.crash.left import kept_calls
+from tests.flows.command import PROGRAM, User, asked_twice, config, model, rows_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +118,33 @@ def test_only_what_failed_of_a_named_cause_is_asked_again(
     complete = retry(user, session, "--only", "cause=question_refused")
     assert (complete.code, complete.out) == (2, "")
     assert "is complete" in complete.err
+
+
+def test_a_retry_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    user: User, server: Model, undisturbed: Path
+) -> None:
+    user.write("config.toml", settings(server))
+    # Every pair fails: those of one model at a time.
+    server.start(fail_matching="Write a short story for this prompt")
+    assert user.run().code == 3
+    (session,) = user.sessions()
+    server.start(latency_ms=300.0)
+    lost: set[str] = set()
+    for calls in (0, 1, 2, 5):
+        before = len(server.requests())
+        process = user.start("retry", session.name, program=PROGRAM)
+        if calls:
+            assert server.until_requests(before + calls, process)
+        else:
+            until(lambda: is_locked(session), "the session's opening")
+        process.kill()
+        assert process.end().code == -signal.SIGKILL
+        until(lambda: server.stats()["in_flight"] == 0, "the server's last answer")
+        lost |= {request["key"] for request in server.requests()} - kept_calls(user)
+    assert retry(user, session).code == 0
+    assert (session / "dataset.jsonl").read_bytes() == (undisturbed / "dataset.jsonl").read_bytes()
+    assert set(asked_twice(server.requests())) <= lost
+    assert [path.name for path in session.glob(".*")] == [".lock"]
 
 
 def _names_are_refused(user: User, session: Path) -> None:

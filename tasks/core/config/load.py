@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import core_schema
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
+from tasks.core import files
 from tasks.core.config import rules
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
 from tasks.core.config.settings import Config, default_of, settings
@@ -188,8 +189,7 @@ def read_text(path: Path, limit: int, *, when_missing: str | None = None) -> str
         ConfigError: It does not exist, cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        content = files.read_stream(path, limit + 1)
     except FileNotFoundError as error:
         if when_missing is not None:
             return when_missing

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -32,6 +30,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from tasks.core import files
 from tasks.core.cost import prices_for
 from tasks.core.errors import HubError, SessionError, UsageError
 from tasks.core.export.rows import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
@@ -41,7 +40,6 @@ from tasks.core.ledger.sessions import spent_by
 from tasks.core.lint.linter import lint_file
 from tasks.core.printable import printable_line
 from tasks.core.secrets import without_secrets
-from tasks.core.session import files
 from tasks.core.session.dataset import DATASET
 from tasks.core.session.exporting import ExportRequest, export_dataset
 from tasks.core.session.folder import locked
@@ -49,6 +47,7 @@ from tasks.core.session.record import read_record, restore_record, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from huggingface_hub.hf_api import DatasetInfo
     from pydantic import SecretStr
@@ -364,12 +363,12 @@ def staging(folder: Path) -> Iterator[Path]:
     """
     with locked(folder):
         files.sweep(folder)
-        try:
-            stage = tempfile.TemporaryDirectory(dir=folder, prefix=".hub.", suffix=files.SUFFIX)
-        except OSError as error:
-            raise SessionError(f"{folder} cannot be written: {error.strerror}") from error
-        with stage as name:
-            yield Path(name)
+        with ExitStack() as stack:
+            try:
+                stage = stack.enter_context(files.folder_beside(folder, ".hub.", files.SUFFIX))
+            except OSError as error:
+                raise SessionError(f"{folder} cannot be written: {error.strerror}") from error
+            yield stage
 
 
 async def prepare(

@@ -12,6 +12,7 @@ from sqlalchemy import URL, create_engine, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.core import files
 from tasks.core.errors import LedgerError
 from tasks.core.ledger.schema import calls, metadata, reason, unpack
 
@@ -86,6 +87,9 @@ class Salvage:
 def salvage_ledger(source: Path, target: Path) -> Salvage:
     """Copy every row that can still be read into a new ledger; the damaged one stays as it is.
 
+    The new one is written beside its place and put there when it is whole: one that was cut off is simply
+    done again.
+
     Args:
         source: The damaged ledger.
         target: The new one.
@@ -94,21 +98,38 @@ def salvage_ledger(source: Path, target: Path) -> Salvage:
         LedgerError: The target is there already or cannot be written, the source is not there, or nothing
             in it can be read.
     """
+    _refuse_there(target)
+    try:
+        # A folder, for SQLite has a file of its own beside the one that it writes.
+        with (
+            _reading(source) as database,
+            files.folder_beside(target.parent, f".{target.name}.", files.SUFFIX) as room,
+        ):
+            made = room / target.name
+            saved = _salvaged(source, database, made)
+            # Not looked at again, another one that was made meanwhile would be written over.
+            _refuse_there(target)
+            files.put_in_place(made, target)
+            return saved
+    except OSError as error:
+        raise LedgerError(f"{source} cannot be salvaged into {target}: {error.strerror}") from error
+    except SQLAlchemyError as error:
+        raise LedgerError(f"{source} cannot be salvaged into {target}: {reason(error)}") from error
+
+
+def _refuse_there(target: Path) -> None:
     if target.exists():
         raise LedgerError(f"{target} is there already; name a file that is not")
-    with _reading(source) as database:
-        engine = create_engine(URL.create("sqlite", database=str(target)))
-        try:
-            with engine.begin() as connection:
-                metadata.create_all(connection)
-                return _copy_all(source, database, connection)
-        except BaseException as error:
-            target.unlink(missing_ok=True)
-            if isinstance(error, SQLAlchemyError):
-                raise LedgerError(f"{source} cannot be salvaged into {target}: {reason(error)}") from error
-            raise
-        finally:
-            engine.dispose()
+
+
+def _salvaged(source: Path, database: sqlite3.Connection, target: Path) -> Salvage:
+    engine = create_engine(URL.create("sqlite", database=str(target)))
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            return _copy_all(source, database, connection)
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -128,6 +149,8 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     # A name that is no text any more must not end the reading.
     database.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
+        # As it is now: what a run adds meanwhile would look as if it could not be read.
+        database.execute("BEGIN")
         yield database
     finally:
         database.close()

@@ -14,7 +14,7 @@ from tasks.core.cost import Bill, Observed, Sums, Usage
 from tasks.core.ledger.schema import calls, sessions, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -232,20 +232,98 @@ async def count_calls(ledger: Ledger) -> int:
         return int((await connection.execute(select(func.count()).select_from(calls))).scalar_one())
 
 
-async def remove_calls_but(ledger: Ledger, used: set[bytes], *, dry_run: bool) -> int:
-    """Remove the calls whose keys are not in `used`; returns how many there are, also when only counting.
+@dataclass(frozen=True, slots=True)
+class CallMark:
+    """Whose call it is, and what for: a row without its answer."""
+
+    key: bytes
+    purpose: str
+    model: str
+    session: str
+
+
+async def call_keys(ledger: Ledger) -> set[bytes]:
+    """The keys of all calls that are there now.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    async with ledger.transaction("read") as connection:
+        return set((await connection.execute(select(calls.c.key))).scalars())
+
+
+async def call_marks(ledger: Ledger, keys: Container[bytes]) -> list[CallMark]:
+    """What is known of these calls without their answers.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    columns = calls.c.key, calls.c.purpose, calls.c.model, calls.c.session
+    async with ledger.transaction("read") as connection:
+        found = (await connection.execute(select(*columns))).tuples()
+        return [CallMark(*row) for row in found if row[0] in keys]
+
+
+async def session_rows(ledger: Ledger) -> list[SessionRow]:
+    """All sessions that used the ledger, without the jobs that they took over.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    async with ledger.transaction("read") as connection:
+        return await _session_rows(connection)
+
+
+async def _session_rows(connection: AsyncConnection) -> list[SessionRow]:
+    columns = sessions.c.id, sessions.c.name, sessions.c.flow_run, sessions.c.record
+    return [SessionRow(*row) for row in (await connection.execute(select(*columns))).tuples()]
+
+
+async def remove_calls(
+    ledger: Ledger,
+    marks: Sequence[CallMark],
+    spares: Callable[[Sequence[SessionRow]], Callable[[CallMark], bool]],
+    *,
+    dry_run: bool,
+) -> int:
+    """Remove calls, some at a time; returns how many there are, also when only counting.
+
+    A session records itself in the ledger before it looks for an answer. While it is decided what goes, and
+    until that is gone, nobody else writes: so whoever begins meanwhile looks afterwards.
+
+    Args:
+        ledger: The ledger.
+        marks: The calls.
+        spares: Made of all sessions as they are now: whether a call stays all the same.
+        dry_run: Whether nothing is removed.
 
     Raises:
         LedgerError: The ledger cannot be written.
     """
-    async with ledger.transaction("written") as connection:
-        unused = [key for key in (await connection.execute(select(calls.c.key))).scalars() if key not in used]
-        if not dry_run:
-            for start in range(0, len(unused), KEYS_AT_ONCE):
-                piece = unused[start : start + KEYS_AT_ONCE]
+    gone = 0
+    for start in range(0, len(marks), MARKS_AT_ONCE):
+        async with ledger.transaction("written") as connection:
+            await _write_alone(connection)
+            stays = spares(await _session_rows(connection))
+            keys = [mark.key for mark in marks[start : start + MARKS_AT_ONCE] if not stays(mark)]
+            gone += len(keys)
+            for place in range(0, 0 if dry_run else len(keys), KEYS_AT_ONCE):
+                piece = keys[place : place + KEYS_AT_ONCE]
                 await connection.execute(delete(calls).where(calls.c.key.in_(piece)))
-    return len(unused)
+    return gone
 
+
+async def _write_alone(connection: AsyncConnection) -> None:
+    """Let nobody else write to sessions and calls until the transaction ends."""
+    await connection.exec_driver_sql(
+        "BEGIN IMMEDIATE"
+        if connection.dialect.name == "sqlite"
+        else f"LOCK TABLE {sessions.name}, {calls.name} IN SHARE ROW EXCLUSIVE MODE"
+    )
+
+
+MARKS_AT_ONCE = 10_000
+"""Calls that are removed in one transaction: runs wait for its end, and not for long."""
 
 KEYS_AT_ONCE = 500
 FEW_SESSIONS = 20

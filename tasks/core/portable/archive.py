@@ -14,24 +14,22 @@ import re
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.ledger.failures import put_refusal_rows, refusal_rows
 from tasks.core.ledger.schema import unpack
 from tasks.core.ledger.sessions import call_rows, find_session_row, put_call_rows
 from tasks.core.models import Phase, Purpose
 from tasks.core.printable import reason_of
-from tasks.core.session import files
 from tasks.core.session.adoption import unpack_jobs
 from tasks.core.session.folder import check_name
 from tasks.core.session.record import (
@@ -43,6 +41,7 @@ from tasks.core.session.record import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.session.record import SessionRecord
@@ -125,10 +124,13 @@ def opened(source: Path) -> Iterator[zipfile.ZipFile]:
         UsageError: There is no such file, it is no ZIP file, or holds what an export does not.
     """
     with damage_of(source):
-        archive = zipfile.ZipFile(source)
-    with archive:
-        _check_entries(source, archive)
-        yield archive
+        file = files.opened(source)
+    with file:
+        with damage_of(source):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            _check_entries(source, archive)
+            yield archive
 
 
 @contextmanager
@@ -382,18 +384,22 @@ async def import_session(source: Path, output: Path, ledger: Ledger, name: str |
             milestones = read_milestones(archive)
             refused = read_refused(archive)
             check_contents(archive, manifest)
-        for rows in read_calls(archive):
-            await put_call_rows(ledger, rows)
-        for question, reached in milestones.items():
-            for count in reached:
-                await ledger.add_reached(question, count)
-        await put_refusal_rows(ledger, record.id, refused)
-        # Of a Prefect elsewhere, which must not find this copy when it runs again.
-        record = replace(record, ledger=ledger.id, flow_run="")
-        if await find_session_row(ledger, record.id) is None:
-            await record_session(ledger, target.name, record, jobs)
         try:
-            _take_files(archive, target, record)
+            # Before the calls: whoever prunes the ledger sees that they are about to be used.
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.folder_beside(target.parent, ".import-") as temporary:
+                for rows in read_calls(archive):
+                    await put_call_rows(ledger, rows)
+                for question, reached in milestones.items():
+                    for count in reached:
+                        await ledger.add_reached(question, count)
+                await put_refusal_rows(ledger, record.id, refused)
+                # Of a Prefect elsewhere, which must not find this copy when it runs again.
+                record = replace(record, ledger=ledger.id, flow_run="")
+                if await find_session_row(ledger, record.id) is None:
+                    await record_session(ledger, target.name, record, jobs)
+                _take_files(archive, temporary / target.name, record)
+                (temporary / target.name).rename(target)
         except OSError as error:
             raise SessionError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
@@ -412,18 +418,14 @@ def line_of(row: dict[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _take_files(archive: zipfile.ZipFile, target: Path, record: SessionRecord) -> None:
-    """Make the session's folder beside its place and put it there when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".import-") as temporary:
-        folder = Path(temporary) / target.name
-        folder.mkdir()
-        for name in archive.namelist():
-            if is_file(name):
-                with archive.open(name) as source, (folder / name.removeprefix(FILES)).open("xb") as copy:
-                    shutil.copyfileobj(source, copy)
-        write_record(folder, record)
-        folder.rename(target)
+def _take_files(archive: zipfile.ZipFile, folder: Path, record: SessionRecord) -> None:
+    """Make the session's folder, which nobody sees yet."""
+    folder.mkdir()
+    for name in archive.namelist():
+        if is_file(name):
+            with archive.open(name) as source, (folder / name.removeprefix(FILES)).open("xb") as copy:
+                shutil.copyfileobj(source, copy)
+    write_record(folder, record)
 
 
 LONGEST = 500

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import orjson
 from pydantic import ValidationError
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.portable.archive import (
     CALLS,
@@ -36,6 +35,7 @@ from tasks.core.session.ledger import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy import URL
 
@@ -90,8 +90,8 @@ async def fetch_session(mirror: str, name: str, output: Path, ledger_at: URL) ->
 def _room_in(output: Path) -> Iterator[Path]:
     """A folder for the pieces, in the output folder, which is made when it is not there."""
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".fetch-") as folder:
-        yield Path(folder)
+    with files.folder_beside(output, ".fetch-") as folder:
+        yield folder
 
 
 async def _collect(store: Store, manifest: Manifest, target: Path) -> set[bytes]:

@@ -7,15 +7,14 @@ its answers are put into the ledger once more, under the keys that the merged se
 
 from __future__ import annotations
 
-import tempfile
 import time
 import uuid
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.pairs import is_kept_out, kept_out
@@ -31,6 +30,7 @@ from tasks.core.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from tasks.core.config.settings import Config
     from tasks.core.forecast.survey import Survey
@@ -244,8 +244,8 @@ async def _write(
     """Make the session's folder beside its place, and put it there when it is whole and recorded."""
     record = SessionRecord(str(uuid.uuid4()), time.time(), dict(first.settings), ledger.id, adopted=True)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".merge-") as temporary:
-            folder = Path(temporary) / target.name
+        with files.folder_beside(target.parent, ".merge-") as temporary:
+            folder = temporary / target.name
             folder.mkdir()
             session = Session(folder, first.config, Progress(), record)
             session.backup = _backup_of(first.folder)
@@ -267,6 +267,6 @@ async def _write(
 def _backup_of(folder: Path) -> str:
     """The session's copy of its configuration file; "" when it has none, or none that is text."""
     try:
-        return (folder / BACKUP).read_text(encoding="utf-8")
+        return files.read(folder / BACKUP).decode()
     except (OSError, UnicodeDecodeError):
         return ""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tasks.core import files
 from tasks.core.ledger.sessions import call_rows, find_session_row
 from tasks.core.portable.archive import (
     FILES,
@@ -100,7 +101,7 @@ class Memory:
         self._path = folder / f".mirror-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
         self._added: list[bytes] = []
         try:
-            content = self._path.read_bytes()
+            content = files.read(self._path)
         except OSError:
             content = b""
         # A key that was cut off at the end is none, and the next one is written over it.
@@ -123,7 +124,8 @@ class Memory:
         """Write down what was added, once the mirror says itself that it holds it."""
         content = b"".join(self._added)
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            how = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, how, 0o644)
             try:
                 os.ftruncate(descriptor, self._size)
                 os.pwrite(descriptor, content, self._size)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.core import files
 from tasks.core.errors import SessionError
 from tasks.core.generation.pairs import FILTERED
 from tasks.core.lint.linter import PREFIX, lint_file
@@ -27,7 +28,6 @@ from tasks.core.report.tally import (
     find_alike,
     tally_session,
 )
-from tasks.core.session import files
 from tasks.core.session.dataset import DATASET
 
 if TYPE_CHECKING:

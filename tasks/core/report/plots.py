@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from tasks.core import files
 from tasks.core.generation.pairs import is_kept_out
 from tasks.core.models import Purpose
 from tasks.core.printable import printable_line
@@ -117,11 +118,11 @@ _FONT_SIZE: Final = re.compile(r"([\d.]+)px")
 def drawing() -> Iterator[None]:
     """Matplotlib with the settings of the page's figures; the first imports it: half a second."""
     given = "MPLCONFIGDIR" in os.environ
-    with tempfile.TemporaryDirectory(prefix="vellumforge-") as folder:
+    with files.folder_beside(Path(tempfile.gettempdir()), ".fonts.", files.SUFFIX) as folder:
         if not given:
             # It keeps a list of fonts, and makes folders for it in the home, where a run leaves nothing.
-            os.environ["MPLCONFIGDIR"] = folder
-            fonts = Path(folder, f"fontlist-v{FONT_LIST['_version']}.json")
+            os.environ["MPLCONFIGDIR"] = str(folder)
+            fonts = folder / f"fontlist-v{FONT_LIST['_version']}.json"
             fonts.write_text(json.dumps(FONT_LIST), encoding="utf-8")
         try:
             # Half a second that only a report needs; the font manager reads the fonts when it is imported.

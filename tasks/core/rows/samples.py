@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from tasks.core import files
 from tasks.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def read_samples(path: Path, only: Container[int] | None = None) -> Iterator[Sam
     halves = _Halves()
     kind = ""
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             for number, line in enumerate(bounded_lines(file), 1):
                 if line.isspace() or (only is not None and number not in only):
                     continue

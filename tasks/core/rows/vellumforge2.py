@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tasks.core import files
 from tasks.core.answers.parsing import ParseError, parse_scores
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def read_rows(path: Path) -> ForeignRows:
     found = ForeignRows()
     if not path.exists():
         return found
-    with path.open("rb") as file:
+    with files.opened(path) as file:
         for line in file:
             for document in _documents(line, found):
                 _take(document, found)

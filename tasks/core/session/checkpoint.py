@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tasks.core import files
 from tasks.core.errors import SessionError
 from tasks.core.models import Job, Phase
-from tasks.core.session import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -317,9 +318,10 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     """
     path = folder / FILE_NAME
     try:
-        if path.stat().st_size > LARGEST:
-            raise SessionError(f"{path} is larger than {LARGEST >> 20} MB: that is no checkpoint")
-        return Checkpoint.model_validate(orjson.loads(path.read_bytes()))
+        with files.opened(path) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST:
+                raise SessionError(f"{path} is larger than {LARGEST >> 20} MB: that is no checkpoint")
+            return Checkpoint.model_validate(orjson.loads(file.read()))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -8,18 +8,18 @@ import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
+from tasks.core import files
 from tasks.core.errors import SessionError
-from tasks.core.session.files import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO
 
 
 DATASET = "dataset.jsonl"
@@ -53,7 +53,7 @@ class DatasetFile:
         try:
             self._rows_before = _count_rows(path)
             self._growing = path.with_name(f".{path.name}.growing") if self._rows_before else path
-            self._file: IO[bytes] = self._growing.open("wb")
+            self._file = files.begun(self._growing)
         except OSError as error:
             raise SessionError(f"{path} cannot be created: {error.strerror}") from error
 
@@ -112,7 +112,7 @@ class DatasetFile:
 
     def _order(self) -> None:
         # Unbuffered, for rows are read in another order than they stand in.
-        with self._growing.open("rb", buffering=0) as grown, replaced(self.path) as ordered:
+        with self._growing.open("rb", buffering=0) as grown, files.replaced(self.path) as ordered:
             for _, (start, length) in sorted(self._places.items()):
                 grown.seek(start)
                 ordered.write(grown.read(length))
@@ -162,7 +162,7 @@ def _count_rows(path: Path) -> int:
     """Lines of a file, also a last one without its end, for it may be whole; 0 when there is no file."""
     lines, last = 0, b"\n"
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             for piece in iter(partial(file.read, PIECE), b""):
                 lines += piece.count(b"\n")
                 last = piece[-1:]
@@ -197,6 +197,10 @@ class _JournalFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
         self._given_up = False
+
+    def _open(self) -> TextIOWrapper:
+        # Not as logging does it: a pipe in its place would stop the run.
+        return TextIOWrapper(files.begun(Path(self.baseFilename), keeping=True), encoding="utf-8")
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._given_up:

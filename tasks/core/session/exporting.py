@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.export.rows import allowed_modes, in_mode
 from tasks.core.export.writing import Spool, Wanted, write_export
-from tasks.core.session import files
 from tasks.core.session.folder import locked
 from tasks.core.session.record import restore_record
 from tasks.core.session.resuming import find_resumption, survey_session

@@ -7,20 +7,20 @@ import fcntl
 import itertools
 import os
 import re
-import shutil
 import socket
-import tempfile
+import time
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 PREFIX = "session_"
@@ -45,14 +45,10 @@ def create_folder(output: Path, now: datetime, fill: Callable[[Path], None]) -> 
     stamp = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=output, prefix=".making-"))
-        try:
+        with files.folder_beside(output, ".making-") as made:
             made.chmod(0o755)
             fill(made)
             return _put_in_place(made, output, stamp)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
     except OSError as error:
         raise SessionError(f"{error.filename} cannot be made: {error.strerror}") from error
 
@@ -140,7 +136,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise SessionError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             os.ftruncate(descriptor, 0)
             os.write(descriptor, _signature())
         except BlockingIOError as error:
@@ -152,6 +148,42 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the session's lock; it is not taken."""
+    try:
+        descriptor = os.open(folder / FILE_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Not known, and so it is left alone.
+    try:
+        # To share it for a moment is to hold it: `_lock` lets that pass.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+LOOK_SECONDS = 0.05
+"""For so long a lock may be held by those who only look at it."""
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOK_SECONDS / 10)
+        else:
+            return
+
+
 def _signature() -> bytes:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     return orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
@@ -160,7 +192,7 @@ def _signature() -> bytes:
 def _holder(path: Path) -> str:
     """Who holds the lock, as it wrote down itself."""
     try:
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(files.read(path))
         return f"process {document['pid']} on {document['host']}, since {document['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process"

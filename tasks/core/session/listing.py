@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.models import Phase
 from tasks.core.session.checkpoint import (
@@ -272,10 +272,7 @@ def remove_sessions(verdicts: Sequence[Removal]) -> list[Removal]:
         folder = verdict.folder
         try:
             with locked(folder):
-                doomed = folder.with_name(f".removed-{folder.name}")
-                if doomed.exists():
-                    shutil.rmtree(doomed)  # Left by a removal that was cut off.
-                shutil.rmtree(folder.rename(doomed))
+                files.remove_folder(folder)
         except SessionLockedError as error:
             outcome.append(Removal(folder, remove=False, reason=str(error)))
         except OSError as error:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from tasks.core import files
 from tasks.core.config.settings import Config
 from tasks.core.errors import SessionError
 from tasks.core.ledger.sessions import SessionRow, find_session_row, put_session, session_rows_named
 from tasks.core.progress import pairs_in_words
-from tasks.core.session import files
 from tasks.core.session.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def read_record(folder: Path) -> SessionRecord | None:
     """The record in a session's folder; None when it is missing or damaged."""
     path = folder / FILE_NAME
     try:
-        if path.stat().st_size > LARGEST_RECORD:
-            return None
-        return SESSION_RECORD.validate_json(path.read_bytes())
+        with files.opened(path) as file:
+            content = file.read(LARGEST_RECORD + 1)
+        return None if len(content) > LARGEST_RECORD else SESSION_RECORD.validate_json(content)
     except (OSError, ValidationError):
         return None
 
@@ -151,13 +151,17 @@ async def restore_record(folder: Path, ledger: Ledger) -> None:
     if read_record(folder) is not None:
         return
     row = await _row(folder, ledger)
-    if row is None:
-        return
+    # Another version's is none: what is left of the folder has to do.
+    if row is not None and (record := record_of(row)) is not None:
+        write_record(folder, record)
+
+
+def record_of(row: SessionRow) -> SessionRecord | None:
+    """The record of a session as the ledger has it; None when this version cannot read it."""
     try:
-        record = SESSION_RECORD.validate_json(row.record)
+        return SESSION_RECORD.validate_json(row.record)
     except ValidationError:
-        return  # Another version's: what is left of the folder has to do.
-    write_record(folder, record)
+        return None
 
 
 async def _row(folder: Path, ledger: Ledger) -> SessionRow | None:

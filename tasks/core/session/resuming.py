@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.core import files
 from tasks.core.config.load import load_config
 from tasks.core.errors import ConfigError, SessionError, UsageError
 from tasks.core.forecast.survey import survey
@@ -188,7 +189,7 @@ def _done(folder: Path) -> int:
 def _backed_up(folder: Path) -> Config | None:
     """The configuration in the folder's backup; None when there is none that can be used."""
     try:
-        text = (folder / BACKUP).read_text(encoding="utf-8")
+        text = files.read(folder / BACKUP).decode()
         return load_config(None, environ={}, text=text).config
     except (OSError, UnicodeDecodeError, ConfigError):
         return None

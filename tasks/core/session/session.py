@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core import files
 from tasks.core.errors import SessionError
 from tasks.core.export.rows import TRL
 from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
 from tasks.core.rows.formats import lines_of, with_reasoning
-from tasks.core.session import files
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
 from tasks.core.session.dataset import DATASET, DatasetFile, journal
 from tasks.core.session.exporting import export_to
@@ -219,6 +219,7 @@ def open_session(
         folder = resumption.folder
         record = replace(resumption.record, settings=settings, ledger=ledger, complete=False)
     with nullcontext() if held else locked(folder), journal(folder / "session.log"):
+        files.sweep(folder.parent)
         files.sweep(folder)
         done_before = 0 if resumption is None else resumption.done
         session = Session(folder, config, progress, record, done_before=done_before)

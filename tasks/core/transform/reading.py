@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from tasks.core import files
 from tasks.core.errors import UsageError
 from tasks.core.printable import reason_of
 from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines
@@ -109,7 +110,7 @@ def _joined(text: Text | None, other: Text | None) -> Text | None:
 
 def _rows(path: Path, mode: Mode, *, split: bool) -> Iterator[InputRow | BadLine]:
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             is_parquet = file.read(len(PARQUET)) == PARQUET
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
@@ -125,7 +126,7 @@ def _rows(path: Path, mode: Mode, *, split: bool) -> Iterator[InputRow | BadLine
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        with path.open("rb") as file:
+        with files.opened(path) as file:
             for number, line in enumerate(bounded_lines(file), 1):
                 if line.isspace():
                     continue

@@ -20,15 +20,16 @@ from typing import IO, TYPE_CHECKING
 
 import orjson
 
+from tasks.core import files
 from tasks.core.answers.usable import read_rejected, refusal_phrase
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError, UsageError
 from tasks.core.generation.pairs import score_pair
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Failure, Job, Pair, Phase, Purpose
 from tasks.core.rows.transformed import KTO, MadeRow, Rendering
-from tasks.core.session import files
 from tasks.core.session.dataset import DATASET, journal
 from tasks.core.session.folder import create_folder, locked
+from tasks.core.session.ledger import UsedCalls
 from tasks.core.session.record import SessionRecord, write_record
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ class TransformSession:
         self.record = record
         self.skipped = 0
         self._began = time.monotonic()
+        self._used = UsedCalls(folder)
         self._open: dict[str, IO[bytes]] = {}
+
+    def note(self, key: bytes) -> None:
+        """Note a call that it uses: whoever prunes the ledger does not know the input."""
+        self._used.note(key)
 
     def add(self, done: Transformed) -> None:
         """Append the rows of the next block.
@@ -112,6 +118,7 @@ class TransformSession:
 
     def close(self) -> None:
         """Close the files as they are."""
+        self._used.close()
         for file in self._open.values():
             with suppress(OSError):
                 file.close()

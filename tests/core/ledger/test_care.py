@@ -323,3 +323,14 @@ def test_a_target_may_have_any_name(tmp_path: Path, path: Path) -> None:
     target = tmp_path / "new?mode=memory#1 %41.db"
     assert salvage_ledger(path, target).saved["calls"] == CALLS
     assert check_ledger(target).sound
+
+
+def test_what_a_killed_salvage_left_is_no_ledger_and_goes_with_the_next(tmp_path: Path, path: Path) -> None:
+    target = tmp_path / "new.db"
+    left = tmp_path / ".new.db.abc.vellumforge.part"
+    left.mkdir()
+    (left / "new.db").write_bytes(b"half")
+    (left / "new.db-journal").write_bytes(b"half")
+    assert salvage_ledger(path, target).damaged == 0
+    assert [found.name for found in tmp_path.iterdir() if "new.db" in found.name] == ["new.db"]
+    assert check_ledger(target).sound

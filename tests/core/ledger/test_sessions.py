@@ -24,13 +24,16 @@ from tasks.core.ledger.schema import LedgerEntry
 from tasks.core.ledger.sessions import (
     KEYS_AT_ONCE,
     SessionRow,
+    call_keys,
+    call_marks,
     call_rows,
     count_calls,
     find_session_row,
     observed_calls,
     put_call_rows,
     put_session,
-    remove_calls_but,
+    remove_calls,
+    session_rows,
     session_rows_named,
     spent_by,
 )
@@ -39,7 +42,10 @@ from tests.core.chat.scripted import answer, question
 from tests.core.ledger.databases import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from tasks.core.ledger.sessions import CallMark
 
 ROW = SessionRow("id 1", "session_1", "run 1", '{"topic": "\\u0000é"}', b"the jobs")
 
@@ -252,19 +258,37 @@ async def test_failures_are_grouped_in_the_order_of_the_pipeline(url: str) -> No
 
 
 @pytest.mark.parametrize("number", [7, 2 * KEYS_AT_ONCE + 1])
-async def test_calls_that_nobody_uses_are_counted_and_removed(url: str, number: int) -> None:
+async def test_calls_are_counted_and_removed_but_for_those_that_are_spared(url: str, number: int) -> None:
     used, unused = entries(5), entries(number, "id 2")
-    keep = {*keys_of(used), question("never paid for").key}
+
+    def spares(_rows: Sequence[SessionRow]) -> Callable[[CallMark], bool]:
+        return lambda mark: mark.session == "id 1"
+
     async with await Ledger.open(url) as ledger:
         await ledger.put_all([*used, *unused])
-        assert await remove_calls_but(ledger, keep, dry_run=True) == number
+        marks = await call_marks(ledger, await call_keys(ledger))
+        assert await remove_calls(ledger, marks, spares, dry_run=True) == number
         assert await count_calls(ledger) == number + 5
-        assert await remove_calls_but(ledger, keep, dry_run=False) == number
-        assert await count_calls(ledger) == 5
+        assert await remove_calls(ledger, marks, spares, dry_run=False) == number
         assert set(await ledger.get_many(keys_of(used))) == set(keys_of(used))
-        assert await remove_calls_but(ledger, keep, dry_run=False) == 0
-        assert await remove_calls_but(ledger, set(), dry_run=False) == 5
-        assert await count_calls(ledger) == 0
+        assert await count_calls(ledger) == 5
+
+
+async def test_whoever_begins_while_calls_are_removed_looks_afterwards(url: str) -> None:
+    row = SessionRow("id 1", "session_1", "", "{}")
+    beginning: list[asyncio.Task[None]] = []
+    async with await Ledger.open(url) as ledger, await Ledger.open(url) as other:
+        await ledger.put_all(entries(1))
+
+        def spares(rows: Sequence[SessionRow]) -> Callable[[CallMark], bool]:
+            assert list(rows) == []
+            beginning.append(asyncio.create_task(put_session(other, row)))
+            return lambda _: False
+
+        marks = await call_marks(ledger, await call_keys(ledger))
+        assert await remove_calls(ledger, marks, spares, dry_run=False) == 1
+        await beginning[0]
+        assert await session_rows(ledger) == [row]
 
 
 async def test_a_transaction_that_fails_breaks_the_ledger_and_changes_nothing(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.core.errors import SessionError
 from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
@@ -85,6 +87,26 @@ async def test_a_file_that_is_cut_anywhere_is_made_whole(tmp_path: Path, state: 
             made = [(output / folder.name / dataset).read_bytes() for dataset in DATASETS]
             assert made == expected, size
             shutil.rmtree(output)
+
+
+async def test_pipes_in_the_place_of_its_files_stop_no_session(tmp_path: Path) -> None:
+    async with ChatServer(brief) as server:
+        config = configured(
+            server.base_url,
+            output__folder=str(tmp_path / "output"),
+            generation__enable_checkpointing=True,
+        )
+        folder, _ = await run_session(config, slice(None))
+        expected, calls = (folder / "dataset.jsonl").read_bytes(), len(server.asked)
+        for name in ("checkpoint.json", "session.json", "config.toml.bak", "session.log"):
+            (folder / name).unlink(missing_ok=True)
+            os.mkfifo(folder / name)
+        await resume(config, folder.name, deliberately=True)
+        assert ((folder / "dataset.jsonl").read_bytes(), len(server.asked)) == (expected, calls)
+        (folder / "dataset.jsonl").unlink()
+        os.mkfifo(folder / "dataset.jsonl")
+        with pytest.raises(SessionError, match="it is a pipe or a device, and no file"):
+            await resume(config, folder.name, deliberately=True)
 
 
 async def resume(config: Config, name: str, *, deliberately: bool) -> None:
