@@ -9,6 +9,7 @@ from cyclopts import App
 
 from flows.commands.options import HERE, AtLocation
 from flows.late import when_used
+from flows.process.terminal import tell
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,11 +31,11 @@ def check(location: AtLocation = HERE) -> int:
     path = workspace.Workspace(location).ledger_file
     health = care.check_ledger(path)
     for problem in health.problems:
-        _print(f"{path}: {problem}")
+        tell(f"{path}: {problem}")
     if health.sound:
-        _print(f"{path} is sound: {health.calls:,} answers")
+        tell(f"{path} is sound: {health.calls:,} answers")
         return 0
-    _print(
+    tell(
         f"{path}: {health.calls:,} answers can be read, {health.damaged:,} cannot; "
         "`vellumforge2 ledger salvage --into NEW` copies what can be saved"
     )
@@ -50,8 +51,8 @@ def salvage(location: AtLocation = HERE, *, into: Path) -> int:
     """
     path = workspace.Workspace(location).ledger_file
     saved = care.salvage_ledger(path, into)
-    _print(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
-    _print(f"to use it, put it in the place of {path}, or set output.ledger")
+    tell(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
+    tell(f"to use it, put it in the place of {path}, or set output.ledger")
     return 0
 
 
@@ -64,9 +65,5 @@ def prune(location: AtLocation = HERE, *, dry_run: bool = False) -> int:
     """
     place = workspace.Workspace(location)
     unused, total = asyncio.run(sessions.prune_ledger(place, dry_run=dry_run))
-    _print(f"{unused:,} of {total:,} answers are used by no session{'' if dry_run else ' and were removed'}")
+    tell(f"{unused:,} of {total:,} answers are used by no session{'' if dry_run else ' and were removed'}")
     return 0
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the commands' output

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from flows.checking import DEFAULT_CONFIG
 from flows.commands.estimate import spending_lines
+from flows.process.terminal import tell, tell_json
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
@@ -52,7 +51,10 @@ SUFFIX = ".vellumforge.zip"
 def list_all(location: Location, *, json: bool) -> int:
     """Print the sessions, newest first."""
     found = list_sessions(Workspace(location).folder)
-    _print(orjson.dumps(found).decode() if json else render_list(found))
+    if json:
+        tell_json(found)
+    else:
+        tell(*render_list(found))
     return 0
 
 
@@ -68,23 +70,23 @@ def inspect(session: str, location: Location, *, json: bool) -> int:
         counts = record.counts if record else None
         document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent, "pairs": counts}
         document["checkpoint"] = checkpoint.model_dump(mode="json", by_alias=True) if checkpoint else None
-        _print(orjson.dumps(document).decode())
+        tell_json(document)
         return 0
     if checkpoint is not None:
-        _print(render_checkpoint(session, checkpoint))
+        tell(*render_checkpoint(session, checkpoint))
     elif record is None:
-        _print(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
+        tell(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
         return 0
     else:
-        _print(f"Session {session} has no checkpoint.")
+        tell(f"Session {session} has no checkpoint.")
     if record is not None and record.counts is not None:
-        _print(f"  Pairs:             {record.counts.in_words()}")
+        tell(f"  Pairs:             {record.counts.in_words()}")
     if spent:
         for line in spending_lines(spent):
-            _print(line)
+            tell(line)
         for cause, count in spent["failures"].items():
-            _print(f"  Failures:          {count:,} {cause}")
-    _print(f"\n{render_ending(session, complete=complete)}")
+            tell(f"  Failures:          {count:,} {cause}")
+    tell("", *render_ending(session, complete=complete))
     return 0
 
 
@@ -119,7 +121,7 @@ def clean(request: CleanRequest) -> int:
         force=request.force,
     )
     for verdict in verdicts:
-        _print(verdict.line(dry_run=request.dry_run))
+        tell(verdict.line(dry_run=request.dry_run))
     return 0
 
 
@@ -138,15 +140,15 @@ def diff(session: str, other: str, location: Location) -> int:
         if second.before is None:
             raise UsageError(f"the settings of session {other} are not known")
         after, title = second.before, f"{session} -> {other}"
-    _print(title)
+    tell(title)
     changes = changes_between(first.before, after, idle=True)
-    _print("\n".join(lines_of_changes(changes)) if changes else "  the settings are the same")
+    tell(*(lines_of_changes(changes) or ["  the settings are the same"]))
     if not other:
         for line in asyncio.run(_costs(place, first.record, after)):
-            _print(f"  {line}")
+            tell(f"  {line}")
     else:
         for line in _progress_lines(place.folder, session, other):
-            _print(f"  {line}")
+            tell(f"  {line}")
     return 0
 
 
@@ -184,7 +186,7 @@ def export(session: str, to: Path | None, location: Location) -> int:
     place = Workspace(location)
     target = to or Path(f"{session}{SUFFIX}")
     calls = asyncio.run(_export(place, session, target))
-    _print(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
+    tell(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
     return 0
 
 
@@ -212,7 +214,7 @@ def merge(sessions: Sequence[str], into: str, location: Location) -> int:
     """Make one session of several, and print what of each is in it and what is still to be paid for."""
     merged = asyncio.run(_merge(Workspace(location), sessions, into))
     for line in merged.lines():
-        _print(line)
+        tell(line)
     return 0
 
 
@@ -249,14 +251,10 @@ async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
 def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
     folder = asyncio.run(_import(Workspace(location), file, name))
-    _print(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
+    tell(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
     return 0
 
 
 async def _import(place: Workspace, file: Path, name: str) -> Path:
     async with place.ledger(make=True) as ledger:
         return await import_session(file, place.folder, ledger, name or None)
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the commands' output

@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from flows.process import settings as environment
 from flows.process.console import SIGNALS, Console, current, show_records
 from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
 from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, settle
-from flows.process.terminal import PROGRAM, say
+from flows.process.terminal import PROGRAM, all_said, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.printable import reason_of
@@ -247,9 +246,7 @@ async def _run(
         error = await asyncio.to_thread(prepared.upload, console.session, error)
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
-        code = say(error) if error else 0
-        sys.stdout.flush()
-        os._exit(code)
+        os._exit(all_said(say(error) if error else 0))
     return error
 
 
