@@ -42,6 +42,7 @@ from tasks.core.ledger.schema import FILE_NAME, ledger_url
 from tasks.core.ledger.sessions import observed_calls
 from tasks.core.preflight import checked_first, small_keys
 from tasks.core.questions import models_of, purposes_of
+from tasks.core.session.files import check_folder
 from tasks.core.session.resuming import survey_resumption
 from tasks.core.transform.summary import survey_rows
 
@@ -245,6 +246,7 @@ async def _preview(request: FlowRequest, number: int, *, json: bool) -> None:
         checked = await check_run(request, blocks=read_blocks if environment.configured_api_url() else None)
         config = checked.config
         _check(checked)
+        check_folder(Path(config.output.folder), writes=True)
         console.grace_seconds = config.execution.grace_seconds
         async with await Ledger.open(ledger_url(config)) as ledger:
             async with (

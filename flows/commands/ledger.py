@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from flows import workspace
     from flows.commands import sessions
     from tasks.core.ledger import care
+    from tasks.core.session import files
 else:
-    asyncio, workspace, sessions, care = when_used(
-        "asyncio", "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
-    )
+    asyncio, workspace, sessions = when_used("asyncio", "flows.workspace", "flows.commands.sessions")
+    care, files = when_used("tasks.core.ledger.care", "tasks.core.session.files")
 
 app: App = App(name="ledger", help="Look after the ledger of paid answers: check, salvage, prune.")
 
@@ -50,6 +50,7 @@ def salvage(location: AtLocation = HERE, *, into: Path) -> int:
         into: The new file.
     """
     path = workspace.Workspace(location).ledger_file
+    files.check_file(into)
     saved = care.salvage_ledger(path, into)
     tell(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
     tell(f"to use it, put it in the place of {path}, or set output.ledger")

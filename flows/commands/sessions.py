@@ -18,6 +18,7 @@ from tasks.core.ledger.sessions import count_calls, find_session_row, remove_cal
 from tasks.core.portable.archive import export_session, import_session
 from tasks.core.portable.merging import merge_sessions
 from tasks.core.session.checkpoint import read_checkpoint
+from tasks.core.session.files import check_file
 from tasks.core.session.folder import all_sessions, find_session
 from tasks.core.session.listing import (
     clean_sessions,
@@ -185,6 +186,7 @@ def export(session: str, to: Path | None, location: Location) -> int:
     """Write a session into one file."""
     place = Workspace(location)
     target = to or Path(f"{session}{SUFFIX}")
+    check_file(target)
     calls = asyncio.run(_export(place, session, target))
     tell(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
     return 0
@@ -212,7 +214,7 @@ async def _export(place: Workspace, session: str, target: Path) -> int:
 
 def merge(sessions: Sequence[str], into: str, location: Location) -> int:
     """Make one session of several, and print what of each is in it and what is still to be paid for."""
-    merged = asyncio.run(_merge(Workspace(location), sessions, into))
+    merged = asyncio.run(_merge(Workspace(location, writes=True), sessions, into))
     for line in merged.lines():
         tell(line)
     return 0
@@ -250,7 +252,7 @@ async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
 
 def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
-    folder = asyncio.run(_import(Workspace(location), file, name))
+    folder = asyncio.run(_import(Workspace(location, writes=True), file, name))
     tell(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
     return 0
 

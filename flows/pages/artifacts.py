@@ -206,7 +206,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
     return {
         "item": _cell(failure.item),
         "call": str(failure.purpose),
-        "cause": failure.cause,
+        "cause": _cell(failure.cause),
         "message": _cell(failure.message),
         "attempts": failure.attempts,
     }

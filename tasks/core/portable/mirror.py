@@ -40,6 +40,7 @@ from tasks.core.portable.archive import (
     pack_refused,
 )
 from tasks.core.portable.store import Store, StoreError
+from tasks.core.session.files import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -123,7 +124,7 @@ class Memory:
         """Write down what was added, once the mirror says itself that it holds it."""
         content = b"".join(self._added)
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SHARED)
             try:
                 os.ftruncate(descriptor, self._size)
                 os.pwrite(descriptor, content, self._size)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from tasks.core.errors import SessionError
+from tasks.core.printable import shown
 from tasks.core.session.files import replaced
 
 if TYPE_CHECKING:
@@ -184,10 +185,10 @@ class JournalFormat(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shown(record.getMessage()),
         }
         if record.exc_info:
-            document["error"] = self.formatException(record.exc_info)
+            document["error"] = shown(self.formatException(record.exc_info))
         return orjson.dumps(document, default=str).decode()
 
 

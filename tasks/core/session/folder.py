@@ -7,20 +7,21 @@ import fcntl
 import itertools
 import os
 import re
+import secrets
 import shutil
 import socket
-import tempfile
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
 from tasks.core.errors import SessionError, UsageError
+from tasks.core.session.files import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 PREFIX = "session_"
@@ -45,9 +46,9 @@ def create_folder(output: Path, now: datetime, fill: Callable[[Path], None]) -> 
     stamp = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=output, prefix=".making-"))
+        made = output / f".making-{secrets.token_hex(4)}"
+        made.mkdir()
         try:
-            made.chmod(0o755)
             fill(made)
             return _put_in_place(made, output, stamp)
         except BaseException:
@@ -135,7 +136,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SHARED)
     except OSError as error:
         raise SessionError(f"{path} cannot be opened: {error.strerror}") from error
     try:
