@@ -316,6 +316,10 @@ _SETTINGS: Final = {
 }
 
 
+DEEPEST: Final = 64
+"""Tables and lists in each other: what writes JSON gives up at 254, and nobody reads a tenth of that."""
+
+
 def check_extra_body(value: dict[str, Any]) -> dict[str, Any]:
     """The value, when it can be sent as JSON beside the fields of our own, and holds no secret.
 
@@ -332,15 +336,17 @@ def check_extra_body(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _check_json(value: object) -> None:
+def _check_json(value: object, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"is nested too deeply; allowed: {DEEPEST} tables and lists in each other")
     if isinstance(value, dict):
         if any(_SECRET_FIELD.search(name) for name in value):
             raise ValueError(_NO_SECRETS)
         for inner in value.values():
-            _check_json(inner)
+            _check_json(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            _check_json(inner)
+            _check_json(inner, depth + 1)
     elif isinstance(value, str):
         if _SECRET_VALUE.search(value):
             raise ValueError(_NO_SECRETS)
