@@ -339,13 +339,10 @@ def check_extra_body(value: dict[str, Any]) -> dict[str, Any]:
 def _check_json(value: object, depth: int = 0) -> None:
     if depth > DEEPEST:
         raise ValueError(f"is nested too deeply; allowed: {DEEPEST} tables and lists in each other")
-    if isinstance(value, dict):
-        if any(_SECRET_FIELD.search(name) for name in value):
-            raise ValueError(_NO_SECRETS)
-        for inner in value.values():
-            _check_json(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
+    if isinstance(value, dict) and any(_SECRET_FIELD.search(name) for name in value):
+        raise ValueError(_NO_SECRETS)
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
             _check_json(inner, depth + 1)
     elif isinstance(value, str):
         if _SECRET_VALUE.search(value):
