@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flows.process import settings as environment
 from flows.process.console import SIGNALS, Console, current, show_records
 from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
-from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, settle
+from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, is_full, no_room, settle
 from flows.process.terminal import PROGRAM, all_said, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
@@ -154,7 +154,7 @@ async def run_within(request: Hosted, prepared: Prepared, flow: Callable[[], Any
         imported = await _OWN.start(home, flow)
     console = Console(prepared.checked, takes_signals=False)
     flow_run = await _carry_out(imported, request, console)
-    await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
+    await _recorded(flow_run, console, time.monotonic() + END_SECONDS, prepared)
     flow_run.cancel()
     error = _known(console.error)
     if error and console.session:
@@ -238,7 +238,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
     if console.summary is not None:
         show(console.summary)
-    recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS)
+    recorded = await _recorded(flow_run, console, time.monotonic() + END_SECONDS, prepared)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         _add_notes(error, request, console.session)
@@ -286,11 +286,14 @@ def _add_notes(error: VellumforgeError, request: Hosted, session: str) -> None:
         error.add_note(f"to go on, paying only for what is missing: {request.again(session)}")
 
 
-async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: float) -> bool:
+async def _recorded(
+    flow_run: asyncio.Task[Any], console: Console, deadline: float, prepared: Prepared
+) -> bool:
     """Whether Prefect has recorded, before the deadline, how the flow's run and its task runs ended.
 
     Raises:
         PrefectError: The run never began.
+        EmbeddedServerError: The same, for want of room on the disk.
     """
     _, waiting = await asyncio.wait({flow_run}, timeout=deadline - time.monotonic())
     if waiting:
@@ -303,6 +306,9 @@ async def _recorded(flow_run: asyncio.Task[Any], console: Console, deadline: flo
         ids = [flow_run.result().state_details.flow_run_id]
         return await settle(ids, console.progress.blocks, deadline - time.monotonic())
     reason = reason_of(error)
+    home = Path(prepared.output) / HOME
+    if not console.begun and home.exists() and is_full(home):
+        raise no_room(home) from error
     if not console.begun:
         raise PrefectError(
             f"Prefect cannot run the flow: {reason}; nothing was paid for. "

@@ -132,7 +132,7 @@ class EmbeddedServer:
                 self._process = self._spawn(listener, log)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise self._no_room() from error
+                raise no_room(self._home) from error
             raise EmbeddedServerError(
                 f"cannot start the embedded Prefect server in {self._home}: {error}"
             ) from error
@@ -223,19 +223,26 @@ class EmbeddedServer:
             file.seek(max(self._log_start, log.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
         said_full = any(word in line for word in _FULL for line in lines)
-        if said_full or shutil.disk_usage(self._home).free < _ROOM_BYTES:
-            return self._no_room()
+        if said_full or is_full(self._home):
+            return no_room(self._home)
         said = " | ".join([line.strip() for line in lines if line.strip()][-3:]) or "nothing"
         return EmbeddedServerError(
             f"the embedded Prefect server does not answer ({reason}); it said: {said}; "
             f"see {log}, or set PREFECT_API_URL to a server that runs"
         )
 
-    def _no_room(self) -> EmbeddedServerError:
-        return EmbeddedServerError(
-            f"the disk of {self._home} is full: what Prefect keeps of a run takes some megabytes there; "
-            "make room, or name another output folder"
-        )
+
+def is_full(folder: Path) -> bool:
+    """Whether there is so little room on a folder's disk that Prefect fails for that."""
+    return shutil.disk_usage(folder).free < _ROOM_BYTES
+
+
+def no_room(home: Path) -> EmbeddedServerError:
+    """The error of a disk that is full, which is not Prefect's."""
+    return EmbeddedServerError(
+        f"the disk of {home} is full: what Prefect keeps of a run takes some megabytes there; "
+        "make room, or name another output folder"
+    )
 
 
 async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) -> bool:  # noqa: ASYNC109 - one bound over several waits

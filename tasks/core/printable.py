@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+_WRITTEN: Final = "^\x00-\u02ff\u2000-\u206f\u3164\ufeff-\uffff\U000e0000-\U000e0fff"
 # Controls, marks of direction, what has no width, fillers that look like a space, tags, halves of pairs.
 _HIDDEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4"
@@ -21,7 +22,7 @@ _HIDDEN: Final = re.compile(
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
     # Persian, Indic scripts and emoji are written with joiners; between other characters they only hide.
-    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+    f"|(?<![{_WRITTEN}])[\u200c\u200d]|[\u200c\u200d](?![{_WRITTEN}])"
 )
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 _BLANKS: Final = re.compile(r"\r\n|[\t\n\v\f\r]")

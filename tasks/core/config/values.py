@@ -121,7 +121,7 @@ def check_ledger_url(value: str) -> str:
     """The value, when it is empty or names a database that can hold the ledger.
 
     Raises:
-        ValueError: Another scheme, no file or database named, or a password.
+        ValueError: Another scheme, no file or database named, a query behind a file, or a password.
     """
     if not value:
         return value
@@ -134,6 +134,9 @@ def check_ledger_url(value: str) -> str:
         raise ValueError(f"has a scheme that cannot be used; {allowed}")
     if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/", "/:memory:"}):
         raise ValueError(f"names no database file; {allowed}")
+    if parts.scheme == "sqlite" and "?" in value:
+        # Whatever follows would be no part of the file's name, and its absence would not be noticed.
+        raise ValueError(f"has a ?, where a query begins; choose another file; {allowed}")
     if parts.scheme == POSTGRES and parts.path in {"", "/"}:
         raise ValueError(f"names no database; {allowed}")
     if parts.password is not None or "password" in parts.query.lower():
