@@ -112,7 +112,7 @@ def poison(archive: Path) -> None:
     manifest = json.loads(files[name])
     record = manifest["record"]
     settings = record["settings"]
-    settings["generation"]["main_topic"] += HOSTILE
+    settings["generation"]["main_topic"] += BIDI
     record["spent"]["items"] = [item | {"model": HOSTILE} for item in record["spent"]["items"]]
     record["counts"]["failed"] = {HOSTILE: 3}
     files[name] = json.dumps(manifest).encode()
@@ -147,7 +147,6 @@ def test_what_others_wrote_reaches_a_terminal_in_plain(  # noqa: PLR0915 - every
         ledger.execute(
             "UPDATE failures SET cause = ?, item = ?, message = ?", (HOSTILE[:64], HOSTILE, HOSTILE)
         )
-        ledger.execute("UPDATE failures SET phase = ?, purpose = ?", (HOSTILE[:16], HOSTILE[:16]))
     said("failures", session.name, marked="⟨U+009B⟩")
     said("checkpoint", "inspect", session.name, marked="⟨U+202E⟩")
     said("checkpoint", "list")
@@ -163,7 +162,8 @@ def test_what_others_wrote_reaches_a_terminal_in_plain(  # noqa: PLR0915 - every
     said("estimate", "--json")
     said("preview", "-n", "2", code=None, marked="⟨U+202E⟩")
     said("preview", "-n", "2", "--json", code=None)
-    said("checkpoint", "export", session.name, "--to", "there.zip")
+    moved = said("checkpoint", "export", session.name, "--to", "there.zip")
+    assert " with 0 calls" not in moved
     poison(hostile.folder / "there.zip")
     elsewhere = ("--output", "elsewhere")
     said("checkpoint", "import", "there.zip", at=elsewhere)
