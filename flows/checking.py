@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import URL
-
 from flows.request import OUTPUT_FOLDER
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Config, Output
 from tasks.core.config.values import MOST
 from tasks.core.errors import UsageError
-from tasks.core.ledger.schema import FILE_NAME, ledger_url
+from tasks.core.files import check_folder
+from tasks.core.ledger.schema import ledger_url, usual_url
 from tasks.core.portable.fetching import fetch_session
 from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from pydantic import SecretStr
+    from sqlalchemy import URL
 
     from flows.request import ConfigRequest, FlowRequest, TransformRequest
     from tasks.core.session.resuming import Resumption
@@ -131,12 +131,13 @@ async def check_run(
         path = Path(config_file or DEFAULT_CONFIG) if settings is None else None
         loaded = load_config(path, overrides=overridden, table=settings)
         settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
-    check_store(settings.output.mirror, Path(settings.output.folder))
+    output = Path(settings.output.folder)
+    check_folder(output, writes=False)
+    check_store(settings.output.mirror, output)
     resumption = None
     if name := resume or settings.generation.resume_from_session:
         if request.fresh:
             raise UsageError("a session is either resumed or made with a fresh seed, not both")
-        output = Path(settings.output.folder)
         resumption = await _find(output, name, ledger_url(settings), settings.output.mirror)
         settings = with_seed_of(resumption, settings)
     elif named:
@@ -242,8 +243,7 @@ async def _recorded(session: str, overrides: Mapping[str, Any]) -> Config:
     others = set(overrides) - {OUTPUT_FOLDER}
     output = str(overrides.get(OUTPUT_FOLDER, Output().folder))
     # Where the ledger is, is not known either: in its usual place, if anywhere.
-    usual = URL.create("sqlite", database=str(Path(output) / FILE_NAME))
-    settings = (await _find(Path(output), session, usual)).before
+    settings = (await _find(Path(output), session, usual_url(Path(output)))).before
     if settings is None or others:
         reason = "cannot be overridden" if others else "are not known"
         raise UsageError(

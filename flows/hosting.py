@@ -5,6 +5,7 @@ The flows are imported late: they import Prefect, which reads its settings when 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import hub
@@ -14,6 +15,7 @@ from flows.process.run import Prepared, run_here, run_within
 from flows.process.terminal import show_json, show_summary
 from flows.setup import check_ledger
 from tasks.core.errors import UsageError
+from tasks.core.files import check_folder
 
 if TYPE_CHECKING:
     from flows.checking import CheckedRequest
@@ -75,6 +77,7 @@ async def prepare_run(request: RunRequest) -> Prepared:
         UsageError: Something given cannot be used, or there is no token for the upload.
     """
     checked = await check_here(request)
+    check_folder(Path(checked.config.output.folder), writes=True)
     await check_ledger(checked)
     upload = hub.at_the_end(request, checked.config) if request.upload_to_hf else None
     # The demo's settings are made anew: they hold the address of a server that does not run yet.
@@ -88,6 +91,7 @@ async def prepare_transform(request: TransformRequest) -> Prepared:
         UsageError: Something given cannot be used.
     """
     checked = await check_transform(request)
+    check_folder(Path(checked.config.output.folder), writes=True)
     return Prepared(checked.config.output.folder, checked)
 
 

@@ -155,4 +155,4 @@ def in_words(done: Uploaded) -> str:
 
 def tell(line: str) -> None:
     """Show people how far an upload is, on standard error."""
-    stderr.print(line, markup=False, highlight=False, soft_wrap=True)
+    stderr.print_line(line)

@@ -12,7 +12,8 @@ from tasks.core import files
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Output
 from tasks.core.errors import UsageError
-from tasks.core.ledger.schema import FILE_NAME
+from tasks.core.files import check_folder
+from tasks.core.ledger.schema import ledger_url, usual_url
 from tasks.core.session.ledger import open_ledger
 
 if TYPE_CHECKING:
@@ -31,15 +32,19 @@ class Workspace:
         config: The configuration that names it, or None where there is no file.
     """
 
-    def __init__(self, location: Location | None = None, *, config: Config | None = None) -> None:
+    def __init__(
+        self, location: Location | None = None, *, config: Config | None = None, writes: bool = False
+    ) -> None:
         """Find the place.
 
         Args:
             location: The configuration file and the output folder, as they are given.
             config: The configuration itself, in place of the file.
+            writes: Whether something is made in the output folder.
 
         Raises:
             ConfigError: The configuration cannot be used.
+            UsageError: The output folder can be none.
         """
         file, output = (location.config, location.output) if location else ("", "")
         self.config = config
@@ -48,9 +53,10 @@ class Workspace:
             self.config = load_config(Path(file or DEFAULT_CONFIG), overrides=overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
+        check_folder(self.folder, writes=writes)
         # Whatever the command is: what was left in the folder takes up room, and is nothing to anybody.
         files.sweep(self.folder)
-        self._url = section.ledger or f"sqlite:///{self.folder / FILE_NAME}"
+        self._url = ledger_url(self.config) if self.config else usual_url(self.folder)
 
     @property
     def ledger_file(self) -> Path:
@@ -59,9 +65,9 @@ class Workspace:
         Raises:
             UsageError: The ledger is no SQLite file.
         """
-        if not self._url.startswith("sqlite:///"):
+        if not self._url.database or self._url.get_backend_name() != "sqlite":
             raise UsageError("this command is for a ledger in an SQLite file; PostgreSQL has its own tools")
-        return Path(self._url.removeprefix("sqlite:///"))
+        return Path(self._url.database)
 
     @asynccontextmanager
     async def ledger(self, *, make: bool = False) -> AsyncIterator[Ledger]:
@@ -74,7 +80,7 @@ class Workspace:
             UsageError: There is none yet.
             LedgerError: It cannot be opened.
         """
-        if not make and self._url.startswith("sqlite:///") and not self.ledger_file.exists():
+        if not make and self._url.get_backend_name() == "sqlite" and not self.ledger_file.exists():
             raise UsageError(f"there is no ledger at {self.ledger_file}")
         async with await open_ledger(self._url, self.folder) as ledger:
             yield ledger

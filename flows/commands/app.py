@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from flows.commands import checkpoint, ledger
 from flows.commands.dataset import export, failures, lint, report, upload
 from flows.commands.run import estimate, preview, retry, run, transform, validate
-from flows.process.terminal import DISTRIBUTION, PROGRAM, say
+from flows.process.terminal import DISTRIBUTION, PROGRAM, all_said, keep_streams, say
 from tasks.core.errors import UsageError, VellumforgeError
 from tasks.core.printable import reason_of
 
@@ -69,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    keep_streams()
+    return all_said(_code(arguments))
+
+
+def _code(arguments: Sequence[str] | None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
 from cyclopts import Parameter
 
 from flows.commands.options import HERE, WITH_KEYS, AtKeyedLocation, AtLocation, Json, Session
 from flows.late import when_used
+from flows.process.terminal import tell, tell_json
 from tasks.core.errors import UsageError
 from tasks.core.printable import printable_line, visible_text
 
@@ -90,11 +90,11 @@ def lint(
     if not found.rows and not found.bad_lines:
         raise UsageError(f"{path} holds no rows")
     if json:
-        print(orjson.dumps({"file": str(path), **found.document()}).decode())  # noqa: T201 - the output
+        tell_json({"file": str(path), **found.document()})
     elif found.rows:
-        print("\n".join([str(path), *found.lines()]))  # noqa: T201 - the same
+        tell(str(path), *found.lines())
     if found.bad_lines:
-        raise UsageError("\n".join(_bad_lines(path, found)))
+        raise UsageError(*_bad_lines(path, found))
     linter.check_gates(found, allowed)
     return 0
 
@@ -127,7 +127,7 @@ MOST_FAILURES = 1_000_000
 
 def report(session: Session, /, location: AtLocation = HERE) -> int:
     """Write the session's report.html: its rows, its cost and what lint found. No model is asked."""
-    print(asyncio.run(_write(workspace.Workspace(location), session)))  # noqa: T201 - the command's output
+    tell(str(asyncio.run(_write(workspace.Workspace(location), session))))
     return 0
 
 
@@ -225,10 +225,9 @@ def export(
     )
     exported = asyncio.run(_export(workspace.Workspace(location), session, request))
     if json:
-        document = {"session": session, "folder": str(exported.folder), "files": exported.files}
-        print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+        tell_json({"session": session, "folder": str(exported.folder), "files": exported.files})
     else:
-        print("\n".join(_lines(exported)))  # noqa: T201 - the same
+        tell(*_lines(exported))
     return 0
 
 
@@ -288,7 +287,10 @@ def upload(
     to = hub.destination(repo or _repo_of(place, session), public=public, env_file=location.env_file)
     wanted = uploading.UploadRequest(to.repo, licence, formats, test_share, partial=partial)
     done = hub.send(place, session, wanted, to)
-    print(orjson.dumps(asdict(done)).decode() if json else hub.in_words(done))  # noqa: T201 - the command's output
+    if json:
+        tell_json(asdict(done))
+    else:
+        tell(hub.in_words(done))
     return 0
 
 
@@ -336,10 +338,10 @@ def failures(
         }
         if show:
             document["answers"] = [asdict(item) for item in answers]
-        print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+        tell_json(document)
     else:
         shown = _answer_lines(answers) if show else []
-        print("\n".join(_failure_lines(session, groups, found, shown, complete=complete)))  # noqa: T201 - the same
+        tell(*_failure_lines(session, groups, found, shown, complete=complete))
     return 0
 
 

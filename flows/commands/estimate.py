@@ -12,9 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from rich.box import SIMPLE_HEAD
-from rich.console import Console as Terminal
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +22,8 @@ from flows.hosting import check_here
 from flows.pages.secret_blocks import read_blocks
 from flows.process import progress as display
 from flows.process import settings as environment
-from flows.process.console import Console, show_records
+from flows.process.console import Console, Screen, show_records
+from flows.process.terminal import tell, tell_json
 from flows.setup import check_ledger
 from tasks.core import files
 from tasks.core.cost import Cost, Usage, dollars
@@ -36,6 +35,7 @@ from tasks.core.errors import (
     UnfinishedError,
     UsageError,
 )
+from tasks.core.files import check_folder
 from tasks.core.forecast.estimate import document_of, estimate, preview
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.run import open_run
@@ -73,7 +73,7 @@ def estimate_here(request: RunRequest, *, json: bool) -> int:
     """
     found = asyncio.run(_estimate(request))
     if json:
-        print(orjson.dumps(document_of(found)).decode())  # noqa: T201 - the command's output
+        tell_json(document_of(found))
     else:
         show_estimate(found)
     return 0
@@ -90,10 +90,10 @@ def estimate_transform_here(request: TransformRequest, *, json: bool) -> int:
     rows, bad = checked.first_pass.rows, checked.first_pass.bad
     if json:
         document = {"mode": request.mode, "rows": rows, "skipped": bad} | document_of(found)
-        print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+        tell_json(document)
         return 0
     skipped = f"; {bad:,} bad lines are skipped" if bad else ""
-    output().print(f"{rows:,} rows ({request.mode}){skipped}", soft_wrap=True)
+    tell(f"{rows:,} rows ({request.mode}){skipped}")
     show_estimate(found)
     return 0
 
@@ -146,10 +146,10 @@ def _is_missing(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
 
 
-def output() -> Terminal:
+def output() -> Screen:
     """Standard output, for tables. What settings and models say is text, and no markup."""
     width = None if sys.stdout.isatty() else WIDTH
-    return Terminal(width=width, markup=False, highlight=False)
+    return Screen(width=width, markup=False, highlight=False, emoji=False)
 
 
 def show_estimate(found: Estimate) -> None:
@@ -179,8 +179,7 @@ def show_estimate(found: Estimate) -> None:
             _money(item),
         )
     terminal.print(table)
-    for line in _notes(found):
-        terminal.print(line, soft_wrap=True)
+    tell(*_notes(found))
 
 
 def _counts(numbers: Range) -> str:
@@ -248,6 +247,7 @@ async def _preview(request: FlowRequest, number: int, *, json: bool) -> None:
         checked = await check_run(request, blocks=read_blocks if environment.configured_api_url() else None)
         config = checked.config
         _check(checked)
+        check_folder(Path(config.output.folder), writes=True)
         console.grace_seconds = config.execution.grace_seconds
         async with await Ledger.open(ledger_url(config)) as ledger:
             async with (
@@ -295,10 +295,9 @@ def _show(made: Preview, bill: Bill, prices: Prices, whole: Estimate) -> None:
         terminal.print(_side_by_side(job, made.pairs.get(job.id), failed=job.id not in made.pairs))
     usage, cost = bill.usage(), bill.cost(prices).in_words
     money = f" for {cost}" if cost else ""
-    terminal.print(
+    tell(
         f"Paid for {usage.calls:,} calls ({usage.in_words()})"
-        f"{money}; the whole run uses them and pays for the rest:",
-        soft_wrap=True,
+        f"{money}; the whole run uses them and pays for the rest:"
     )
     show_estimate(whole)
 
@@ -332,7 +331,7 @@ def _cut(text: str) -> str:
 def _show_json(made: Preview, bill: Bill, prices: Prices, whole: Estimate) -> None:
     pairs = [_pair_document(job, made.pairs.get(job.id)) for job in made.jobs if job.id in made.pairs]
     document = {"pairs": pairs, "paid": bill.document(prices), "estimate": document_of(whole)}
-    print(orjson.dumps(document).decode())  # noqa: T201 - the command's output
+    tell_json(document)
 
 
 def _pair_document(job: Job, pair: Pair | None) -> dict[str, Any]:

@@ -9,14 +9,16 @@ from cyclopts import App
 
 from flows.commands.options import HERE, AtLocation
 from flows.late import when_used
+from flows.process.terminal import tell
 
 if TYPE_CHECKING:
     from flows import workspace
     from flows.commands import sessions
+    from tasks.core import files
     from tasks.core.ledger import care
 else:
-    workspace, sessions, care = when_used(
-        "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care"
+    workspace, sessions, care, files = when_used(
+        "flows.workspace", "flows.commands.sessions", "tasks.core.ledger.care", "tasks.core.files"
     )
 
 app: App = App(name="ledger", help="Look after the ledger of paid answers: check, salvage, prune.")
@@ -28,11 +30,11 @@ def check(location: AtLocation = HERE) -> int:
     path = workspace.Workspace(location).ledger_file
     health = care.check_ledger(path)
     for problem in health.problems:
-        _print(f"{path}: {problem}")
+        tell(f"{path}: {problem}")
     if health.sound:
-        _print(f"{path} is sound: {health.calls:,} answers")
+        tell(f"{path} is sound: {health.calls:,} answers")
         return 0
-    _print(
+    tell(
         f"{path}: {health.calls:,} answers can be read, {health.damaged:,} cannot; "
         "`vellumforge2 ledger salvage --into NEW` copies what can be saved"
     )
@@ -47,9 +49,10 @@ def salvage(location: AtLocation = HERE, *, into: Path) -> int:
         into: The new file.
     """
     path = workspace.Workspace(location).ledger_file
+    files.check_file(into)
     saved = care.salvage_ledger(path, into)
-    _print(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
-    _print(f"to use it, put it in the place of {path}, or set output.ledger")
+    tell(f"{into}: {saved.saved.get('calls', 0):,} answers saved, {saved.damaged:,} lost")
+    tell(f"to use it, put it in the place of {path}, or set output.ledger")
     return 0
 
 
@@ -61,7 +64,3 @@ def prune(location: AtLocation = HERE, *, dry_run: bool = False) -> int:
         dry_run: Say how many there are, and remove nothing.
     """
     return sessions.prune(location, dry_run=dry_run)
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the commands' output

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from flows.checking import DEFAULT_CONFIG
 from flows.commands.estimate import spending_lines
+from flows.process.terminal import tell, tell_json
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
+from tasks.core.files import check_file
 from tasks.core.ledger.failures import failures_of
 from tasks.core.ledger.sessions import find_session_row, spent_by
 from tasks.core.portable.archive import export_session, import_session
@@ -54,7 +54,10 @@ SUFFIX = ".vellumforge.zip"
 def list_all(location: Location, *, json: bool) -> int:
     """Print the sessions, newest first."""
     found = list_sessions(Workspace(location).folder)
-    _print(orjson.dumps(found).decode() if json else render_list(found))
+    if json:
+        tell_json(found)
+    else:
+        tell(*render_list(found))
     return 0
 
 
@@ -70,23 +73,23 @@ def inspect(session: str, location: Location, *, json: bool) -> int:
         counts = record.counts if record else None
         document: dict[str, Any] = {"session": session, "complete": complete, "spent": spent, "pairs": counts}
         document["checkpoint"] = checkpoint.model_dump(mode="json", by_alias=True) if checkpoint else None
-        _print(orjson.dumps(document).decode())
+        tell_json(document)
         return 0
     if checkpoint is not None:
-        _print(render_checkpoint(session, checkpoint))
+        tell(*render_checkpoint(session, checkpoint))
     elif record is None:
-        _print(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
+        tell(f"Session {session} has neither a record nor a checkpoint: there is nothing to go on with.")
         return 0
     else:
-        _print(f"Session {session} has no checkpoint.")
+        tell(f"Session {session} has no checkpoint.")
     if record is not None and record.counts is not None:
-        _print(f"  Pairs:             {record.counts.in_words()}")
+        tell(f"  Pairs:             {record.counts.in_words()}")
     if spent:
         for line in spending_lines(spent):
-            _print(line)
+            tell(line)
         for cause, count in spent["failures"].items():
-            _print(f"  Failures:          {count:,} {cause}")
-    _print(f"\n{render_ending(session, complete=complete)}")
+            tell(f"  Failures:          {count:,} {cause}")
+    tell("", *render_ending(session, complete=complete))
     return 0
 
 
@@ -121,7 +124,7 @@ def clean(request: CleanRequest) -> int:
         force=request.force,
     )
     for verdict in verdicts:
-        _print(verdict.line(dry_run=request.dry_run))
+        tell(verdict.line(dry_run=request.dry_run))
     return 0
 
 
@@ -140,15 +143,15 @@ def diff(session: str, other: str, location: Location) -> int:
         if second.before is None:
             raise UsageError(f"the settings of session {other} are not known")
         after, title = second.before, f"{session} -> {other}"
-    _print(title)
+    tell(title)
     changes = changes_between(first.before, after, idle=True)
-    _print("\n".join(lines_of_changes(changes)) if changes else "  the settings are the same")
+    tell(*(lines_of_changes(changes) or ["  the settings are the same"]))
     if not other:
         for line in asyncio.run(_costs(place, first.record, after)):
-            _print(f"  {line}")
+            tell(f"  {line}")
     else:
         for line in _progress_lines(place.folder, session, other):
-            _print(f"  {line}")
+            tell(f"  {line}")
     return 0
 
 
@@ -185,8 +188,9 @@ def export(session: str, to: Path | None, location: Location) -> int:
     """Write a session into one file."""
     place = Workspace(location)
     target = to or Path(f"{session}{SUFFIX}")
+    check_file(target)
     calls = asyncio.run(_export(place, session, target))
-    _print(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
+    tell(f"{target}: session {session} with {calls:,} calls; `checkpoint import` brings it in elsewhere")
     return 0
 
 
@@ -212,9 +216,9 @@ async def _export(place: Workspace, session: str, target: Path) -> int:
 
 def merge(sessions: Sequence[str], into: str, location: Location) -> int:
     """Make one session of several, and print what of each is in it and what is still to be paid for."""
-    merged = asyncio.run(_merge(Workspace(location), sessions, into))
+    merged = asyncio.run(_merge(Workspace(location, writes=True), sessions, into))
     for line in merged.lines():
-        _print(line)
+        tell(line)
     return 0
 
 
@@ -227,9 +231,9 @@ def prune(location: Location, *, dry_run: bool) -> int:
     """Remove the calls that no session in the output folder uses, and say how many."""
     found = asyncio.run(_prune(Workspace(location), dry_run=dry_run))
     gone = "" if dry_run else " and were removed"
-    _print(f"{found.unused:,} of {found.total:,} answers are used by no session{gone}")
+    tell(f"{found.unused:,} of {found.total:,} answers are used by no session{gone}")
     for note in found.notes:
-        _print(note)
+        tell(note)
     return 0
 
 
@@ -244,15 +248,11 @@ async def _prune(place: Workspace, *, dry_run: bool) -> Pruned:
 
 def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
-    folder = asyncio.run(_import(Workspace(location), file, name))
-    _print(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
+    folder = asyncio.run(_import(Workspace(location, writes=True), file, name))
+    tell(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
     return 0
 
 
 async def _import(place: Workspace, file: Path, name: str) -> Path:
     async with place.ledger(make=True) as ledger:
         return await import_session(file, place.folder, ledger, name or None)
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the commands' output

@@ -16,6 +16,7 @@ from flows.pages.secret_blocks import read_blocks
 from flows.process import settings as environment
 from flows.process.run import HOME
 from flows.process.server import EmbeddedServer
+from flows.process.terminal import tell, tell_json
 from tasks.core.exchange.limit_headers import NO_ADVICE
 from tasks.core.preflight import ping_all, sample_requests, targets_of
 from tasks.core.questions import models_of
@@ -87,8 +88,10 @@ def validate_here(request: FlowRequest, *, ping: bool, json: bool) -> int:
     found = Findings(
         request.config or DEFAULT_CONFIG, checked, sample_requests(checked.config), targets, pings
     )
-    lines = [orjson.dumps(_document(found)).decode()] if json else _lines(found)
-    print("\n".join(lines))  # noqa: T201 - the command's output
+    if json:
+        tell_json(_document(found))
+    else:
+        tell(*_lines(found))
     return found.code
 
 

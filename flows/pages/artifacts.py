@@ -16,7 +16,7 @@ from tasks.core.errors import LedgerError, UnfinishedError
 from tasks.core.ledger.failures import last_failures
 from tasks.core.lint.report import in_words
 from tasks.core.portable.mirror import address
-from tasks.core.printable import escaped, table
+from tasks.core.printable import escaped, shown, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -206,7 +206,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
     return {
         "item": _cell(failure.item),
         "call": str(failure.purpose),
-        "cause": failure.cause,
+        "cause": _cell(failure.cause),
         "message": _cell(failure.message),
         "attempts": failure.attempts,
     }
@@ -224,7 +224,7 @@ def _cell(value: Any) -> Any:
 
 
 def _cut(text: str, most: int) -> str:
-    text = text.replace("\0", "")
+    text = shown(text.replace("\0", ""))
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 

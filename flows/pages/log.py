@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from prefect.logging.handlers import APILogHandler
 
+from flows.process.console import ShownRecord
 from tasks.core.errors import VellumforgeError
 from tasks.core.session.dataset import ROOT
 
@@ -40,6 +41,7 @@ def logged(flow_run: str) -> Iterator[None]:
         return record.name != _ITEMS or record.levelno > logging.INFO
 
     handler = APILogHandler(logging.INFO)
+    handler.setFormatter(ShownRecord())
     handler.addFilter(belongs)
     with _at_level(ours, min(logging.INFO, ours.level or logging.INFO)), _fewer_lines():
         ours.addHandler(handler)

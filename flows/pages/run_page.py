@@ -22,7 +22,7 @@ from prefect.states import Failed
 from flows.pages.artifacts import artifacts_of, outcome_of, title
 from flows.process.progress import Rate, describe
 from tasks.core.models import Phase
-from tasks.core.printable import escaped, reason_of
+from tasks.core.printable import escaped, reason_of, shown_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -165,4 +165,4 @@ def failed(error: VellumforgeError) -> State[Any]:
     written into the result storage, as a pickle by default.
     Whoever awaits the flow is raised it all the same.
     """
-    return Failed(message=str(error), data=error)
+    return Failed(message="\n".join(map(shown_line, error.lines)), data=error)

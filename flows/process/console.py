@@ -6,16 +6,19 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as Screen
+import rich.console
 from rich.logging import RichHandler
+from rich.segment import Segment
+from rich.text import Text
 
+from flows.process.terminal import note
 from tasks.core.errors import RunInterrupted
+from tasks.core.printable import shown, shown_line
 from tasks.core.progress import Progress
 from tasks.core.session.dataset import ROOT
 from tasks.core.traffic.stop import Alarm, Stop
@@ -114,10 +117,10 @@ class Console:
             grace = self.grace_seconds
             if IN_WORKER in os.environ:
                 grace = min(grace, WORKER_GRACE_SECONDS)
-            print(  # noqa: T201 - the terminal's own line
-                f"\nstopping: no new calls; up to {grace:g} s for those in flight "
+            note(
+                "",
+                f"stopping: no new calls; up to {grace:g} s for those in flight "
                 f"({self.progress.in_flight}); once more to leave at once",
-                file=sys.stderr,
             )
             if work is not None:
                 ends.append(Alarm(grace, work.cancel))
@@ -141,12 +144,42 @@ current: ContextVar[Console] = ContextVar("console")
 """The console of the run that was started here; a worker's run has none and makes its own."""
 
 
+class Screen(rich.console.Console):
+    """A console of rich's on which every text stands as it is: no markup, and nothing that is hidden."""
+
+    def print_line(self, text: str) -> None:
+        """Print one line, whatever its text."""
+        self.print(Text(shown_line(text)), soft_wrap=True)
+
+    def render(
+        self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """What is to be printed, on its way there; rich renders the parts of a whole through this, too."""
+        if isinstance(renderable, Text) and (plain := shown(renderable.plain)) != renderable.plain:
+            # Before it is laid out: a number is as wide as it is.
+            renderable = renderable.copy()
+            renderable.plain = plain
+        for segment in super().render(renderable, options):
+            # What moves the cursor is rich's own.
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
 stderr = Screen(stderr=True)
 """The one console on standard error: records and the live progress must not overwrite each other."""
+
+
+class ShownRecord(logging.Formatter):
+    """A record of the log as it may be shown: its message on one line, then a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        line = shown_line(record.getMessage())
+        return f"{line}\n{shown(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 def show_records(*, verbose: bool) -> None:
     """Show the project's log records from level WARNING, or INFO when verbose, on standard error."""
     handler = RichHandler(console=stderr, show_time=False, show_path=False, rich_tracebacks=False)
+    handler.setFormatter(ShownRecord())
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger(ROOT).addHandler(handler)

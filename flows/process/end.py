@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from flows.process.console import IN_WORKER
 from flows.process.server import UI_IS_BEHIND
+from flows.process.terminal import note
 from tasks.core.errors import VellumforgeError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _leave(code: int, goes_on: threading.Event) -> None:
     for _ in range(round(END_SECONDS / SLICE)):
         if goes_on.wait(SLICE):
             return
-    print(f"{UI_IS_BEHIND}: it does not answer", file=sys.stderr, flush=True)  # noqa: T201 - the worker's terminal
-    sys.stdout.flush()
+    with suppress(OSError):  # nobody may read it any more
+        note(f"{UI_IS_BEHIND}: it does not answer")
+        sys.stdout.flush()
     os._exit(code)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from flows.process.console import stderr
 from tasks.core.models import Phase
+from tasks.core.printable import shown_line
 from tasks.core.progress import pairs_in_words
 
 if TYPE_CHECKING:
@@ -109,7 +111,8 @@ async def _live(progress: Progress) -> None:
         while True:
             grid = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=progress.total or None, completed=progress.done, width=BAR_WIDTH)
-            grid.add_row(bar, describe(progress, rate.update(progress, time.monotonic())))
+            line = describe(progress, rate.update(progress, time.monotonic()))
+            grid.add_row(bar, Text(shown_line(line)))
             live.update(grid, refresh=True)
             await asyncio.sleep(LIVE_SECONDS)
 
@@ -120,7 +123,7 @@ async def _lines(progress: Progress) -> None:
         speed = rate.update(progress, time.monotonic())
         await asyncio.sleep(LINE_SECONDS)
         speed = rate.update(progress, time.monotonic())
-        stderr.print(describe(progress, speed), highlight=False, soft_wrap=True)
+        stderr.print_line(describe(progress, speed))
 
 
 def _duration(seconds: float) -> str:

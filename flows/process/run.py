@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import shlex
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flows.process import settings as environment
 from flows.process.console import SIGNALS, Console, current, show_records
 from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
-from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, settle
-from flows.process.terminal import PROGRAM, say
+from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, is_full, no_room, settle
+from flows.process.terminal import PROGRAM, all_said, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
 from tasks.core.printable import reason_of
@@ -155,7 +154,7 @@ async def run_within(request: Hosted, prepared: Prepared, flow: Callable[[], Any
         imported = await _OWN.start(home, flow)
     console = Console(prepared.checked, takes_signals=False)
     flow_run = await _carry_out(imported, request, console)
-    await _recorded(flow_run, console)
+    await _recorded(flow_run, console, prepared)
     flow_run.cancel()
     error = _known(console.error)
     if error and console.session:
@@ -239,7 +238,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 128 + number)
     if console.summary is not None:
         show(console.summary)
-    recorded = await _recorded(flow_run, console)
+    recorded = await _recorded(flow_run, console, prepared)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         _add_notes(error, request, console.session)
@@ -247,9 +246,7 @@ async def _run(
         error = await asyncio.to_thread(prepared.upload, console.session, error)
     if not recorded:
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
-        code = say(error) if error else 0
-        sys.stdout.flush()
-        os._exit(code)
+        os._exit(all_said(say(error) if error else 0))
     return error
 
 
@@ -289,11 +286,12 @@ def _add_notes(error: VellumforgeError, request: Hosted, session: str) -> None:
         error.add_note(f"to go on, paying only for what is missing: {request.again(session)}")
 
 
-async def _recorded(flow_run: asyncio.Task[Any], console: Console) -> bool:
+async def _recorded(flow_run: asyncio.Task[Any], console: Console, prepared: Prepared) -> bool:
     """Whether Prefect has recorded, in `END_SECONDS`, how the flow's run and its task runs ended.
 
     Raises:
         PrefectError: The run never began.
+        EmbeddedServerError: The same, for want of room on the disk.
     """
     with standstills():
         deadline = awake() + END_SECONDS
@@ -310,6 +308,9 @@ async def _recorded(flow_run: asyncio.Task[Any], console: Console) -> bool:
             ids = [flow_run.result().state_details.flow_run_id]
             return await settle(ids, console.progress.blocks, deadline - awake())
     reason = reason_of(error)
+    home = Path(prepared.output) / HOME
+    if not console.begun and home.exists() and is_full(home):
+        raise no_room(home) from error
     if not console.begun:
         raise PrefectError(
             f"Prefect cannot run the flow: {reason}; nothing was paid for. "

@@ -7,16 +7,19 @@ password and loses task runs. This one is a child process (`flows.process.server
 from __future__ import annotations
 
 import asyncio
+import errno
 import http
 import http.client
 import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, BinaryIO, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 STOP_SECONDS = 3.0
 LOG_NAME = "server.log"
+DATABASE = "prefect.db"
+_DATABASE_SETTINGS = {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
+_ROOM_BYTES = 1 << 20
+"""Bytes that a disk has left on which the server failed for other reasons than that it is full."""
+_FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")
 _TAIL_BYTES = 4096
 _POLL_SECONDS = 0.1
 
@@ -124,6 +132,8 @@ class EmbeddedServer:
                 self._port = listener.getsockname()[1]
                 self._process = self._spawn(listener, log)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise no_room(self._home) from error
             raise EmbeddedServerError(
                 f"cannot start the embedded Prefect server in {self._home}: {error}"
             ) from error
@@ -185,6 +195,12 @@ class EmbeddedServer:
             # The child finds what this process finds, wherever that was started.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
+        if "?" in str(self._home) and not _DATABASE_SETTINGS & environment.keys():
+            # Prefect puts the path into a URL as it is, where a `?` begins a query.
+            database = quote(str(self._home / DATABASE))
+            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = (
+                f"sqlite+aiosqlite:///file:{database}?uri=true"
+            )
         environment.pop("PREFECT_API_URL", None)
         return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "flows.process.server_main", str(listener.fileno())],
@@ -207,11 +223,27 @@ class EmbeddedServer:
         with log.open("rb") as file:
             file.seek(max(self._log_start, log.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
+        said_full = any(word in line for word in _FULL for line in lines)
+        if said_full or is_full(self._home):
+            return no_room(self._home)
         said = " | ".join([line.strip() for line in lines if line.strip()][-3:]) or "nothing"
         return EmbeddedServerError(
             f"the embedded Prefect server does not answer ({reason}); it said: {said}; "
             f"see {log}, or set PREFECT_API_URL to a server that runs"
         )
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is so little room on a folder's disk that Prefect fails for that."""
+    return shutil.disk_usage(folder).free < _ROOM_BYTES
+
+
+def no_room(home: Path) -> EmbeddedServerError:
+    """The error of a disk that is full, which is not Prefect's."""
+    return EmbeddedServerError(
+        f"the disk of {home} is full: what Prefect keeps of a run takes some megabytes there; "
+        "make room, or name another output folder"
+    )
 
 
 async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) -> bool:  # noqa: ASYNC109 - one bound over several waits

@@ -31,9 +31,21 @@ from typing import ClassVar
 
 
 class VellumforgeError(Exception):
-    """The root: `str()` is one line that says what is wrong, where, and what to do."""
+    """The root: one line that says what is wrong, where, and what to do; or such a line for each thing.
+
+    Attributes:
+        lines: The lines. What stands between two of them is ours, and a line break in one of them is not.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *lines: object) -> None:
+        self.lines = tuple(map(str, lines))
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        """The lines as one text."""
+        return "\n".join(self.lines)
 
 
 class UsageError(VellumforgeError):
@@ -70,7 +82,7 @@ class ConfigError(UsageError):
     def __init__(self, source: str, problems: tuple[Problem, ...]) -> None:
         self.source = source
         self.problems = problems
-        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+        super().__init__(*(f"{source}: {problem}" for problem in problems))
 
 
 class TemplateError(ConfigError):

@@ -10,17 +10,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import select
 import shutil
 import stat
-import tempfile
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from tasks.core.errors import UsageError
+from tasks.core.printable import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SUFFIX = ".vellumforge.part"
 """The end of the names of files that are being written, in whosever folder: no other program has it."""
@@ -31,6 +34,12 @@ REMOVED = ".removed-"
 LEFT = (REMOVED, ".import-", ".merge-", ".fetch-", ".making-")
 """Beginnings of the names of folders that are being made or removed in an output folder. What was to be
 removed goes first: whatever comes then may need its room."""
+
+SHARED = 0o666
+"""The mode of a file for whoever the umask lets at it; what holds secrets has a mode of its own."""
+
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+"""How a file is opened that must not be there yet."""
 
 PART = ".part"
 """The end of hidden names in folders of ours, also of those that older versions gave."""
@@ -54,7 +63,6 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         put_in_place(temporary, path)
 
 
@@ -63,14 +71,15 @@ def _beside(path: Path) -> Iterator[Path]:
     """An empty file beside `path`, to be written and renamed; what is not renamed is gone with the block."""
     sweep(path.parent, foreign=True)
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=SUFFIX)
-        if _take(descriptor, Path(name)):
+        temporary = _named(path.parent, f".{path.name}.", SUFFIX)
+        descriptor = os.open(temporary, NEW, SHARED)
+        if _take(descriptor, temporary):
             break
     try:
-        yield Path(name)
+        yield temporary
     finally:
         with suppress(FileNotFoundError):
-            Path(name).unlink()
+            temporary.unlink()
         os.close(descriptor)
 
 
@@ -88,7 +97,8 @@ def folder_beside(parent: Path, prefix: str, suffix: str = "") -> Iterator[Path]
     """
     sweep(parent, foreign=bool(suffix))
     while True:
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=suffix))
+        folder = _named(parent, prefix, suffix)
+        folder.mkdir()
         # Until it is locked, somebody who sweeps may take it for something left.
         with suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -115,7 +125,6 @@ def folder_replaced(path: Path) -> Iterator[Path]:
         yield beside
         for folder in (*(found for found in beside.rglob("*") if found.is_dir()), beside):
             _sync_folder(folder)
-        beside.chmod(0o755)
         if path.exists():
             with folder_beside(path.parent, f".{path.name}.old.", SUFFIX) as old:
                 # An empty folder gives way to one that is renamed.
@@ -128,6 +137,15 @@ def folder_replaced(path: Path) -> Iterator[Path]:
         else:
             beside.rename(path)
     _sync_folder(path.parent)
+
+
+def _named(parent: Path, prefix: str, suffix: str) -> Path:
+    """A path that nobody else takes.
+
+    Not tempfile's: its files are for their owner alone, and what the umask would let others do can be asked
+    for only by changing it, for every thread.
+    """
+    return parent / f"{prefix}{secrets.token_hex(4)}{suffix}"
 
 
 def put_in_place(made: Path, path: Path) -> None:
@@ -155,6 +173,48 @@ def write(path: Path, content: bytes) -> None:
     """Replace a file's content in one step; durable on return."""
     with replaced(path) as file:
         file.write(content)
+
+
+def check_folder(path: Path, *, writes: bool) -> None:
+    """Refuse a path that can be no folder, before anything is done for it; it need not be there yet.
+
+    Args:
+        path: The path, as it was given.
+        writes: Whether something is to be written into it.
+
+    Raises:
+        UsageError: It, or a folder above it, is a file, or a link that leads nowhere, or must not be entered
+            or written to; or no path can be like that.
+    """
+    for above in (path, *path.parents):
+        try:
+            is_folder = stat.S_ISDIR(above.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            if not above.is_symlink():
+                continue
+            raise UsageError(f"{path} can be no folder: {above} is a link that leads nowhere") from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} can be no folder: {reason_of(error, bare=True)}") from error
+        if not is_folder:
+            what = "it" if above == path else str(above)
+            raise UsageError(f"{path} can be no folder: {what} is a file; name another one")
+        # A disk that is read-only is no mistake of whoever named the folder: it is found by writing.
+        if writes and not os.access(above, os.W_OK | os.X_OK) and not os.statvfs(above).f_flag & os.ST_RDONLY:
+            raise UsageError(f"{path} cannot be written to: {above} is closed to this user; name another one")
+        return
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path to which no file can be written, before anything is done for it.
+
+    Raises:
+        UsageError: It is a folder, or the folder above it is none, is not there, or must not be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file that is to be written")
+    check_folder(path.parent, writes=True)
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
 
 
 def sweep(folder: Path, *, foreign: bool = False) -> None:

@@ -175,7 +175,7 @@ async def check_models(run: Run, trials: Iterable[FormTrial]) -> None:
     errors = list(dict.fromkeys(itertools.chain.from_iterable(found)))
     unusable = [error for error in errors if isinstance(error, ModelError)]
     if len(unusable) > 1:
-        raise ModelError("\n".join(map(str, unusable)))
+        raise ModelError(*unusable)
     if errors:
         raise (unusable or errors)[0]
 

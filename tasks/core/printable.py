@@ -1,7 +1,8 @@
 """Texts from outside, made so that they can be shown: in a terminal, and in Markdown.
 
-Control characters move the cursor or hide what stands there, and marks of direction turn a line around. None
-of them is printable: on one line a space stands in their place, in a longer text their number.
+Control characters move the cursor or hide what stands there, and marks of direction turn a line around. Where
+text is printed none of them is left: their number stands in their place. Where a text is one of several in a
+line, it is cut, and a space stands there.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-# Not the joiners U+200C and U+200D: Persian, Indic scripts and emoji are written with them.
+_WRITTEN: Final = "^\x00-\u02ff\u2000-\u206f\u3164\ufeff-\uffff\U000e0000-\U000e0fff"
+# Controls, marks of direction, what has no width, fillers that look like a space, tags, halves of pairs.
 _HIDDEN: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u070f\u115f\u1160\u17b4"
+    "\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+    # Persian, Indic scripts and emoji are written with joiners; between other characters they only hide.
+    f"|(?<![{_WRITTEN}])[\u200c\u200d]|[\u200c\u200d](?![{_WRITTEN}])"
 )
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]")
+_BLANKS: Final = re.compile(r"\r\n|[\t\n\v\f\r]")
 
 
 MOST_OF_A_REASON: Final = 1000
@@ -43,11 +51,40 @@ def reason_of(error: BaseException, most: int = MOST_OF_A_REASON, *, bare: bool 
     return printable_line(words, most) or type(error).__name__
 
 
+def shown(text: str) -> str:
+    """The text with its line breaks, and hidden characters as `⟨U+202E⟩`."""
+    return _HIDDEN.sub(_number, text)
+
+
+def shown_line(text: str) -> str:
+    """The same on one line, for where text is printed: nothing in it begins a line of its own."""
+    return shown(_BLANKS.sub(" ", text))
+
+
 def visible_text(text: str, most: int) -> str:
     """The text with its line breaks, hidden characters as `⟨U+202E⟩`, cut to `most` characters."""
     # Two for each that may be left, where every line break is a pair.
     piece = text[: 2 * most].replace("\r\n", "\n")[:most]
-    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", piece)[:most]
+    return shown(piece)[:most]
+
+
+def plain_json(text: str, *, ascii_only: bool = False) -> str:
+    """A JSON document that means the same without hidden characters, which stand in its texts alone.
+
+    Args:
+        text: The document.
+        ascii_only: Whether what is not ASCII is written as a number, too.
+    """
+    return (_NOT_ASCII if ascii_only else _HIDDEN).sub(_escape, text)
+
+
+def _number(found: re.Match[str]) -> str:
+    return f"⟨U+{ord(found[0]):04X}⟩"
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 _MARKUP: Final = re.compile(r"[!-/:-@\[-`{-~]")
@@ -58,7 +95,7 @@ _SHORTEST_FENCE: Final = 3
 
 def escaped(text: str) -> str:
     """The text on one line, so that Markdown shows it as it is."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.replace("\0", "").split()))
+    return _MARKUP.sub(r"\\\g<0>", shown(" ".join(text.replace("\0", "").split())))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -77,4 +114,4 @@ def fenced(text: str, language: str = "") -> str:
     """
     longest = max(map(len, _TICKS.findall(text)), default=0)
     fence = "`" * max(_SHORTEST_FENCE, longest + 1)
-    return f"{fence}{language}\n{text.replace(chr(0), '').rstrip()}\n{fence}"
+    return f"{fence}{language}\n{shown(text.replace(chr(0), '').rstrip())}\n{fence}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -11,7 +15,7 @@ from pydantic import SecretStr
 
 from tasks.core.config.settings import ModelConfig
 from tasks.core.errors import ConfigError, UsageError
-from tasks.core.secrets import Keys, read_env_file, variables_of, without_secrets
+from tasks.core.secrets import Keys, masked, read_env_file, variables_of, without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,6 +199,37 @@ def test_a_key_is_never_shown(secret: str) -> None:
     assert value(found) == secret
     assert repr(keys) == "Keys(OPENAI_API_KEY, API_KEY, HF_TOKEN)"
     assert "**" in str(found)
+
+
+KEYS = st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
+AROUND = st.binary(max_size=8)
+
+
+@given(KEYS, AROUND, AROUND)
+def test_a_key_in_base64_is_masked_whatever_stands_around_it(key: str, before: bytes, after: bytes) -> None:
+    code = base64.b64encode(before + key.encode() + after).decode()
+    in_urls = code.replace("+", "-").replace("/", "_")
+    for text in (code, in_urls, quote(code, safe=""), json.dumps(code).replace("/", "\\/")):
+        left = masked(f"you sent {text}", (key,))
+        assert "***" in left
+        # What is left is of the neighbours, with some bits of the first and the last character.
+        assert len(left) <= len(f"you sent ***{text}") - 4 * (len(key) - 2) // 3
+
+
+@given(
+    KEYS,
+    st.lists(st.sampled_from(["%{:02x}", "%{:02X}", "%25{:02x}", "\\u{:04x}", "\\\\u{:04X}"]), min_size=1),
+)
+def test_a_key_that_is_escaped_is_masked(key: str, forms: list[str]) -> None:
+    whole = "".join(form.format(ord(each)) for each, form in zip(key, itertools.cycle(forms), strict=False))
+    for text in (whole, quote(key), quote(quote(key, safe=""), safe=""), json.dumps(key).replace("/", "\\/")):
+        assert key not in unquote(unquote(masked(f"a {text} b", (key,))))
+    assert masked(f"a {whole} b", (key,)) == "a *** b"
+
+
+def test_what_holds_no_key_stays_as_it_is() -> None:
+    for text in ("100%25 of \\u0041 \\/ %41%zz", "", "c2stdmVyeQ=="):
+        assert masked(text, ("sk-very-secret-0123456789", "abc")) is text
 
 
 def test_the_words_of_others_are_shown_without_secrets() -> None:

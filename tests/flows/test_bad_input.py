@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flows.commands.app import main
 from tests.flows.command import MODULE, PROGRAM, User, config
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
         ["--output", ""],
         ["--output: the name of the folder is empty"],
     ),
+    "an output folder that is a file": (
+        ["--output", "bad.env"],
+        ["bad.env can be no folder: it is a file; name another one"],
+    ),
+    "an output folder below a file": (
+        ["--output", "bad.env/a/b"],
+        ["bad.env/a/b can be no folder: bad.env is a file; name another one"],
+    ),
+    "a body that is nested too deeply": (
+        ["--set", f"models.main.extra_body={'{a=' * 150}1{'}' * 150}"],
+        ["config.toml: models.main.extra_body: is a table; is nested too deeply; allowed: 64 tables"],
+    ),
     "a setting that follows a dot": (
         ["--set.generation.concurrency=5"],
         ["--set: give a setting as KEY=VALUE"],
@@ -138,6 +151,42 @@ def test_without_a_configuration_two_ways_to_begin_are_named(user: User) -> None
         (*PROGRAM, "run"),
         [],
         ["there is no config.toml; to begin: cp config.example.toml config.toml, or try --demo"],
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--demo"],
+        ["estimate"],
+        ["preview"],
+        ["validate"],
+        ["failures", "session_x"],
+        ["lint", "session_x"],
+        ["report", "session_x"],
+        ["export", "session_x", "--format", "trl"],
+        ["retry", "session_x"],
+        ["checkpoint", "resume", "session_x"],
+        ["checkpoint", "list"],
+        ["checkpoint", "inspect", "session_x"],
+        ["checkpoint", "clean", "--keep-last", "1"],
+        ["checkpoint", "import", "config.toml"],
+        ["checkpoint", "merge", "session_x", "session_y", "--into", "session_z"],
+        ["checkpoint", "export", "session_x"],
+        ["ledger", "check"],
+        ["ledger", "prune"],
+    ],
+)
+def test_every_command_refuses_an_output_folder_that_is_a_file(
+    user: User, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(user.folder)
+    user.write("config.toml", GOOD)
+    (user.folder / "file").touch()
+    assert main([*words, "--output", "file/below"]) == 2
+    assert capfd.readouterr() == (
+        "",
+        "vellumforge2: file/below can be no folder: file is a file; name another one\n",
     )
 
 

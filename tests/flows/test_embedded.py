@@ -127,6 +127,14 @@ def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None
         assert server.pid is None
 
 
+def test_a_home_may_have_any_name(tmp_path: Path) -> None:
+    home = tmp_path / "a?b#c%41&d: é"
+    with EmbeddedServer(home) as server:
+        server.wait_ready()
+    assert (home / "prefect.db").stat().st_size
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_home_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedServerError, match="cannot start the embedded Prefect server"):

@@ -119,6 +119,21 @@ def test_nothing_is_paid_for_where_nothing_can_be_kept(user: User, disk: SmallDi
         assert len(server.requests()) == CALLS
 
 
+def test_where_prefect_has_no_room_the_disk_is_named(lone_user: User) -> None:
+    try:
+        with SmallDisk(lone_user.folder / "output") as mounted, model() as server:
+            mounted.fill(3 << 20)
+            lone_user.write("config.toml", settings(server.url))
+            ended = mounted.seen_by(lone_user).run()
+            assert not server.requests()
+    except NoSmallDiskError as error:
+        pytest.skip(str(error))
+    home = lone_user.folder / "output" / ".prefect"
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"vellumforge2: the disk of {home} is full: ")
+    assert ended.err.count("\n") == 1
+
+
 def test_a_quota_stops_the_run_like_a_full_disk(user: User) -> None:
     """The largest size of a file stands in for it, so that this is tested where nothing can be mounted."""
     limited = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh", *MODULE]

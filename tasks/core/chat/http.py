@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import orjson
 
 from tasks.core.chat.reading import is_stream, parse, read_document, read_stream
-from tasks.core.chat.server_errors import check, masked, one_line, read_error, refusal, with_excerpt
+from tasks.core.chat.server_errors import check, one_line, read_error, refusal, with_excerpt
 from tasks.core.chat.transport import (
     TRANSPORT_ERRORS,
     Connections,
@@ -30,6 +30,8 @@ from tasks.core.chat.transport import (
 )
 from tasks.core.exchange.attempt import AttemptError, Verdict
 from tasks.core.exchange.limit_headers import read_advice
+from tasks.core.exchange.request import Answer
+from tasks.core.secrets import masked
 from tasks.core.traffic.stop import Deadline, standstills
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
         Manner,
     )
     from tasks.core.exchange.limit_headers import Advice
-    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.exchange.request import ChatRequest
 
 
 ERROR_BYTES = 64 * 1024
@@ -145,13 +147,18 @@ class ChatHttp:
         return Arrival(_without_secrets(answer, manner.secrets), advice)
 
 
+_TEXTS = tuple(field.name for field in fields(Answer) if field.type == "str")
+"""Every text that a server has a say in."""
+
+
 def _without_secrets(answer: Answer, secrets: tuple[str, ...]) -> Answer:
     """The answer, in which a server may have repeated the key; it goes into the ledger and the dataset."""
-    texts = (answer.content, answer.reasoning, answer.model)
-    if not any(secret in text for secret in secrets for text in texts):
+    texts = {name: text for name in _TEXTS if (text := getattr(answer, name))}
+    whole = "\n".join(texts.values())
+    if masked(whole, secrets) is whole:
         return answer
-    content, reasoning, model = (masked(text, secrets) for text in texts)
-    return replace(answer, content=content, reasoning=reasoning, model=model)
+    clean: dict[str, Any] = {name: masked(text, secrets) for name, text in texts.items()}
+    return replace(answer, **clean)
 
 
 @cache

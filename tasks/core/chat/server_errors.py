@@ -29,6 +29,7 @@ from tasks.core.exchange.attempt import RATE_LIMITED, AttemptError, Verdict
 from tasks.core.exchange.limit_headers import NO_ADVICE
 from tasks.core.exchange.request import Refused
 from tasks.core.printable import printable_line
+from tasks.core.secrets import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -311,13 +312,6 @@ def with_excerpt(error: AttemptError, content: bytes | bytearray, secrets: tuple
     text = masked(text_of(content[:_LOOKED_AT]), secrets)
     said = printable_line(text, EXCERPT_LIMIT)
     return AttemptError(error.cause, f"{error}: {said}", advice=error.advice) if said else error
-
-
-def masked(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without the secrets: some servers repeat the key that they do not accept."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def one_line(text: str, secrets: tuple[str, ...] = ()) -> str:

@@ -10,6 +10,7 @@ Of a body no more is held than its bounds allow, whatever a server sends.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -420,9 +421,21 @@ class Manner:
         key = self.api_key.get_secret_value() if self.api_key else ""
         values = [value.get_secret_value() for value in self.headers.values()]
         # Of `Bearer <token>` a server may repeat the token alone. What is shorter may stand in any message.
-        parts = (part for value in values for part in (value, *_TOKEN.findall(value)))
+        parts = (part for value in values for part in (value, *_TOKEN.findall(value), *_password(value)))
         held = {key, *(part for part in parts if len(part) >= _SHORTEST_TOKEN)} - {""}
         return tuple(sorted(held, key=len, reverse=True))
+
+
+def _password(value: str) -> list[str]:
+    """What stands in the base64 of `Basic …`: `user:password`, and the password."""
+    scheme, _, coded = value.partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    try:
+        pair = base64.b64decode(coded, validate=True).decode()
+    except ValueError:
+        return []
+    return [pair, pair.partition(":")[2]]
 
 
 _TOKEN = re.compile(r"[\w.~+/-]+")

@@ -161,7 +161,7 @@ def load_config(
     layers = [
         _single_settings(_from_overrides(overrides), spelled=str),
         _single_settings(_from_environment(os.environ if environ is None else environ), spelled=_as_variable),
-        _Layer(data=_parse_toml(source, text) if table is None else without_defaults(table)),
+        _Layer(data=_parse_toml(source, text) if table is None else _chosen(source, table)),
     ]
     for layer in layers:
         _move_burst_percent(layer)
@@ -210,6 +210,13 @@ def read_text(path: Path, limit: int, *, when_missing: str | None = None) -> str
 
 def _unusable(source: str, message: str) -> ConfigError:
     return ConfigError(source, (Problem("", message),))
+
+
+def _chosen(source: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return without_defaults(table)
+    except RecursionError:
+        raise _unusable(source, "is not usable: its values are nested too deeply") from None
 
 
 def _parse_toml(source: str, text: str) -> dict[str, Any]:

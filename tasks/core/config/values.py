@@ -121,7 +121,7 @@ def check_ledger_url(value: str) -> str:
     """The value, when it is empty or names a database that can hold the ledger.
 
     Raises:
-        ValueError: Another scheme, no file or database named, or a password.
+        ValueError: Another scheme, no file or database named, a query behind a file, or a password.
     """
     if not value:
         return value
@@ -134,6 +134,9 @@ def check_ledger_url(value: str) -> str:
         raise ValueError(f"has a scheme that cannot be used; {allowed}")
     if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/", "/:memory:"}):
         raise ValueError(f"names no database file; {allowed}")
+    if parts.scheme == "sqlite" and "?" in value:
+        # Whatever follows would be no part of the file's name, and its absence would not be noticed.
+        raise ValueError(f"has a ?, where a query begins; choose another file; {allowed}")
     if parts.scheme == POSTGRES and parts.path in {"", "/"}:
         raise ValueError(f"names no database; {allowed}")
     if parts.password is not None or "password" in parts.query.lower():
@@ -316,6 +319,10 @@ _SETTINGS: Final = {
 }
 
 
+DEEPEST: Final = 64
+"""Tables and lists in each other: what writes JSON gives up at 254, and nobody reads a tenth of that."""
+
+
 def check_extra_body(value: dict[str, Any]) -> dict[str, Any]:
     """The value, when it can be sent as JSON beside the fields of our own, and holds no secret.
 
@@ -332,15 +339,14 @@ def check_extra_body(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _check_json(value: object) -> None:
-    if isinstance(value, dict):
-        if any(_SECRET_FIELD.search(name) for name in value):
-            raise ValueError(_NO_SECRETS)
-        for inner in value.values():
-            _check_json(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_json(inner)
+def _check_json(value: object, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"is nested too deeply; allowed: {DEEPEST} tables and lists in each other")
+    if isinstance(value, dict) and any(_SECRET_FIELD.search(name) for name in value):
+        raise ValueError(_NO_SECRETS)
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_json(inner, depth + 1)
     elif isinstance(value, str):
         if _SECRET_VALUE.search(value):
             raise ValueError(_NO_SECRETS)

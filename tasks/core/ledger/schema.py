@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 import zlib
@@ -213,8 +214,13 @@ def ledger_url(config: Config) -> URL:
         except (SQLAlchemyError, ValueError):
             # Without its cause, which may show a password.
             raise LedgerError("output.ledger is not a valid database URL; check its port and path") from None
+    return usual_url(Path(config.output.folder))
+
+
+def usual_url(folder: Path) -> URL:
+    """The URL of the ledger in an output folder, where no setting names another."""
     # Not put together as a string: a `?` in the folder's name would begin a query.
-    return URL.create("sqlite", database=str(Path(config.output.folder) / FILE_NAME))
+    return URL.create("sqlite", database=str(folder / FILE_NAME))
 
 
 def connect(url: str | URL) -> AsyncEngine:
@@ -233,6 +239,11 @@ def connect(url: str | URL) -> AsyncEngine:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(f"the ledger's folder {folder} cannot be made: {error.strerror}") from error
+        try:
+            # SQLite's own mode would be for its owner alone to write, whatever the umask allows.
+            os.close(os.open(address.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        except OSError as error:
+            raise LedgerError(f"the ledger {address.database} cannot be opened: {error.strerror}") from error
         try:
             # Tried here, because a failure of aiosqlite's leaves a thread that may outlive the event loop.
             sqlite3.connect(address.database).close()

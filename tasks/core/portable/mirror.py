@@ -125,7 +125,7 @@ class Memory:
         content = b"".join(self._added)
         with suppress(OSError):
             how = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(self._path, how, 0o644)
+            descriptor = os.open(self._path, how, files.SHARED)
             try:
                 os.ftruncate(descriptor, self._size)
                 os.pwrite(descriptor, content, self._size)

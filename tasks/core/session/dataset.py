@@ -17,6 +17,7 @@ import orjson
 
 from tasks.core import files
 from tasks.core.errors import SessionError
+from tasks.core.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,10 +185,10 @@ class JournalFormat(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shown(record.getMessage()),
         }
         if record.exc_info:
-            document["error"] = self.formatException(record.exc_info)
+            document["error"] = shown(self.formatException(record.exc_info))
         return orjson.dumps(document, default=str).decode()
 
 

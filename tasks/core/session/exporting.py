@@ -154,6 +154,7 @@ def _make_place(into: Path | None) -> None:
     """See that an export can go there, before anything is read for it."""
     if into is None:
         return
+    files.check_folder(into, writes=True)
     try:
         if into.exists() and (not into.is_dir() or any(into.iterdir())):
             raise UsageError(f"there is something at {into}: name a folder that is not there yet")

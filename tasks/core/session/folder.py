@@ -46,7 +46,6 @@ def create_folder(output: Path, now: datetime, fill: Callable[[Path], None]) -> 
     try:
         output.mkdir(parents=True, exist_ok=True)
         with files.folder_beside(output, ".making-") as made:
-            made.chmod(0o755)
             fill(made)
             return _put_in_place(made, output, stamp)
     except OSError as error:
@@ -131,7 +130,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, files.SHARED)
     except OSError as error:
         raise SessionError(f"{path} cannot be opened: {error.strerror}") from error
     try:

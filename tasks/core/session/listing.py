@@ -55,10 +55,10 @@ def list_sessions(output: Path) -> list[Listed]:
     return [_listed(folder) for folder in all_sessions(output)]
 
 
-def render_list(sessions: Sequence[Listed]) -> str:
-    """The list as text."""
+def render_list(sessions: Sequence[Listed]) -> list[str]:
+    """The list as lines of text."""
     if not sessions:
-        return "No sessions found."
+        return ["No sessions found."]
     lines = [
         "Available sessions:",
         "",
@@ -69,7 +69,7 @@ def render_list(sessions: Sequence[Listed]) -> str:
         f"{item.session:<{NAME_WIDTH}} {item.checkpoint:<12} {item.phase:<12} {_progress(item)}"
         for item in sessions
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _progress(item: Listed) -> str:
@@ -94,8 +94,8 @@ def _listed(folder: Path) -> Listed:
     return Listed(folder.name, "Yes", str(checkpoint.current_phase), progress, counts)
 
 
-def render_checkpoint(session: str, checkpoint: Checkpoint) -> str:
-    """One checkpoint in detail, as text."""
+def render_checkpoint(session: str, checkpoint: Checkpoint) -> list[str]:
+    """One checkpoint in detail, as lines of text."""
     done, total = len(checkpoint.completed), len(checkpoint.prompts)
     share = f" ({done / total:.1%})" if total else ""
     stats = checkpoint.stats
@@ -123,18 +123,18 @@ def render_checkpoint(session: str, checkpoint: Checkpoint) -> str:
     if stats.filtered:
         # They are among those that are completed.
         lines.insert(-2, f"  Without a Pair:    {stats.filtered}")
-    return "\n".join(lines)
+    return lines
 
 
-def render_ending(session: str, *, complete: bool) -> str:
+def render_ending(session: str, *, complete: bool) -> list[str]:
     """How an inspection ends: what can be done with the session."""
     if complete:
-        return "This session is complete."
-    return (
-        "To resume this session, run:\n"
-        f'  Set resume_from_session = "{session}" in config.toml\n'
-        f"  OR use: vellumforge2 checkpoint resume {session}"
-    )
+        return ["This session is complete."]
+    return [
+        "To resume this session, run:",
+        f'  Set resume_from_session = "{session}" in config.toml',
+        f"  OR use: vellumforge2 checkpoint resume {session}",
+    ]
 
 
 def go_duration(nanoseconds: int) -> str:

@@ -248,7 +248,7 @@ async def check_resumption(
             )
         reasons += await _costs(resumption, config, ledger)
         reasons.append("to go on all the same: --accept-changes; to keep both: run without resuming")
-        raise UsageError("\n".join(reasons))
+        raise UsageError(*reasons)
     if record.complete and not changes and not await _can_heal(record, config, ledger):
         more = "" if taken_over else "raise num_subtopics, or "
         short = ""

@@ -228,7 +228,7 @@ def check_input(source: Source, *, skip_bad: bool) -> FirstPass:
             lines.append(f"and {found.bad - len(lines):,} more bad lines; --skip-bad leaves them out")
         else:
             lines[-1] += "; --skip-bad leaves bad lines out"
-        raise UsageError("\n".join(lines))
+        raise UsageError(*lines)
     if not found.rows:
         raise UsageError(f"{source.files[0]} holds no rows")
     return found

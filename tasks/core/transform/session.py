@@ -186,12 +186,7 @@ def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
         if path.resolve() in taken:
             raise UsageError(f"{path} is given twice; every input and output is a file of its own")
         taken.add(path.resolve())
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; name the file that is to be written")
-        if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
-        if not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{path.parent} cannot be written to; choose another place for {path.name}")
+        files.check_file(path)
 
 
 @dataclass(frozen=True, slots=True)

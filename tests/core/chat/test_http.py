@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import email.utils
 import gzip
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from tasks.core.chat.http import ChatHttp
 from tasks.core.chat.server_errors import MESSAGE_LIMIT
@@ -253,6 +256,34 @@ async def test_an_error_is_read_after_a_byte_order_mark_too(client: ChatHttp, en
     inner = json.dumps("\ufeff" + json.dumps({"error": {"message": "no room"}}))
     body = f'{{"error": {{"message": {inner}}}}}'.encode(encoding)
     assert str(await failed(client, http(500, body))) == "HTTP 500: no room"
+
+
+async def test_a_key_is_hidden_in_every_text_of_an_answer_in_whatever_form(client: ChatHttp) -> None:
+    coded = base64.b64encode(f"Bearer {SECRET}".encode()).decode()
+    escaped = "".join(f"%{ord(character):02x}" for character in SECRET)
+    for key in (SECRET, coded, escaped):
+        message = MESSAGE | {"content": f"a {key}", "reasoning_content": f"b {key}"}
+        choice = {"message": message, "finish_reason": f"stop {key}"}
+        brought = await answered(client, completion(choices=[choice], model=f"model {key}"))
+        texts = [value for value in asdict(brought).values() if isinstance(value, str)]
+        assert len(texts) == 4
+        for text in texts:
+            assert "***" in text
+            assert SECRET[3:-3] not in text
+            assert coded[12:-12] not in text
+            assert escaped[9:-9] not in text
+        error = await failed(client, http(500, f"no, {key}"))
+        assert str(error).startswith("HTTP 500: no, ")
+        assert coded[12:-12] not in str(error)
+        assert escaped[9:-9] not in str(error)
+
+
+async def test_a_password_of_a_header_is_hidden(client: ChatHttp) -> None:
+    code = base64.b64encode(b"ada:secret-of-ada").decode()
+    headers = {"Authorization": SecretStr(f"Basic {code}")}
+    for said in (code, "ada:secret-of-ada", "secret-of-ada"):
+        brought = await answered(client, completion(f"you are {said}"), headers=headers)
+        assert brought.content.rstrip("=") == "you are ***"
 
 
 async def test_a_long_error_is_cut(client: ChatHttp) -> None:

@@ -134,3 +134,15 @@ def test_a_variable_is_named_and_no_key_itself() -> None:
         assert check_variable(name) == name
     for value in ("2K", "A-KEY", "${A_KEY}", KEY, "sk_abcdefgh12345678", " A"):
         assert "name of a variable" in refused(check_variable, value)
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
+    for opening in ("{'a':", "["):
+        closing = "}" if opening[0] == "{" else "]"
+        for depth, fits in ((63, True), (64, False), (400, False)):
+            text = f"{opening * depth}1{closing * depth}".replace("'", '"')
+            given = {"x": json.loads(text)}
+            if fits:
+                assert check_extra_body(given) == given
+            else:
+                assert "nested too deeply; allowed: 64" in refused(check_extra_body, given)

@@ -192,6 +192,7 @@ def test_ledgers_that_can_be_opened(url: str) -> None:
         "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
+        "sqlite:///out?put/ledger.db",
         "sqlite://host/ledger.db",
         "ledger.db",
         "http://[hidden",

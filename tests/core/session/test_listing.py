@@ -116,7 +116,7 @@ def test_the_list_has_the_form_of_the_specification(tmp_path: Path) -> None:
     )
     (tmp_path / "session_2025-10-27T18-26-03").mkdir()
     (tmp_path / "notes").mkdir()
-    assert render_list(list_sessions(tmp_path)) == LIST
+    assert "\n".join(render_list(list_sessions(tmp_path))) == LIST
 
 
 def test_what_became_of_the_prompts_stands_behind_the_progress(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_became_of_the_prompts_stands_behind_the_progress(tmp_path: Path) -
     folder = write_session(tmp_path, checkpoint(JOBS, range(20)))
     counts = Counts(40, 5, 20, {"bad_scores": 12, "fil\x1btered": 1}, {"timeout": 2})
     write_record(folder, SessionRecord("id", 0.0, {}, counts=counts))
-    *_, line = render_list(list_sessions(tmp_path)).splitlines()
+    *_, line = render_list(list_sessions(tmp_path))
     assert line == (
         f"{folder.name:<35} Yes          pairs        12.5%    "
         "kept 5 of 40 · tried 20 · 12 bad_scores · 2 timeout · 1 fil tered"
@@ -135,11 +135,11 @@ def test_what_became_of_the_prompts_stands_behind_the_progress(tmp_path: Path) -
     write_record(folder, SessionRecord("id", 0.0, {}, complete=True, counts=Counts(40, 40, 40)))
     [listed] = list_sessions(tmp_path)
     assert (listed.phase, listed.progress) == ("complete", 1.0)
-    assert render_list([listed]).endswith("100.0%   kept 40 of 40 · tried 40")
+    assert render_list([listed])[-1].endswith("100.0%   kept 40 of 40 · tried 40")
 
 
 def test_no_sessions_are_said_to_be_none(tmp_path: Path) -> None:
-    assert render_list(list_sessions(tmp_path / "nowhere")) == "No sessions found."
+    assert render_list(list_sessions(tmp_path / "nowhere")) == ["No sessions found."]
 
 
 def test_a_damaged_checkpoint_does_not_spoil_the_list(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_inspection_is_what_vellumforge2_prints(
     found = read_checkpoint(folder)
     assert found is not None
     ending = render_ending(folder.name, complete=phase == "complete")
-    assert f"{render_checkpoint(folder.name, found)}\n\n{ending}" == expected
+    assert "\n".join([*render_checkpoint(folder.name, found), "", *ending]) == expected
 
 
 def test_an_inspection_has_the_form_of_the_specification() -> None:
@@ -178,12 +178,12 @@ def test_an_inspection_has_the_form_of_the_specification() -> None:
     }
     document["stats"] |= {"TotalDuration": 932 * 10**9, "AverageDuration": 3_090_000_000}
     found = Checkpoint.model_validate(document)
-    assert render_checkpoint("session_2025-10-28T14-30-00", found) == SPECIFIED
+    assert "\n".join(render_checkpoint("session_2025-10-28T14-30-00", found)) == SPECIFIED
 
 
 def test_a_session_without_prompts_has_no_share_of_them() -> None:
     document = checkpoint(JOBS, [], phase="prompts", prompts_complete=False)
-    assert STARTED in render_checkpoint("session_1", Checkpoint.model_validate(document))
+    assert STARTED in "\n".join(render_checkpoint("session_1", Checkpoint.model_validate(document)))
 
 
 @pytest.mark.parametrize(

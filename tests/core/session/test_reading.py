@@ -58,7 +58,7 @@ def read_or_refuse(folder: Path, content: bytes) -> Checkpoint | None:
 
 def shown(found: Checkpoint) -> Checkpoint:
     """The same, which people can look at."""
-    assert all(line.isprintable() for line in render_checkpoint("session_1", found).split("\n"))
+    assert all(line.isprintable() for line in render_checkpoint("session_1", found))
     assert found.progress >= 0
     return found
 
