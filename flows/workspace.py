@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.checking import DEFAULT_CONFIG
+from flows.checking import DEFAULT_CONFIG, load_here
 from flows.request import OUTPUT_FOLDER
-from tasks.core.config.load import load_config
 from tasks.core.config.settings import Output
 from tasks.core.errors import UsageError
 from tasks.core.ledger.schema import FILE_NAME
@@ -38,13 +37,13 @@ class Workspace:
             config: The configuration itself, in place of the file.
 
         Raises:
-            ConfigError: The configuration cannot be used.
+            UsageError: The configuration cannot be used.
         """
         file, output = (location.config, location.output) if location else ("", "")
         self.config = config
         if config is None and (file or Path(DEFAULT_CONFIG).exists()):
             overrides = {OUTPUT_FOLDER: output} if output else {}
-            self.config = load_config(Path(file or DEFAULT_CONFIG), overrides=overrides).config
+            self.config = load_here(Path(file or DEFAULT_CONFIG), overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
         self._url = section.ledger or f"sqlite:///{self.folder / FILE_NAME}"

@@ -11,6 +11,7 @@ import orjson
 
 from flows.checking import DEFAULT_CONFIG
 from flows.commands.estimate import spending_lines
+from flows.request import RunRequest
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
@@ -249,7 +250,8 @@ async def prune_ledger(place: Workspace, *, dry_run: bool) -> tuple[int, int]:
 def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
     folder = asyncio.run(_import(Workspace(location), file, name))
-    _print(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
+    again = RunRequest(config=location.config, output=location.output).again(folder.name)
+    _print(f"{folder}: imported; to go on with it: {again}")
     return 0
 
 

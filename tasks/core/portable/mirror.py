@@ -19,7 +19,6 @@ import logging
 import os
 import re
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,6 +39,7 @@ from tasks.core.portable.archive import (
     pack_refused,
 )
 from tasks.core.portable.store import Store, StoreError
+from tasks.core.session.record import document_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -310,7 +310,7 @@ class Mirror:
 
     async def _copy_manifest(self, record: SessionRecord) -> None:
         name, calls = self._session.name, len(self._memory.keys)
-        manifest = Manifest(format=FORMAT, session=name, calls=calls, record=asdict(record))
+        manifest = Manifest(format=FORMAT, session=name, calls=calls, record=document_of(record))
         await self._put(MANIFEST, manifest.model_dump_json().encode())
 
     async def _put(self, name: str, content: bytes) -> None:
