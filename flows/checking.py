@@ -283,8 +283,8 @@ def load_here(
     """
     if path is not None and path.exists() and is_from_elsewhere(path.resolve().parent):
         raise UsageError(
-            f"{path} is a file of a session that came from elsewhere, and no configuration of yours: look at it, "
-            "and give a copy that lies in another folder"
+            f"{path} is a file of a session that came from elsewhere, and no configuration of yours: look at "
+            "it, and give a copy that lies in another folder"
         )
     return load_config(path, overrides=overrides, table=table)
 
@@ -347,7 +347,8 @@ async def _recorded(request: FlowRequest) -> tuple[Config, Sequence[str]]:
         )
     left_out: list[Order] = []
     if found.foreign or found.record.from_elsewhere:
-        orders = orders_of(settings, given_settings(overrides, os.environ), output)
+        unmarked = not found.record.from_elsewhere
+        orders = orders_of(settings, given_settings(overrides, os.environ), output, unmarked=unmarked)
         left_out = [order for order in orders if not order.followed]
         # What nobody follows in any case needs no trust; a key or a header that would be missing does.
         if not request.trust_session and any(order.needs_trust for order in orders):

@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -32,7 +32,6 @@ from tasks.core.progress import pairs_in_words
 from tasks.core.secrets import is_key_of, may_be_read, variables_of
 from tasks.core.session import files
 from tasks.core.session.checkpoint import read_checkpoint
-from tasks.core.session.folder import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +43,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "session.json"
 BACKUP = "config.toml.bak"
+MARK = ".from-elsewhere"
+"""A file in the folder of a session that came from elsewhere, for when its record is lost or an older version
+writes it."""
 LARGEST_RECORD = 64 * 1024 * 1024
 
 
@@ -125,12 +127,14 @@ def document_of(record: SessionRecord) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: SessionRecord) -> None:
-    """Write the record into the session's folder, durably.
+    """Write the record into the session's folder, durably; first the mark, where it came from elsewhere.
 
     Raises:
         SessionError: The folder cannot be written to.
     """
     try:
+        if record.from_elsewhere:
+            (folder / MARK).touch()
         files.write(folder / FILE_NAME, orjson.dumps(document_of(record), option=orjson.OPT_INDENT_2))
     except OSError as error:
         raise SessionError(f"{folder / FILE_NAME} cannot be written: {error.strerror}") from error
@@ -142,7 +146,8 @@ def read_record(folder: Path) -> SessionRecord | None:
     try:
         if path.stat().st_size > LARGEST_RECORD:
             return None
-        return SESSION_RECORD.validate_json(path.read_bytes())
+        record = SESSION_RECORD.validate_json(path.read_bytes())
+        return replace(record, from_elsewhere=record.from_elsewhere or (folder / MARK).exists())
     except (OSError, ValidationError):
         return None
 
@@ -214,6 +219,7 @@ ORDERS: Final = (
 )
 """Settings that say where requests, keys and files go, who works, and how fast a provider is asked."""
 _OF_SHARDS: Final = ("execution.shards", "execution.work_pool")
+_OF_VELLUMFORGE2: Final = ("base_url", "provider_rate_limits", "repo_id")
 _MOST_SHOWN: Final = 2000
 """Characters of an order; a longer one is shown with its length."""
 
@@ -248,35 +254,40 @@ class Order:
 
 
 def is_from_elsewhere(folder: Path) -> bool:
-    """Whether a folder is that of a session which came from elsewhere, or which nobody knows who made."""
-    folder = folder.resolve()
+    """Whether a folder is that of a session which came from elsewhere."""
     record = read_record(folder)
-    if record is not None:
-        return record.from_elsewhere
-    left = ((folder / name).exists() for name in (FILE_NAME, "checkpoint.json", BACKUP))
-    return folder.name.startswith(PREFIX) and any(left)
+    return (folder / MARK).exists() or (record is not None and record.from_elsewhere)
 
 
-def orders_of(config: Config, local: Mapping[str, Any], output: str) -> list[Order]:
+def orders_of(
+    config: Config, local: Mapping[str, Any], output: str, *, unmarked: bool = False
+) -> list[Order]:
     """What the settings of a session from elsewhere say that a configuration here does not say too.
 
     Args:
         config: The settings of the session.
         local: Settings that are given here, by dotted key.
         output: The output folder here.
+        unmarked: Whether it has no record, and nothing says that it came from elsewhere: VellumForge2 made it
+            here, or what said so is lost. Then what VellumForge2 has settings for is the user's own.
     """
     found: list[Order] = []
     for key in ORDERS:
+        if unmarked and (key == "output.folder" or key.endswith(_OF_VELLUMFORGE2)):
+            continue
         value = value_of(config, key)
         # What stands there as it would without being said decides nothing.
         if value in (None, "", 0, {}) or (key == "execution.work_pool" and not config.execution.shards):
             continue
-        if (key in local and local[key] == value) or (key == "output.folder" and value == output):
+        # Shards are of no use without their ledger, whoever asks for them.
+        said = {key: output} if key == "output.folder" else local
+        needs = {key, "output.ledger"} if key in _OF_SHARDS else {key}
+        if all(each in said and said[each] == value_of(config, each) for each in needs):
             continue
         entries = value.items() if isinstance(value, dict) else [("", value)]
         for name, entry in entries:
             path = (*key.split("."), *((name,) if name else ()))
-            found.append(Order(path, entry, *_fate(config, path, entry, local)))
+            found.append(Order(path, entry, *_fate(config, path, entry, local, unmarked=unmarked)))
     return found
 
 
@@ -298,15 +309,19 @@ def settings_without(record: SessionRecord, left_out: Sequence[Order]) -> Config
         return Config.model_validate(document)
     except ValidationError as error:
         raise UsageError(
-            "the session's settings are none without what is not followed of them; give your own with --config"
+            "the session's settings are of no use without what is not followed; give your own with --config"
         ) from error
 
 
-def _fate(config: Config, path: tuple[str, ...], value: Any, local: Mapping[str, Any]) -> tuple[str, bool]:
+def _fate(
+    config: Config, path: tuple[str, ...], value: Any, local: Mapping[str, Any], *, unmarked: bool
+) -> tuple[str, bool]:
     """What should be known of an order, and whether it is followed by whoever trusts the session."""
     key = ".".join(path)
     if path[0] == "models":
         return _fate_at_model(value_of(config, ".".join(path[:2])), path[2], value)
+    if unmarked:
+        return "", True
     if key == "output.folder":
         return "not followed: the session stays where it is", False
     if key == "output.ledger":
