@@ -27,7 +27,7 @@ from tasks.core.rows.transformed import find_mode
 from tasks.core.secrets import Keys, may_be_read, read_env_file, variables_named
 from tasks.core.session.dataset import DATASET
 from tasks.core.session.folder import check_name, find_session
-from tasks.core.session.ledger import open_ledger
+from tasks.core.session.ledger import is_missing, open_ledger
 from tasks.core.session.record import (
     is_from_elsewhere,
     orders_of,
@@ -289,17 +289,19 @@ def load_here(
     return load_config(path, overrides=overrides, table=table)
 
 
-def refusal_of(session: str, orders: Sequence[Order], command: str) -> UsageError:
+def refusal_of(session: str, orders: Sequence[Order], command: str, *, unmarked: bool = False) -> UsageError:
     """What is wrong with going on by the settings of a session from elsewhere: what they say, line by line.
 
     Args:
         session: The session's name.
         orders: What its settings say and nobody here does.
         command: The command that goes on all the same.
+        unmarked: Whether nothing says where the session came from; see `orders_of`.
     """
+    whose = "has no record, and nobody knows whose its settings are" if unmarked else ""
     first = (
-        f"session {session} came from elsewhere, and its settings are not yours: nothing is asked, sent or "
-        "written as they say until a configuration here says the same, or you trust them:"
+        f"session {session} {whose or 'came from elsewhere, and its settings are not yours'}: nothing is "
+        "asked, sent or written as they say until a configuration here says the same, or you trust them:"
     )
     last = "to go on as they say, if you trust whoever made them (or give your own with --config):"
     return UsageError("\n".join([first, *(f"  {order}" for order in orders), last, command]))
@@ -311,7 +313,7 @@ async def _find(output: Path, name: str, ledger_at: URL, mirror: str = "") -> Re
     if mirror and missing and await fetch_session(mirror, name, output, ledger_at) is None:
         raise UsageError(f"there is no session {name} in {output}, and none in the mirror {mirror}")
     folder = find_session(output, name)
-    if read_record(folder) is None:
+    if read_record(folder) is None and not is_missing(ledger_at):
         async with await open_ledger(ledger_at, output) as ledger:
             await restore_record(folder, ledger)
     return find_resumption(folder)
@@ -352,8 +354,8 @@ async def _recorded(request: FlowRequest) -> tuple[Config, Sequence[str]]:
         left_out = [order for order in orders if not order.followed]
         # What nobody follows in any case needs no trust; a key or a header that would be missing does.
         if not request.trust_session and any(order.needs_trust for order in orders):
-            raise refusal_of(session, orders, request.trusting())
+            raise refusal_of(session, orders, request.trusting(), unmarked=unmarked)
         settings = settings_without(found.record, left_out)
     place = settings.output.model_copy(update={"folder": output})
-    lines = [f"of session {session}, which came from elsewhere: {order}" for order in left_out]
+    lines = [f"of the settings of session {session}: {order}" for order in left_out]
     return settings.model_copy(update={"output": place}), lines

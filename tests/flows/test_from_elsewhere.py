@@ -323,7 +323,7 @@ def test_the_printed_command_goes_on_and_still_sends_no_strangers_secret(
         assert not told(new)
         assert {headers.get("x-plain") for headers in new} == {"hello", None}
         said = " ".join(ended.err.split())
-        assert f"of session {NAME}, which came from elsewhere: models.main.api_key_env" in said
+        assert f"of the settings of session {NAME}: models.main.api_key_env" in said
         # What was trusted is followed, and nothing else.
         assert [path.name for path in victim.outside.iterdir()] == ["mirror"]
     finally:
@@ -428,6 +428,8 @@ def test_a_session_that_loses_its_record_does_not_lose_its_mark(
     lose(here)
     with pytest.raises(UsageError, match="came from elsewhere"):
         asyncio.run(check_run(RunRequest(resume=NAME)))
+    made = {path.name for path in (here.user.folder / "output").glob("ledger.db")}
+    assert made == (set() if lose is without_record_and_ledger else {"ledger.db"})
     for file in ("config.toml.bak", "config.toml"):
         (here.session / file).write_text((here.session / "config.toml.bak").read_text())
         with pytest.raises(UsageError, match="no configuration of yours"):
@@ -453,7 +455,8 @@ def test_a_folder_that_looks_like_vellumforge2s_names_no_variable_and_no_place(
     backup += f"\n[output]\nledger = 'sqlite:///{outside}/l.db'\nmirror = 'file://{outside}/m'\n"
     (folder / "config.toml.bak").write_text(backup)
     assert main(["checkpoint", "resume", folder.name]) == 2
-    lines = capsys.readouterr().err.splitlines()[1:-2]
+    first, *lines = capsys.readouterr().err.splitlines()[:-2]
+    assert "has no record, and nobody knows whose its settings are" in first
     assert [line.split()[1] for line in lines] == orders
     assert here.is_unharmed()
 

@@ -151,6 +151,9 @@ async def test_a_session_goes_on_elsewhere_and_pays_for_nothing_again(tmp_path: 
         assert folder == output / made.folder.name
         record = read_record(folder)
         assert record == replace(made.record, ledger=ledger.id, from_elsewhere=True)
+        row = await find_session_row(ledger, made.record.id)
+        assert row is not None
+        assert '"from_elsewhere":true' in row.record
         assert settings_of(record) == made.config
         assert await survey(made.config, ledger) == before
         row = await find_session_row(ledger, made.record.id)
