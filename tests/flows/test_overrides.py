@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.commands.app import app
@@ -81,6 +81,7 @@ def test_a_command_that_is_printed_asks_for_the_same(given_fields: dict[str, Any
     )
 
 
+@settings(max_examples=20)
 @given(st.booleans(), st.booleans(), NAMES, st.booleans())
 def test_the_command_that_trusts_a_session_asks_for_the_same(
     fresh: bool,  # noqa: FBT001 - drawn
