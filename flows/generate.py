@@ -51,7 +51,7 @@ log = logging.getLogger("vellumforge.generate")
 
 
 @flow(name="generate", persist_result=False)
-@takes(FlowRequest, "config", "settings", "resume", "accept_changes")
+@takes(FlowRequest, "config", "settings", "resume", "accept_changes", "trust_session")
 async def generate(request: FlowRequest, *, settings: Inline | None = None) -> Summary | State[Any]:
     """Generate a preference dataset.
 
@@ -69,13 +69,14 @@ async def generate(request: FlowRequest, *, settings: Inline | None = None) -> S
         BudgetError: What the session may spend is spent.
         RunInterrupted: The run was stopped by a signal.
     """
-    console = current.get(None) or Console()
+    here = current.get(None)
+    console = here or Console()
     this_run = str(flow_run.id or "")
     page = Page(this_run, str(flow_run.name or ""))
     try:
         with logged(this_run), bounded_end(this_run), console.work():
             if console.checked is None:
-                checked = await check_run(request, settings, read_blocks)
+                checked = await check_run(request, settings, read_blocks, by_parameters=here is None)
             else:
                 checked = await with_blocks(console.checked, request, read_blocks)
             await check_shards(checked.config)

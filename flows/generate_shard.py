@@ -147,7 +147,8 @@ class _Shard:
         _, jobs = unpack_jobs(task.jobs)
         async with open_run(
             config,
-            await take_keys(config, "", read_blocks),
+            # The settings come from a ledger that a parameter names.
+            await take_keys(config, "", read_blocks, by_parameters=True),
             session=self._session,
             ledger=self._ledger,
             stop=console.stop,

@@ -13,15 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.checking import DEFAULT_ENV_FILE
+from flows.checking import DEFAULT_ENV_FILE, refusal_of
 from flows.late import when_used
 from flows.process.console import stderr
 from flows.process.terminal import DISTRIBUTION, PROGRAM
 from flows.request import OUTPUT_FOLDER
 from flows.workspace import Workspace
+from tasks.core.config.load import given_settings
 from tasks.core.errors import VellumforgeError
 from tasks.core.secrets import Keys, read_env_file
 from tasks.core.session.folder import find_session
+from tasks.core.session.record import Order, read_record, settings_of
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -64,6 +66,31 @@ def destination(repo: str, *, public: bool, env_file: str) -> Destination:
     variables = read_env_file(Path(env_file or DEFAULT_ENV_FILE), required=bool(env_file))
     token = uploading.check_target(repo, Keys(os.environ, variables).hub_token())
     return Destination(repo, token, public, {**variables, **os.environ})
+
+
+def repository(place: Workspace, session: str, again: str, *, trusted: bool) -> str:
+    """The repository that the configuration names, or where it names none, the session's own settings.
+
+    Args:
+        place: Where the session is, and the configuration.
+        session: The session's name.
+        again: The command that asks for the same with trust in the session.
+        trusted: Whether the user trusts the session.
+
+    Raises:
+        UsageError: There is no such session; or it came from elsewhere, and is not trusted.
+    """
+    if place.config is not None and place.config.huggingface.repo_id:
+        return place.config.huggingface.repo_id
+    record = read_record(find_session(place.folder, session))
+    before = None if record is None else settings_of(record)
+    if record is None or before is None:
+        return ""
+    repo, key = before.huggingface.repo_id, "huggingface.repo_id"
+    said_here = given_settings({}, os.environ).get(key) == repo
+    if repo and record.from_elsewhere and not trusted and not said_here:
+        raise refusal_of(session, [Order(tuple(key.split(".")), repo)], again)
+    return repo
 
 
 def send(place: Workspace, session: str, wanted: UploadRequest, to: Destination) -> Uploaded:

@@ -135,8 +135,24 @@ class Location(OutputFolder, ConfigFile):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyedLocation(EnvFile, Location):
+class Trust:
+    """Whether the settings of somebody else are followed.
+
+    Attributes:
+        trust_session: Follow the settings of a session that came from elsewhere where no configuration here
+            says the same: its endpoints, keys and places. Without this, they are listed, and nothing is done.
+    """
+
+    trust_session: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyedLocation(Trust, EnvFile, Location):
     """Where sessions, their ledger and a token are."""
+
+    def trusting(self, *head: str) -> str:
+        """The command with these words, with trust in its session."""
+        return _command(head, replace(self, trust_session=True), KeyedLocation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +183,12 @@ class LocatedRequest(OutputFolder, ConfigRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeRequest(LocatedRequest):
+class SessionRequest(Trust, LocatedRequest):
+    """A session, with the configuration and the output folder that it is used with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRequest(SessionRequest):
     """How a session is resumed.
 
     Attributes:
@@ -195,6 +216,21 @@ class FlowRequest(ResumeRequest):
     only: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
     further: Annotated[bool, Parameter(parse=False)] = False
     fresh: bool = False
+
+    def trusting(self) -> str:
+        """The command that asks for the same with trust in the session that is resumed."""
+        trusted = replace(self, trust_session=True)
+        if self.only or self.further:
+            return trusted.retried()
+        plain = replace(trusted, resume="")
+        if plain == type(self)(**{each.name: getattr(plain, each.name) for each in fields(ResumeRequest)}):
+            return _command(["checkpoint", "resume", self.resume], trusted, ResumeRequest)
+        return _command(["run"], trusted)
+
+    def retried(self) -> str:
+        """The command `retry` that asks for the same."""
+        head = ["retry", self.resume, *(word for one in self.only for word in ("--only", one))]
+        return _command(head, self, ResumeRequest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,12 +264,11 @@ class RunRequest(FlowRequest):
         if self.demo and session:
             return _command(["run"], replace(self, resume=session, fresh=False, accept_changes=False))
         if not session and self.resume and (self.only or self.further):
-            head = ["retry", self.resume, *(word for one in self.only for word in ("--only", one))]
-            return _command(head, self, LocatedRequest)
+            return self.retried()
         if not session:
             return _command(["run"], self)
         head = ["retry", session] if further else ["checkpoint", "resume", session]
-        return _command(head, self, LocatedRequest)
+        return _command(head, self, SessionRequest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,12 +65,13 @@ async def transform(request: TransformRequest) -> TransformSummary | State[Any]:
         UnfinishedError: Some rows failed.
         VellumforgeError: What ended the work.
     """
-    console = current.get(None) or Console()
+    here = current.get(None)
+    console = here or Console()
     this_run = str(flow_run.id or "")
     try:
         with logged(this_run), bounded_end(this_run), console.work():
             if console.checked is None:
-                checked = await check_transform(request, read_blocks)
+                checked = await check_transform(request, read_blocks, by_parameters=here is None)
             else:
                 checked = await with_blocks(console.checked, request, read_blocks)
             console.grace_seconds = checked.config.execution.grace_seconds

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.checking import DEFAULT_CONFIG
+from flows.checking import DEFAULT_CONFIG, load_here
 from flows.request import OUTPUT_FOLDER
 from tasks.core import files
-from tasks.core.config.load import load_config
 from tasks.core.config.settings import Output
 from tasks.core.errors import UsageError
 from tasks.core.files import check_folder
@@ -44,13 +43,13 @@ class Workspace:
 
         Raises:
             ConfigError: The configuration cannot be used.
-            UsageError: The output folder can be none.
+            UsageError: The output folder can be none, or the file is of a session from elsewhere.
         """
         file, output = (location.config, location.output) if location else ("", "")
         self.config = config
         if config is None and (file or Path(DEFAULT_CONFIG).exists()):
             overrides = {OUTPUT_FOLDER: output} if output else {}
-            self.config = load_config(Path(file or DEFAULT_CONFIG), overrides=overrides).config
+            self.config = load_here(Path(file or DEFAULT_CONFIG), overrides).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
         check_folder(self.folder, writes=writes)

@@ -284,7 +284,15 @@ def upload(
     if test_share is not None and not 0 <= test_share <= 1:
         raise UsageError(f"--test-share {test_share}: allowed: 0 to 1")
     place = workspace.Workspace(location)
-    to = hub.destination(repo or _repo_of(place, session), public=public, env_file=location.env_file)
+    if not repo:
+        words = [word for name in formats for word in ("--format", name)]
+        words += ["--license", licence] if licence else []
+        words += [] if test_share is None else ["--test-share", str(test_share)]
+        flags = {"--public": public, "--partial": partial, "--json": json}
+        words += [flag for flag, given in flags.items() if given]
+        again = location.trusting("upload", session, *words)
+        repo = hub.repository(place, session, again, trusted=location.trust_session)
+    to = hub.destination(repo, public=public, env_file=location.env_file)
     wanted = uploading.UploadRequest(to.repo, licence, formats, test_share, partial=partial)
     done = hub.send(place, session, wanted, to)
     if json:
@@ -292,15 +300,6 @@ def upload(
     else:
         tell(hub.in_words(done))
     return 0
-
-
-def _repo_of(place: Workspace, session: str) -> str:
-    """The repository that the configuration names, or where it names none, the session's own settings."""
-    if place.config is not None and place.config.huggingface.repo_id:
-        return place.config.huggingface.repo_id
-    of_session = record.read_record(folders.find_session(place.folder, session))
-    before = None if of_session is None else record.settings_of(of_session)
-    return "" if before is None else before.huggingface.repo_id
 
 
 MOST_SHOWN = 50

@@ -44,13 +44,12 @@ from tasks.core.ledger.schema import FILE_NAME, ledger_url
 from tasks.core.ledger.sessions import observed_calls
 from tasks.core.preflight import checked_first, small_keys
 from tasks.core.questions import models_of, purposes_of
+from tasks.core.session.ledger import is_missing
 from tasks.core.session.resuming import survey_resumption
 from tasks.core.transform.summary import survey_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from sqlalchemy import URL
 
     from flows.checking import CheckedRequest, CheckedTransform
     from flows.request import FlowRequest, RunRequest, TransformRequest
@@ -136,14 +135,10 @@ async def _ledger_as_it_is(config: Config) -> AsyncIterator[Ledger]:
     """The ledger; where there is none yet, an empty one elsewhere that is gone afterwards."""
     url = ledger_url(config)
     with files.folder_beside(Path(tempfile.gettempdir()), ".estimate.", files.SUFFIX) as elsewhere:
-        if _is_missing(url):
+        if is_missing(url):
             url = url.set(database=str(elsewhere / FILE_NAME))
         async with await Ledger.open(url) as ledger:
             yield ledger
-
-
-def _is_missing(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
 
 
 def output() -> Screen:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.checking import DEFAULT_CONFIG
 from flows.commands.estimate import spending_lines
 from flows.process.terminal import tell, tell_json
+from flows.request import RunRequest
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
@@ -249,7 +250,8 @@ async def _prune(place: Workspace, *, dry_run: bool) -> Pruned:
 def import_(file: Path, name: str, location: Location) -> int:
     """Bring a session in from a file."""
     folder = asyncio.run(_import(Workspace(location, writes=True), file, name))
-    tell(f"{folder}: imported; to go on with it: vellumforge2 checkpoint resume {folder.name}")
+    again = RunRequest(config=location.config, output=location.output).again(folder.name)
+    tell(f"{folder}: imported; to go on with it: {again}")
     return 0
 
 

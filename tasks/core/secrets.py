@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from io import StringIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import httpx
 from dotenv.parser import parse_stream
 from pydantic import SecretStr
 
-from tasks.core.config.load import read_text
+from tasks.core.config.load import ALLOWED_VARIABLES, read_text
 from tasks.core.config.settings import provider_of
 from tasks.core.config.values import PLACEHOLDER
 from tasks.core.errors import ConfigError, Problem, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from re import Match
 
@@ -48,6 +50,69 @@ _SHORTEST_SECRET: Final = 4
 """Characters: what is shorter is no secret, and would be found in any word."""
 
 _HUB_VARIABLES: Final = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN")
+
+_KEY_NAME: Final = re.compile(r".*_(KEY|TOKEN)|TOKEN", re.IGNORECASE)
+"""How the variables are named in which keys of models are kept: `…_API_KEY`, `…_KEY`, `…_TOKEN`."""
+_OTHERS: Final = re.compile(
+    # Clouds and their storage; the Hub; databases; what builds and runs programs.
+    r"(AWS|AZURE|ARM|GOOGLE|GCP|GCLOUD|GCS|CLOUDSDK|CLOUDFLARE|CF|ALIBABA|ALIBABACLOUD|ALICLOUD|ALIYUN|OSS"
+    r"|TENCENTCLOUD|HUAWEICLOUD|OCI|IBM|IBMCLOUD|DIGITALOCEAN|HCLOUD|HETZNER|LINODE|VULTR|SCW|SCALEWAY|OVH|HEROKU"
+    r"|VERCEL|NETLIFY|S3|R2|B2|MINIO|WASABI"
+    r"|HF|HUGGINGFACE|HUGGINGFACEHUB|HUGGING_FACE"
+    r"|DATABASE|DB|PG|POSTGRES|POSTGRESQL|MYSQL|MARIADB|MSSQL|MONGO|MONGODB|REDIS|SUPABASE|SNOWFLAKE|DATABRICKS"
+    r"|PREFECT|VELLUMFORGE|GITHUB|GH|GITLAB|BITBUCKET|CI|NPM|NODE|PYPI|TWINE|DOCKER|KUBE|K8S|VAULT|SSH|GPG)_.*"
+    r"|(.*_)?(SECRET|PRIVATE|ACCESS|ENCRYPTION|SIGNING|MASTER|SESSION|REFRESH|SSH)_(KEY|TOKEN|API_KEY|KEY_ID)",
+    re.IGNORECASE,
+)
+"""Variables that are named like keys, and are not those of models."""
+_SECOND_LEVELS: Final = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
+"""What stands before a country in hosts such as api.example.co.uk."""
+
+
+def may_be_read(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable may be read for settings that somebody else than this machine's user gave.
+
+    Args:
+        name: The variable.
+        environ: The environment, which says so in `VELLUMFORGE__SECRETS__ALLOWED`: patterns as for files,
+            with commas between them. Without it, variables are allowed whose names end as those of models'
+            keys do, but for those of clouds, databases and the Hub.
+    """
+    patterns = environ.get(ALLOWED_VARIABLES)
+    if patterns is None:
+        return _KEY_NAME.fullmatch(name) is not None and _OTHERS.fullmatch(name) is None
+    return any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
+
+
+def is_key_of(name: str, base_url: str) -> bool:
+    """Whether a variable looks like a key of the provider behind an endpoint, by its name alone.
+
+    Args:
+        name: The variable.
+        base_url: A valid base URL.
+    """
+    if _KEY_NAME.fullmatch(name) is None or _OTHERS.fullmatch(name) is not None:
+        return False
+    provider = provider_of(base_url)
+    known = [one for one in _PROVIDER_VARIABLES if name.upper().startswith(f"{one.upper()}_")]
+    if known or name == _ANY_PROVIDER:
+        return name == _ANY_PROVIDER or provider in known
+    word = re.sub(r"[^A-Z0-9]+", "_", _owner(httpx.URL(base_url).host).upper())
+    return bool(word) and name.upper().startswith(f"{word}_")
+
+
+def _owner(host: str) -> str:
+    """The part of a host's name that somebody registered, with nothing around it; "" for an address."""
+    labels = host.rstrip(".").split(".")
+    if ":" in host or labels[-1].isdigit():
+        return ""
+    if len(labels) > 2 and labels[-2] in _SECOND_LEVELS:  # noqa: PLR2004 - a name, and the two behind it
+        return labels[-3]
+    return labels[-2] if labels[1:] else labels[0]
+
+
+def _anything(_name: str, _base_url: str) -> bool:
+    return True
 
 
 def read_env_file(path: Path, *, required: bool) -> dict[str, str]:
@@ -88,6 +153,8 @@ class Keys:
         environ: The variables of the environment.
         env_file_values: Those of the env file.
         blocks: Prefect Secret blocks by name, for `api_key_block`.
+        may_read: Whether a variable may be read for the model at a base URL; where it may not, one that is
+            named is refused, and any other counts as not set.
     """
 
     def __init__(
@@ -95,11 +162,14 @@ class Keys:
         environ: Mapping[str, str],
         env_file_values: Mapping[str, str],
         blocks: Mapping[str, SecretStr] = MappingProxyType({}),
+        *,
+        may_read: Callable[[str, str], bool] = _anything,
     ) -> None:
         self._variables = {
             name: SecretStr(value) for name, value in {**env_file_values, **_filled(environ)}.items() if value
         }
         self._blocks = dict(blocks)
+        self._may_read = may_read
 
     def __repr__(self) -> str:
         known = (*_PROVIDER_VARIABLES.values(), _ANY_PROVIDER, *_HUB_VARIABLES)
@@ -112,7 +182,8 @@ class Keys:
         none.
 
         Raises:
-            UsageError: What the model names holds no key, or one with characters that no HTTP header carries.
+            UsageError: What the model names holds no key, or one with characters that no HTTP header carries;
+                or it may not be read.
         """
         if model.api_key_block:
             secret = self._blocks.get(model.api_key_block)
@@ -122,18 +193,18 @@ class Keys:
                 )
             return _sendable(f"the Prefect block {model.api_key_block}", secret)
         if model.api_key_env:
-            return self._variable(model.api_key_env, f"api_key_env of {model.model_name}")
-        return self._first(*variables_of(model))
+            return self._variable(model.api_key_env, model, "api_key_env")
+        return self._first(*self._readable(model))
 
     def headers_for(self, model: ModelConfig) -> dict[str, SecretStr]:
         """The further headers of a model's requests, with the variables that their values name.
 
         Raises:
-            UsageError: A variable is not set, or holds characters that no HTTP header carries.
+            UsageError: A variable is not set, may not be read, or holds characters that no header carries.
         """
 
         def value(found: Match[str]) -> str:
-            return self._variable(found[1], f"headers of {model.model_name}").get_secret_value()
+            return self._variable(found[1], model, "headers").get_secret_value()
 
         return {name: SecretStr(PLACEHOLDER.sub(value, text)) for name, text in model.headers.items()}
 
@@ -141,7 +212,7 @@ class Keys:
         """Where the model's key is: the name of a variable, or of a block after `block`; "" for nowhere."""
         if model.api_key_block:
             return f"block {model.api_key_block}"
-        return next((name for name in variables_of(model) if name in self._variables), "")
+        return next((name for name in self._readable(model) if name in self._variables), "")
 
     def hub_token(self) -> SecretStr | None:
         """The token for the Hugging Face hub, or None.
@@ -158,10 +229,20 @@ class Keys:
                 return _sendable(name, secret)
         return None
 
-    def _variable(self, name: str, wanted_by: str) -> SecretStr:
+    def _readable(self, model: ModelConfig) -> list[str]:
+        return [name for name in variables_of(model) if self._may_read(name, model.base_url)]
+
+    def _variable(self, name: str, model: ModelConfig, setting: str) -> SecretStr:
+        named = f"{setting} of {model.model_name} names {name}"
+        if not self._may_read(name, model.base_url):
+            raise UsageError(
+                f"{named}, which may not be read for settings that came from elsewhere: name it and the "
+                f"endpoint in the config.toml of this folder, or allow it with {ALLOWED_VARIABLES} in the "
+                "environment of this machine's process"
+            )
         secret = self._variables.get(name)
         if secret is None:
-            raise UsageError(f"{wanted_by} names {name}, which neither the environment nor the env file sets")
+            raise UsageError(f"{named}, which neither the environment nor the env file sets")
         return _sendable(name, secret)
 
 
@@ -173,6 +254,12 @@ def variables_of(model: ModelConfig) -> tuple[str, ...]:
         return (model.api_key_env,)
     provider = _PROVIDER_VARIABLES.get(provider_of(model.base_url), _ANY_PROVIDER)
     return tuple(dict.fromkeys((provider, _ANY_PROVIDER)))
+
+
+def variables_named(model: ModelConfig) -> frozenset[str]:
+    """All variables that may be read for a model: for its key, and for its headers."""
+    in_headers = (name for text in model.headers.values() for name in PLACEHOLDER.findall(text))
+    return frozenset((*variables_of(model), *in_headers))
 
 
 def _filled(variables: Mapping[str, str]) -> dict[str, str]:

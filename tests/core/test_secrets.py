@@ -15,7 +15,15 @@ from pydantic import SecretStr
 
 from tasks.core.config.settings import ModelConfig
 from tasks.core.errors import ConfigError, UsageError
-from tasks.core.secrets import Keys, masked, read_env_file, variables_of, without_secrets
+from tasks.core.secrets import (
+    Keys,
+    is_key_of,
+    masked,
+    may_be_read,
+    read_env_file,
+    variables_of,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -254,3 +262,63 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(bad: str) 
     with pytest.raises(UsageError, match=r"^HF_TOKEN holds"):
         keys.hub_token()
     assert "hid" not in str(caught.value)
+
+
+MODELS_KEYS = ("API_KEY", "OPENAI_API_KEY", "VLLM_KEY", "OUR_SERVER_TOKEN", "openrouter_api_key", "TOKEN")
+OTHERS = (
+    *("AWS_SECRET_ACCESS_KEY", "AWS_BEARER_TOKEN", "AZURE_OPENAI_API_KEY", "GOOGLE_API_KEY", "GCP_KEY"),
+    *("HF_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "hf_token"),
+    *("DATABASE_URL", "DATABASE_KEY", "PGPASSWORD", "POSTGRES_PASSWORD", "PREFECT_API_KEY", "GITHUB_TOKEN"),
+    *("SECRET_KEY", "DJANGO_SECRET_KEY", "SSH_KEY", "SSH_PRIVATE_KEY", "R2_ACCESS_KEY", "MONKEY", "KEYS"),
+    *("PATH", "HOME", "", "OPENAI_API_KEY_FILE"),
+)
+
+
+@pytest.mark.parametrize(("names", "allowed"), [(MODELS_KEYS, True), (OTHERS, False)])
+def test_without_a_word_of_the_worker_variables_named_like_models_keys_are_read(
+    names: tuple[str, ...],
+    allowed: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    assert [name for name in names if may_be_read(name, {}) is not allowed] == []
+
+
+def test_a_pattern_of_the_worker_stands_in_place_of_that() -> None:
+    environ = {"VELLUMFORGE__SECRETS__ALLOWED": "OPENAI_*, MY_KEY ,AWS_BEARER_TOKEN_BEDROCK"}
+    allowed = [name for name in (*MODELS_KEYS, *OTHERS, "MY_KEY", "my_key") if may_be_read(name, environ)]
+    assert allowed == ["OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "MY_KEY"]
+    assert may_be_read("AWS_BEARER_TOKEN_BEDROCK", environ)
+    assert not may_be_read("OPENAI_API_KEY", {"VELLUMFORGE__SECRETS__ALLOWED": ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "expected"),
+    [
+        ("OPENAI_API_KEY", "https://api.openai.com/v1", True),
+        ("API_KEY", "https://api.openai.com/v1", True),
+        ("OPENAI_API_KEY", "https://api.openai.com.evil.example/v1", False),
+        ("OPENAI_API_KEY", "https://openai.example/v1", False),
+        ("OPENAI_API_KEY", "http://127.0.0.1:8000/v1", False),
+        ("NVIDIA_API_KEY", "https://api.openai.com/v1", False),
+        ("MISTRAL_API_KEY", "https://api.mistral.ai/v1", True),
+        ("MISTRAL_API_KEY", "https://mistral.evil.example/v1", False),
+        ("EXAMPLE_TOKEN", "https://api.example.co.uk/v1", True),
+        ("MY_LAB_KEY", "https://llm.my-lab.org/v1", True),
+        ("API_KEY", "http://127.0.0.1:8000/v1", True),
+        ("ANY_API_KEY", "http://[::1]:8000/v1", False),
+        ("LOCALHOST_KEY", "http://localhost:8000/v1", True),
+        ("AWS_SECRET_ACCESS_KEY", "https://bedrock.aws.com/v1", False),
+        ("HF_TOKEN", "https://router.hf.co/v1", False),
+    ],
+)
+def test_a_key_is_of_a_provider_by_its_name(name: str, url: str, *, expected: bool) -> None:
+    assert is_key_of(name, url) is expected
+
+
+def test_what_may_not_be_read_is_refused_where_it_is_named_and_else_not_there() -> None:
+    keys = Keys({"API_KEY": "k1", "A_KEY": "k2"}, {}, may_read=lambda name, url: name == url)
+    assert keys.for_model(model()) is None
+    assert keys.origin_of(model()) == ""
+    for named in ({"api_key_env": "A_KEY"}, {"headers": {"X-A": "${A_KEY}"}}):
+        with pytest.raises(UsageError, match="names A_KEY, which may not be read") as raised:
+            (keys.headers_for if "headers" in named else keys.for_model)(model(**named))
+        assert "VELLUMFORGE__SECRETS__ALLOWED" in str(raised.value)

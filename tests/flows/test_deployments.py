@@ -253,6 +253,7 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
         "settings",
         "resume",
         "accept_changes",
+        "trust_session",
         "only",
         "further",
         "fresh",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.commands.app import app
 from flows.request import (
-    LocatedRequest,
+    KeyedLocation,
     ResumeRequest,
     RunRequest,
+    SessionRequest,
     TransformRequest,
     read_override,
     write_override,
@@ -64,6 +65,7 @@ NAMES = st.text(min_size=1).filter(lambda text: "\0" not in text)
             "overrides": st.dictionaries(st.from_regex(r"[a-z]+(\.[a-z]+)*", fullmatch=True), VALUES),
             "resume": NAMES,
             "accept_changes": st.booleans(),
+            "trust_session": st.booleans(),
             "fresh": st.booleans(),
             "upload_to_hf": st.booleans(),
             "repo": NAMES,
@@ -75,8 +77,26 @@ def test_a_command_that_is_printed_asks_for_the_same(given_fields: dict[str, Any
     assert asked(request.again("")) == request
     there = asked(request.again("session_1"))
     assert there == ResumeRequest(
-        **{each.name: getattr(request, each.name) for each in fields(LocatedRequest)}
+        **{each.name: getattr(request, each.name) for each in fields(SessionRequest)}
     )
+
+
+@settings(max_examples=20)
+@given(st.booleans(), st.booleans(), NAMES, st.booleans())
+def test_the_command_that_trusts_a_session_asks_for_the_same(
+    fresh: bool,  # noqa: FBT001 - drawn
+    upload: bool,  # noqa: FBT001 - drawn
+    session: str,
+    accept: bool,  # noqa: FBT001 - drawn
+) -> None:
+    request = RunRequest(resume=f"session_{session}", accept_changes=accept, fresh=fresh, upload_to_hf=upload)
+    there = asked(request.trusting())
+    if fresh or upload:
+        assert there == replace(request, trust_session=True)
+    else:
+        assert there == ResumeRequest(accept_changes=accept, trust_session=True)
+    keyed = KeyedLocation(env_file="keys").trusting("upload", "s", "--public")
+    assert keyed == "vellumforge2 upload s --public --env-file keys --trust-session"
 
 
 def test_a_retry_that_had_not_begun_is_printed_with_what_it_asks_for() -> None:

@@ -80,6 +80,8 @@ def without_defaults(table: Mapping[str, Any], prefix: str = "") -> dict[str, An
 
 
 ENV_PREFIX: Final = "VELLUMFORGE__"
+ALLOWED_VARIABLES: Final = "VELLUMFORGE__SECRETS__ALLOWED"
+"""No setting: whoever runs the process says with it what the settings of others may read, see `secrets`."""
 LARGEST_FILE: Final = 10 * 1024 * 1024
 """Bytes that a configuration file may have."""
 
@@ -177,6 +179,20 @@ def load_config(
     return Loaded(config, source, text, MappingProxyType(overridden))
 
 
+def given_settings(
+    overrides: Mapping[str, Any], environ: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The settings that are given one by one, by dotted key, unchecked; unknown ones are left out.
+
+    Args:
+        overrides: Those of the command line, which win.
+        environ: The environment with the others.
+    """
+    layers = (_from_environment(environ), _from_overrides(overrides))
+    found = (_single_settings(layer, spelled=str).values for layer in layers)
+    return {key: value for values in found for key, value in values.items()}
+
+
 def read_text(path: Path, limit: int, *, when_missing: str | None = None) -> str:
     """A file's UTF-8 text, line ends and all.
 
@@ -239,7 +255,7 @@ def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     for name, value in sorted(environ.items()):
-        if name.startswith(ENV_PREFIX):
+        if name.startswith(ENV_PREFIX) and name != ALLOWED_VARIABLES:
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
             yield key, value, f"set by the environment variable {dotted([name])}"
 

@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -35,6 +35,7 @@ from tasks.core.session.folder import check_name
 from tasks.core.session.record import (
     SESSION_RECORD,
     SessionRecord,
+    document_of,
     record_session,
     write_record,
 )
@@ -157,7 +158,7 @@ def read_manifest(source: Path, archive: zipfile.ZipFile) -> tuple[Manifest, Ses
     """The manifest, and the session's record in it.
 
     Raises:
-        UsageError: It cannot be read, or another version wrote it.
+        UsageError: It cannot be read, or another version wrote it; or its session is none that is exported.
     """
     try:
         manifest = Manifest.model_validate_json(archive.read(MANIFEST))
@@ -167,6 +168,8 @@ def read_manifest(source: Path, archive: zipfile.ZipFile) -> tuple[Manifest, Ses
         raise UsageError(f"{source} is damaged: its manifest cannot be read") from error
     if manifest.format not in FORMATS:
         raise UsageError(f"{source} has format {manifest.format}; this version reads formats up to {FORMAT}")
+    if record.transform:
+        raise UsageError(f"{source} is none that an export wrote: its session is that of a transform")
     if not _ID.fullmatch(record.id):
         raise UsageError(f"{source} is damaged: {record.id[:SHOWN]!r} is no session's id")
     return manifest, record
@@ -346,7 +349,7 @@ async def export_session(
                 archive.writestr(JOBS, jobs)
             for path in own_files(folder):
                 archive.write(path, FILES + path.name)
-            manifest = Manifest(format=FORMAT, session=folder.name, calls=calls, record=asdict(record))
+            manifest = Manifest(format=FORMAT, session=folder.name, calls=calls, record=document_of(record))
             archive.writestr(MANIFEST, manifest.model_dump_json())
     except OSError as error:
         raise SessionError(f"{target} cannot be written: {error.strerror or error}") from error
@@ -356,9 +359,9 @@ async def export_session(
 async def import_session(source: Path, output: Path, ledger: Ledger, name: str | None = None) -> Path:
     """Bring a session and its calls from an archive into an output folder and a ledger.
 
-    All of the archive is read before anything is kept, so that nothing is taken from one that is damaged.
-    Then the calls come first and the folder last, in one step: an import that was cut off is simply done
-    again.
+    In both it is marked as one from elsewhere. All of the archive is read before anything is kept, so that
+    nothing is taken from one that is damaged. Then the calls come first and the folder last, in one step: an
+    import that was cut off is simply done again.
 
     Args:
         source: The archive.
@@ -395,7 +398,7 @@ async def import_session(source: Path, output: Path, ledger: Ledger, name: str |
                         await ledger.add_reached(question, count)
                 await put_refusal_rows(ledger, record.id, refused)
                 # Of a Prefect elsewhere, which must not find this copy when it runs again.
-                record = replace(record, ledger=ledger.id, flow_run="")
+                record = replace(record, ledger=ledger.id, flow_run="", from_elsewhere=True)
                 if await find_session_row(ledger, record.id) is None:
                     await record_session(ledger, target.name, record, jobs)
                 _take_files(archive, temporary / target.name, record)

@@ -50,6 +50,7 @@ class Part:
         jobs: Its jobs whose prompts are there, by id.
         pairs: The pairs of those that are done, by job id, also of those that its thresholds keep out.
         whole: Whether all of its prompts are there.
+        from_elsewhere: Whether it came from elsewhere.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Part:
     jobs: Sequence[Job]
     pairs: Mapping[int, Pair]
     whole: bool
+    from_elsewhere: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ async def merge_sessions(names: Sequence[str], into: str, output: Path, ledger: 
         choice = _choose(parts)
         jobs = await adopt_pairs(first.config, choice.found, ledger)
         subtopics = drop_duplicates((name for part in parts for name in part.subtopics), set())
-        found = await _write(target, first, subtopics, jobs, ledger)
+        elsewhere = any(part.from_elsewhere for part in parts)
+        found = await _write(target, first, subtopics, jobs, ledger, from_elsewhere=elsewhere)
     return Merged(target, parts, choice, found)
 
 
@@ -185,7 +188,16 @@ async def _read(folder: Path, ledger: Ledger) -> Part:
     jobs = [job for job in found.jobs if job.id not in lost]
     subtopics = (*found.subtopics, *(job.sub_topic for job in jobs))
     whole = not found.to_pay["subtopics"] and not found.to_pay["prompts"]
-    return Part(folder, session.before, session.record.settings, subtopics, jobs, pairs, whole)
+    return Part(
+        folder,
+        session.before,
+        session.record.settings,
+        subtopics,
+        jobs,
+        pairs,
+        whole,
+        session.record.from_elsewhere,
+    )
 
 
 def _check_together(parts: Sequence[Part]) -> None:
@@ -239,10 +251,23 @@ def _worth(config: Config, part: Part, job: Job) -> int:
 
 
 async def _write(
-    target: Path, first: Part, subtopics: Sequence[str], jobs: Sequence[Job], ledger: Ledger
+    target: Path,
+    first: Part,
+    subtopics: Sequence[str],
+    jobs: Sequence[Job],
+    ledger: Ledger,
+    *,
+    from_elsewhere: bool,
 ) -> Survey:
     """Make the session's folder beside its place, and put it there when it is whole and recorded."""
-    record = SessionRecord(str(uuid.uuid4()), time.time(), dict(first.settings), ledger.id, adopted=True)
+    record = SessionRecord(
+        str(uuid.uuid4()),
+        time.time(),
+        dict(first.settings),
+        ledger.id,
+        adopted=True,
+        from_elsewhere=from_elsewhere,
+    )
     try:
         with files.folder_beside(target.parent, ".merge-") as temporary:
             folder = temporary / target.name

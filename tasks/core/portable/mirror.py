@@ -19,7 +19,6 @@ import logging
 import os
 import re
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,6 +40,7 @@ from tasks.core.portable.archive import (
     pack_refused,
 )
 from tasks.core.portable.store import Store, StoreError
+from tasks.core.session.record import document_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -312,7 +312,7 @@ class Mirror:
 
     async def _copy_manifest(self, record: SessionRecord) -> None:
         name, calls = self._session.name, len(self._memory.keys)
-        manifest = Manifest(format=FORMAT, session=name, calls=calls, record=asdict(record))
+        manifest = Manifest(format=FORMAT, session=name, calls=calls, record=document_of(record))
         await self._put(MANIFEST, manifest.model_dump_json().encode())
 
     async def _put(self, name: str, content: bytes) -> None:

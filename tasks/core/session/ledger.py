@@ -70,6 +70,11 @@ async def open_ledger(url: str | URL, output: Path) -> Ledger:
     return await Ledger.open(address)
 
 
+def is_missing(url: URL) -> bool:
+    """Whether there is no ledger yet, as far as that is seen without asking a server."""
+    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
+
+
 def _refuse_emptied(path: Path, output: Path) -> None:
     try:
         if path.stat().st_size:

@@ -21,7 +21,13 @@ from tasks.core.models import Purpose
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import is_finished
-from tasks.core.session.record import BACKUP, SessionRecord, read_record, settings_of
+from tasks.core.session.record import (
+    BACKUP,
+    SessionRecord,
+    is_from_elsewhere,
+    read_record,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -173,6 +179,7 @@ def find_resumption(folder: Path) -> Resumption:
         created=folder.stat().st_mtime,
         settings={} if before is None else before.model_dump(mode="json", exclude_unset=True),
         complete=is_finished(folder),
+        from_elsewhere=is_from_elsewhere(folder),
     )
     return Resumption(folder, made, before, foreign=True, done=len(checkpoint.completed))
 

@@ -92,7 +92,7 @@ async def take(source: Path, output: Path, name: str | None = None) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def read(path: Path) -> bytes:
@@ -150,7 +150,10 @@ async def test_a_session_goes_on_elsewhere_and_pays_for_nothing_again(tmp_path: 
         folder = await import_session(tmp_path / "a.zip", output, ledger)
         assert folder == output / made.folder.name
         record = read_record(folder)
-        assert record == replace(made.record, ledger=ledger.id)
+        assert record == replace(made.record, ledger=ledger.id, from_elsewhere=True)
+        row = await find_session_row(ledger, made.record.id)
+        assert row is not None
+        assert '"from_elsewhere":true' in row.record
         assert settings_of(record) == made.config
         assert await survey(made.config, ledger) == before
         row = await find_session_row(ledger, made.record.id)

@@ -32,7 +32,7 @@ from tasks.core.portable.fetching import fetch_session
 from tasks.core.portable.mirror import Mirror, mirrored
 from tasks.core.progress import Progress
 from tasks.core.secrets import Keys
-from tasks.core.session.record import read_record, record_session
+from tasks.core.session.record import is_from_elsewhere, read_record, record_session
 from tasks.core.session.resuming import find_resumption
 from tasks.core.session.session import open_session
 from tasks.core.traffic.stop import Stop
@@ -443,7 +443,9 @@ async def test_a_part_that_was_cut_off_and_files_of_others_do_no_harm(
     (there / "files" / ".DS_Store").write_text("mine")
     (there / "files" / "below").mkdir()
     config = configured(output__folder=str(tmp_path / "there"), output__mirror=f"file://{tmp_path}/mirror")
-    found = contents(await fetched(config, shared[1].name))
+    folder = await fetched(config, shared[1].name)
+    assert is_from_elsewhere(folder)
+    found = contents(folder)
     was = contents(shared[1])
     # The ledger is another one.
     assert was.pop("session.json") != found.pop("session.json")

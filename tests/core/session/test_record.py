@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tasks.core.config.settings import ModelConfig
+from tasks.core.config.settings import settings as every_setting
 from tasks.core.errors import SessionError
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.sessions import find_session_row
@@ -137,3 +139,43 @@ async def test_the_ledger_has_the_record_too(tmp_path: Path) -> None:
     assert row is not None
     assert (row.id, row.name, row.jobs) == ("an id", "session_1", b"jobs")
     assert module.SESSION_RECORD.validate_json(row.record) == record
+
+
+def test_the_mark_of_a_session_from_elsewhere_is_there_only_where_it_is_set(tmp_path: Path) -> None:
+    write_record(tmp_path, RECORD)
+    ours = (tmp_path / FILE_NAME).read_bytes()
+    # To the byte what older versions wrote.
+    older = {key: value for key, value in asdict(RECORD).items() if key != "from_elsewhere"}
+    assert ours == orjson.dumps(older, option=orjson.OPT_INDENT_2)
+    write_record(tmp_path, replace(RECORD, from_elsewhere=True))
+    marked = read_record(tmp_path)
+    assert marked is not None
+    assert marked.from_elsewhere
+
+
+async def test_a_record_that_is_put_back_from_the_ledger_has_its_mark(tmp_path: Path) -> None:
+    folder = tmp_path / "session_1"
+    folder.mkdir()
+    async with await Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        await record_session(ledger, folder.name, replace(RECORD, from_elsewhere=True))
+        await module.restore_record(folder, ledger)
+    assert module.is_from_elsewhere(folder)
+
+
+HARMLESS = {
+    *("generation", "judge_filtering", "lint", "prompt_templates", "pricing", "budget"),
+    *("output.mirror_minutes", "output.formats", "output.file_type", "output.reasoning"),
+    *("output.test_share", "output.split_seed", "huggingface.license", "provider_burst_percent"),
+    *("execution.grace_seconds", "execution.patience_minutes", "execution.stop_at_loss"),
+    *("execution.adaptive_concurrency", "execution.max_answer_megabytes", "execution.preflight"),
+}
+"""Settings, and sections of settings, that decide what is asked and made, and not where anything goes."""
+
+
+def test_every_setting_is_an_order_or_harmless() -> None:
+    of_models = set(ModelConfig.model_fields) - {"base_url", "api_key_env", "api_key_block", "headers"}
+    harmless = HARMLESS | {f"models.{role}.{name}" for role in module.ROLES for name in of_models}
+    harmless.add("models.judge.enabled")
+    for key in every_setting():
+        either = key in module.ORDERS, key in harmless or key.partition(".")[0] in harmless
+        assert sum(either) == 1, f"{key}: does it say where something goes? Then it belongs into ORDERS"
