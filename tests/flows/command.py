@@ -16,7 +16,7 @@ import time
 import weakref
 import zlib
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -69,7 +69,7 @@ SERVICES = (
 )
 SERVER = ("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
 """What `prefect server start` runs, without its own seconds of imports."""
-IN_TURN = {MODULE: ("run",), CHECKPOINT: ("checkpoint",), PROGRAM: ()}
+IN_TURN: dict[tuple[str, ...], tuple[str, ...]] = {MODULE: ("run",), CHECKPOINT: ("checkpoint",), PROGRAM: ()}
 """Programs that one process can run again and again, and what each says to `vellumforge2`."""
 PREPARED = {MODULE, CHECKPOINT, PROGRAM, RUN_IN_EACH, FLOW_RUN, PREFECT[:3]}
 """What the prepared parent forks, beside programs that are given as text."""
@@ -91,7 +91,7 @@ _DROPPED = ("PREFECT_", "VELLUMFORGE__", "HF_", "HUGGING")
 Row = dict[str, Any]
 
 
-_PROGRESS = re.compile(r"(?:subtopics|prompts|pairs) [\d,]+/[\d,]+ · .*\n")
+_PROGRESS = re.compile(r"(?:subtopics|prompts|pairs|complete) [\d,]+/[\d,]+ · .*\n")
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,16 @@ class User:
     in_turn: bool = False
 
     @classmethod
-    def made(cls, where: Path, *, in_turn: bool = False, **variables: str) -> User:
+    def made(cls, where: Path, **variables: str) -> User:
         """A new user below the folder `where`."""
         home, folder = where / "home", where / "work"
         for path in (home, folder):
             path.mkdir(parents=True)
-        return cls(home, folder, variables, in_turn=in_turn)
+        return cls(home, folder, variables)
+
+    def in_one_process(self) -> User:
+        """The same user, whose runs to their end have one process, in turn."""
+        return replace(self, in_turn=True)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -52,9 +52,8 @@ def user(tmp_path: Path, prefect_url: str, request: pytest.FixtureRequest) -> Us
 
     What is only run to its end is run in turn, by one process, where no test proves something of processes.
     """
-    in_turn = request.path.stem not in PROVE_PROCESSES
-    home = str(tmp_path / "prefect")
-    return User.made(tmp_path, in_turn=in_turn, PREFECT_API_URL=prefect_url, PREFECT_HOME=home)
+    made = User.made(tmp_path, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(tmp_path / "prefect"))
+    return made if request.path.stem in PROVE_PROCESSES else made.in_one_process()
 
 
 @pytest.fixture

@@ -491,6 +491,22 @@ def _become(folder: str, environment: Mapping[str, str]) -> None:
     time.tzset()
 
 
+def _run_once(command: Sequence[str], folder: str) -> None:
+    """Run a command, as the interpreter would."""
+    kind, what, *arguments = command
+    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.argv[:] = [kind, *arguments]
+    if kind == "-m":
+        sys.path[:1] = [folder, *path]
+        if not hasattr(sys.modules.get(what), "__path__"):
+            # Of a package, another module is run: its `__main__`.
+            sys.modules.pop(what, None)
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[:1] = ["", *path]
+        exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
+
+
 def main() -> None:
     """Import everything, then fork until the tests' end."""
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -521,21 +537,10 @@ def main() -> None:
     _become(asked["folder"], asked["environment"])
     finder = _Kept(kept, logged_by)
     sys.meta_path.insert(0, finder)
-    kind, what, *arguments = asked["command"]
-    if kind == IN_TURN:
+    if asked["command"][0] == IN_TURN:
         _run_in_turn(finder)
-        return
-    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
-    sys.argv[:] = [kind, *arguments]
-    if kind == "-m":
-        sys.path[:1] = [asked["folder"], *path]
-        if not hasattr(sys.modules.get(what), "__path__"):
-            # Of a package, another module is run: its `__main__`.
-            sys.modules.pop(what, None)
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
-        sys.path[:1] = ["", *path]
-        exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
+        _run_once(asked["command"], asked["folder"])
 
 
 if __name__ == "__main__":

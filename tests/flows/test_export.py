@@ -118,7 +118,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Path
     """The folder of a user with a finished session of six pairs."""
     where = tmp_path_factory.mktemp("finished")
     home = str(where / "prefect")
-    user = User.made(where, in_turn=True, PREFECT_API_URL=prefect_url, PREFECT_HOME=home)
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     with model() as server:
         user.write("config.toml", config(server.url, subtopics=3, prompts=2))
         assert user.run().code == 0

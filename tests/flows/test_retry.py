@@ -72,7 +72,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_url: str, serv
     """The session of a run that nothing disturbed."""
     where = tmp_path_factory.mktemp("undisturbed")
     home = str(where / "prefect")
-    user = User.made(where, in_turn=True, PREFECT_API_URL=prefect_url, PREFECT_HOME=home)
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     server.start()
     user.write("config.toml", settings(server))
     return whole_run(user)

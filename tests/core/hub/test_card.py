@@ -17,6 +17,8 @@ from tests.core.lint.planted import clean, write
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from datasets.utils.metadata import MetadataConfigs
+
     from tasks.core.config.settings import Config
     from tests.core.hub.server import Hub
 
@@ -43,12 +45,12 @@ def metadata_of(card: DatasetCard) -> dict[str, Any]:
     return found
 
 
-def configurations_in(card: DatasetCard) -> dict[str, Any]:
+def configurations_in(card: DatasetCard) -> MetadataConfigs:
     """What `datasets` reads in a card."""
     # Every worker reads this file, and one of them runs it: it takes a second to import.
-    from datasets.utils.metadata import MetadataConfigs  # noqa: PLC0415
+    from datasets.utils import metadata  # noqa: PLC0415
 
-    return dict(MetadataConfigs.from_dataset_card_data(card.data))
+    return metadata.MetadataConfigs.from_dataset_card_data(card.data)
 
 
 def test_the_hub_takes_its_metadata_and_datasets_its_configurations(hub: Hub, tmp_path: Path) -> None:
