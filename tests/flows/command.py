@@ -16,7 +16,7 @@ import time
 import weakref
 import zlib
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from flows.process.settings import DEFAULTS, variable_of
-from tests.flows.prepared import PARENT, SHARED, authorities
+from tests.flows.prepared import HERE, PARENT, SHARED, authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,8 +67,10 @@ SERVICES = (
     "TRIGGERS",
     "EVENT_PERSISTER",
 )
-SERVER = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
+SERVER = ("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "warning")
 """What `prefect server start` runs, without its own seconds of imports."""
+IN_TURN: dict[tuple[str, ...], tuple[str, ...]] = {MODULE: ("run",), CHECKPOINT: ("checkpoint",), PROGRAM: ()}
+"""Programs that one process can run again and again, and what each says to `vellumforge2`."""
 PREPARED = {MODULE, CHECKPOINT, PROGRAM, RUN_IN_EACH, FLOW_RUN, PREFECT[:3]}
 """What the prepared parent forks, beside programs that are given as text."""
 
@@ -89,7 +91,7 @@ _DROPPED = ("PREFECT_", "VELLUMFORGE__", "HF_", "HUGGING")
 Row = dict[str, Any]
 
 
-_PROGRESS = re.compile(r"(?:subtopics|prompts|pairs) [\d,]+/[\d,]+ · .*\n")
+_PROGRESS = re.compile(r"(?:subtopics|prompts|pairs|complete) [\d,]+/[\d,]+ · .*\n")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class User:
         variables: Environment variables beside those that every process has.
         forks: Whether the program is forked from the prepared parent, and not started from nothing.
         within: A process whose user and mount namespaces it is forked into, or None.
+        in_turn: Whether what is run to its end has no process of its own: one runs all that, in turn.
     """
 
     home: Path
@@ -131,6 +134,7 @@ class User:
     variables: Mapping[str, str]
     forks: bool = True
     within: int | None = None
+    in_turn: bool = False
 
     @classmethod
     def made(cls, where: Path, **variables: str) -> User:
@@ -139,6 +143,10 @@ class User:
         for path in (home, folder):
             path.mkdir(parents=True)
         return cls(home, folder, variables)
+
+    def in_one_process(self) -> User:
+        """The same user, whose runs to their end have one process, in turn."""
+        return replace(self, in_turn=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -179,7 +187,22 @@ class User:
 
     def run(self, *arguments: str, program: Sequence[str] = MODULE, **variables: str) -> Ended:
         """Run the command line to its end."""
-        return self.start(*arguments, program=program, **variables).end()
+        first = IN_TURN.get(tuple(program[:3]))
+        if not self.in_turn or first is None or _INTERPRETERS & {*self.variables, *variables}:
+            return self.start(*arguments, program=program, **variables).end()
+        out, err = os.memfd_create("out"), os.memfd_create("err")
+        try:
+            with Path(os.devnull).open("rb") as nothing:
+                code = HERE.run(
+                    [*first, *program[3:], *arguments],
+                    folder=self.folder,
+                    environment=self.environment | variables,
+                    files=(nothing.fileno(), out, err),
+                )
+            return Ended(code, _content(out), _PROGRESS.sub("", _content(err)))
+        finally:
+            os.close(out)
+            os.close(err)
 
     def processes(self) -> list[int]:
         """The process ids of all that runs as this user, whoever its parent is."""
@@ -461,21 +484,22 @@ def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str
     settings |= {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     settings |= {"PREFECT_UI_STATIC_DIRECTORY": str(home / "ui")}
     settings |= {"PREFECT_SERVER_UI_ENABLED": str(pages).lower(), "PREFECT__SERVER_FINAL": "1"}
-    command = [sys.executable, "-m", *SERVER, "--port", str(port)]
-    with (home / "output.log").open("wb") as output:
-        process = subprocess.Popen(
-            command, env=user.environment | settings | dict(variables), cwd=home, stdout=output, stderr=output
+    out, err = (os.open(home / name, os.O_RDWR | os.O_CREAT) for name in ("output.log", "error.log"))
+    with Path(os.devnull).open("rb") as nothing:
+        forked = PARENT.fork(
+            [*SERVER, "--port", str(port)],
+            folder=home,
+            environment=user.environment | settings | dict(variables),
+            files=(nothing.fileno(), out, err),
         )
+    process = Process(forked, out, err, forked_for=home)
     try:
-        until(lambda: process.poll() is not None or healthy(port), "the Prefect server's start")
-        assert process.poll() is None, (home / "output.log").read_text()
+        until(lambda: not process.running or healthy(port), "the Prefect server's start")
+        assert process.running, process.end().err
         yield f"http://127.0.0.1:{port}/api"
     finally:
-        process.terminate()
-        try:
-            process.wait(TIMEOUT)
-        finally:
-            process.kill()
+        process.send(signal.SIGTERM)
+        process.end()
 
 
 def healthy(port: int) -> bool:

@@ -31,10 +31,29 @@ def prefect_url(prefect_home: Path) -> Iterator[str]:
         yield url
 
 
+PROVE_PROCESSES = {
+    "test_api_lost",
+    "test_full_disk",
+    "test_interrupt",
+    "test_kill",
+    "test_prefect_server",
+    "test_results",
+    "test_secrets_nowhere",
+    "test_torn_files",
+    "test_two_resumes",
+    "test_upload",
+}
+"""Modules whose tests prove something of processes: each run has its own there."""
+
+
 @pytest.fixture
-def user(tmp_path: Path, prefect_url: str) -> User:
-    """Someone who works with the shared Prefect server; results of tasks stay in a home of their own."""
-    return User.made(tmp_path, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(tmp_path / "prefect"))
+def user(tmp_path: Path, prefect_url: str, request: pytest.FixtureRequest) -> User:
+    """Someone who works with the shared Prefect server; results of tasks stay in a home of their own.
+
+    What is only run to its end is run in turn, by one process, where no test proves something of processes.
+    """
+    made = User.made(tmp_path, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(tmp_path / "prefect"))
+    return made if request.path.stem in PROVE_PROCESSES else made.in_one_process()
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ A process of the command line spends 1.3 to 2.5 s of CPU on imports, which prove
 time. The parent imports them once. What it forks is a process like any other: it has its own folder,
 environment, arguments, files and process group, runs the same module as `__main__`, can be killed, and reads
 Prefect's settings at the moment at which it would import Prefect.
+
+Where not even the process is what is proved, one that was forked runs the command line for one test after the
+other: each time with that test's folder, environment, arguments and files.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import gc
 import importlib
 import inspect
 import json
+import logging
 import os
 import pkgutil
 import runpy
@@ -25,16 +29,20 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
 import certifi
 
 import tasks.core
 from flows.process.settings import DEFAULTS, QUIET, variable_of
+from tasks.core.chat.negotiation import LEARNED
 from tasks.core.report.plots import drawing
+from tasks.core.session.dataset import ROOT as LOGGER
 
 if TYPE_CHECKING:
     import signal
@@ -50,6 +58,7 @@ BEFORE_PREFECT = (
     "flows.hosting",
     "aiosqlite",
     "fastapi",
+    "uvicorn.main",
     "xml.etree.ElementTree",
 )
 """What is imported besides all of `tasks.core`, before Prefect."""
@@ -59,6 +68,7 @@ PLOTS = ("matplotlib.figure", "matplotlib.ticker", "matplotlib.backends.backend_
 WITH_PREFECT = (
     "prefect",
     "prefect.cli",
+    "prefect.server.api.server",
     "prefect.flow_engine",
     "prefect.task_engine",
     "prefect.utilities.visualization",
@@ -71,6 +81,10 @@ OURS = ("flows", "tasks")
 NEVER_IMPORTED = ("TYPE_CHECKING", "__name__ == '__main__'")
 POLL = 0.01
 START_SECONDS = 600.0
+IN_TURN = "--in-turn"
+"""What is forked to run the command line again and again; its standard input is where it is told what."""
+ANSWERED_BY_PREFECT = (".env", "prefect.toml", "pyproject.toml")
+"""The files of a working folder in which Prefect finds settings."""
 SHARED = "VELLUMFORGE_TESTS"
 """The environment variable with the folder that all of pytest's workers share."""
 
@@ -209,6 +223,60 @@ class Parent:
 PARENT = Parent()
 
 
+class InTurn:
+    """A process that runs the command line for one test after the other; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self._process: Forked | None = None
+
+    def run(
+        self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], files: Sequence[int]
+    ) -> int:
+        """Run the command line to its end.
+
+        Args:
+            arguments: Those of `vellumforge2`.
+            folder: The working folder.
+            environment: All environment variables.
+            files: Descriptors of standard input, output and error output.
+
+        Returns:
+            The exit code.
+        """
+        asked = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
+        with self._lock:
+            line = self._line or self._start()
+            socket.send_fds(line, [json.dumps(asked).encode()], list(files))
+            try:
+                said = line.recv(64)
+            except TimeoutError:
+                os.kill(self._ended().pid, SIGKILL)
+                raise
+            # A run that cannot wait for Prefect leaves its process at once, and the next one has another.
+            return int(said) if said else self._ended().wait(START_SECONDS)
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, Path(os.devnull).open("wb") as nothing:
+            files = (theirs.fileno(), nothing.fileno(), nothing.fileno())
+            self._process = PARENT.fork([IN_TURN, ""], folder=ROOT, environment=os.environ, files=files)
+        ours.settimeout(START_SECONDS)
+        self._line = ours
+        return ours
+
+    def _ended(self) -> Forked:
+        assert self._line is not None
+        assert self._process is not None
+        self._line.close()
+        self._line = None
+        return self._process
+
+
+HERE = InTurn()
+
+
 class _Kept:
     """What was imported with Prefect: it is there again when one of it is imported, and reads its settings.
 
@@ -221,6 +289,7 @@ class _Kept:
         self._logged_by = logged_by
         self._specs = {name: module.__spec__ for name, module in modules.items()}
         self._is_there = False
+        self._read_from: list[object] | None = None
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """A finder's answer for a module that is kept."""
@@ -240,8 +309,17 @@ class _Kept:
         if not self._is_there:
             self._is_there = True
             sys.modules.update(self._modules)
-            _read_settings(self._logged_by)
+            read_from = _settings_sources()
+            if read_from is None or read_from != self._read_from:
+                self._logged_by = _read_settings(self._logged_by)
+            self._read_from = read_from
         return self._modules[spec.name]
+
+    def put_away(self) -> None:
+        """Whoever imports it next finds it not imported."""
+        self._is_there = False
+        for name in self._modules:
+            sys.modules.pop(name, None)
 
     def get_code(self, name: str) -> CodeType | None:
         """The code of the module, to run it as `__main__`."""
@@ -255,14 +333,26 @@ class _Kept:
         module.__spec__ = self._specs[module.__name__]
 
 
-def _read_settings(logged_by: list[object]) -> None:
+def _settings_sources() -> list[object] | None:
+    """All that Prefect reads its settings from; None where there are files of them, which may change."""
+    variables = {name: value for name, value in os.environ.items() if name.upper().startswith("PREFECT_")}
+    homes = [Path(variables.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"]
+    if any(path.exists() for path in (*map(Path, ANSWERED_BY_PREFECT), *homes)):
+        return None
+    return [variables, Path.home()]
+
+
+def _read_settings(logged_by: list[object]) -> list[object]:
+    """Have Prefect read its settings; gives what its logging is set up by now."""
     from prefect import context  # noqa: PLC0415 - it is kept away until now
     from prefect.logging import configuration  # noqa: PLC0415 - the same
 
     context.refresh_global_settings_context()
-    if _logging() != logged_by:
+    now = _logging()
+    if now != logged_by:
         configuration.PROCESS_LOGGING_CONFIG.clear()
         configuration.setup_logging()
+    return now
 
 
 def _logging() -> list[object]:
@@ -360,6 +450,63 @@ def _with_prefect(names: Iterable[str]) -> set[str]:
         found = more
 
 
+def _run_in_turn(kept: _Kept) -> None:
+    """Run the command line for each message, until there are no more."""
+    from flows.commands.app import main as command_line  # noqa: PLC0415 - the parent imported it
+
+    control = socket.socket(fileno=os.dup(0))
+    control.set_inheritable(False)
+    logger = logging.getLogger(LOGGER)
+    handlers = list(logger.handlers)
+    while True:
+        message, numbers, _, _ = socket.recv_fds(control, 1 << 20, 3)
+        if not message:
+            return
+        for at, number in enumerate(numbers):
+            os.dup2(number, at)
+            os.close(number)
+        asked: dict[str, Any] = json.loads(message)
+        _become(asked["folder"], asked["environment"])
+        try:
+            code = command_line(asked["arguments"])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:  # noqa: BLE001 - what ends a process with a traceback
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The next one finds nothing of this one.
+        logger.handlers[:] = handlers
+        LEARNED.forget()
+        kept.put_away()
+        control.send(b"%d" % code)
+
+
+def _become(folder: str, environment: Mapping[str, str]) -> None:
+    """Take a working folder and an environment."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+
+
+def _run_once(command: Sequence[str], folder: str) -> None:
+    """Run a command, as the interpreter would."""
+    kind, what, *arguments = command
+    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.argv[:] = [kind, *arguments]
+    if kind == "-m":
+        sys.path[:1] = [folder, *path]
+        if not hasattr(sys.modules.get(what), "__path__"):
+            # Of a package, another module is run: its `__main__`.
+            sys.modules.pop(what, None)
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[:1] = ["", *path]
+        exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
+
+
 def main() -> None:
     """Import everything, then fork until the tests' end."""
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -387,21 +534,13 @@ def main() -> None:
         return
     if asked["within"] is not None:
         _enter(asked["within"])
-    os.chdir(asked["folder"])
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    time.tzset()
-    sys.meta_path.insert(0, _Kept(kept, logged_by))
-    kind, what, *arguments = asked["command"]
-    path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
-    sys.argv[:] = [kind, *arguments]
-    if kind == "-m":
-        sys.path[:1] = [asked["folder"], *path]
-        sys.modules.pop(what, None)
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    _become(asked["folder"], asked["environment"])
+    finder = _Kept(kept, logged_by)
+    sys.meta_path.insert(0, finder)
+    if asked["command"][0] == IN_TURN:
+        _run_in_turn(finder)
     else:
-        sys.path[:1] = ["", *path]
-        exec(what, sys.modules["__main__"].__dict__)  # noqa: S102 - a program of the tests, as `python -c` runs it
+        _run_once(asked["command"], asked["folder"])
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
 @pytest.fixture
 def user(tmp_path: Path) -> User:
     """Someone who has not even a Prefect server."""
-    return User.made(tmp_path)
+    return User.made(tmp_path).in_one_process()
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -33,7 +33,8 @@ def checkpoint(user: User, *words: str) -> Ended:
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Path:
     """The folder of a user with a finished session of six pairs."""
     where = tmp_path_factory.mktemp("finished")
-    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(where / "prefect"))
+    home = str(where / "prefect")
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     with model() as server:
         user.write("config.toml", config(server.url))
         assert user.run().code == 0

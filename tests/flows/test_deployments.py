@@ -12,16 +12,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from prefect.utilities.callables import parameter_schema
-from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.clean import clean
-from flows.generate import generate
 from flows.process.settings import DEFAULTS, variable_of
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Config, settings
@@ -245,8 +242,16 @@ def test_serving_needs_a_server_and_says_so(lone_user: User) -> None:
     assert "set PREFECT_API_URL" in line
 
 
+def form_of(module: str, name: str) -> dict[str, Any]:
+    """The schema of the parameters of a flow."""
+    # Every worker reads this file, and one of them runs it: Prefect is not imported before.
+    from prefect.utilities.callables import parameter_schema  # noqa: PLC0415
+
+    return parameter_schema(getattr(import_module(module), name)).model_dump()
+
+
 def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
-    form = parameter_schema(generate).model_dump()
+    form = form_of("flows.generate", "generate")
     names = sorted(form["properties"], key=lambda name: int(form["properties"][name]["position"]))
     assert names == [
         "config",
@@ -276,20 +281,22 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
     for key in settings():
         # What a setting means is said in the form too.
         assert settings()[key].description, key
-    assert set(parameter_schema(clean).model_dump()["properties"]) >= {"older_than", "keep_last", "dry_run"}
+    assert set(form_of("flows.clean", "clean")["properties"]) >= {"older_than", "keep_last", "dry_run"}
 
 
 def test_a_form_that_sends_every_default_is_like_one_that_sends_none() -> None:
+    from prefect.utilities.schema_tools.validation import ValidationError, validate  # noqa: PLC0415 - as above
+
     given = inline("http://127.0.0.1:1/v1")
     short = load_config(None, table=given, environ={}).config
     full = json.loads(short.model_dump_json())
-    validate({"settings": full}, parameter_schema(generate).model_dump(), raise_on_error=True)
+    validate({"settings": full}, form_of("flows.generate", "generate"), raise_on_error=True)
     again = load_config(None, table=full, environ={}).config
     assert again == short
     assert again.model_dump(exclude_unset=True)["models"] == short.model_dump(exclude_unset=True)["models"]
     with pytest.raises(ValidationError, match="'main_topic' is a required property"):
         validate(
             {"settings": {**given, "generation": {"num_subtopics": 2, "num_prompts_per_subtopic": 1}}},
-            parameter_schema(generate).model_dump(),
+            form_of("flows.generate", "generate"),
             raise_on_error=True,
         )

@@ -122,7 +122,7 @@ def test_a_model_that_refuses_repeats_and_answers_badly_still_brings_all_of_them
 
 def test_killed_while_replacing_it_comes_to_the_same_and_pays_once(user: User, tmp_path: Path) -> None:
     with model(**WRONG) as server:
-        calm = user.made(tmp_path / "calm", **user.variables)
+        calm = user.made(tmp_path / "calm", **user.variables).in_one_process()
         for someone in (calm, user):
             someone.write("config.toml", settings(server))
         first = calm.run("--json")

@@ -117,7 +117,8 @@ def test_of_a_mo_dpo_session_comes_what_other_modes_write_of_the_pairs_that_thre
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Path:
     """The folder of a user with a finished session of six pairs."""
     where = tmp_path_factory.mktemp("finished")
-    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(where / "prefect"))
+    home = str(where / "prefect")
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     with model() as server:
         user.write("config.toml", config(server.url, subtopics=3, prompts=2))
         assert user.run().code == 0

@@ -5,10 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from prefect.filesystems import LocalFileSystem
-
-from tasks.options import _replace
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,6 +12,11 @@ WRITES = 500
 
 
 def test_who_reads_a_result_that_another_run_writes_reads_a_whole_one(tmp_path: Path) -> None:
+    # Every worker reads this file, and one of them runs it: Prefect is not imported before.
+    from prefect.filesystems import LocalFileSystem  # noqa: PLC0415
+
+    from tasks.options import _replace  # noqa: PLC0415
+
     storage, contents = LocalFileSystem(basepath=str(tmp_path)), [b"a" * 10_000, b"b" * 20_000]
 
     def write(number: int) -> None:

@@ -73,7 +73,8 @@ def server() -> Iterator[Model]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_url: str, server: Model) -> Path:
     """The session of a run that nothing disturbed."""
     where = tmp_path_factory.mktemp("undisturbed")
-    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(where / "prefect"))
+    home = str(where / "prefect")
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     server.start()
     user.write("config.toml", settings(server))
     return whole_run(user)

@@ -327,7 +327,7 @@ WINDOWS = st.tuples(
 """The number of the first request that is refused, how many more are, and with what."""
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(windows=st.lists(WINDOWS, min_size=1, max_size=3), control=st.booleans())
 def test_whatever_it_refuses_whenever_a_resume_ends_with_all_rows(
     tmp_path_factory: pytest.TempPathFactory,

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 from xml.etree import ElementTree as ET
 
-from moto.server import ThreadedMotoServer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,6 +60,9 @@ def variables_for(url: str) -> dict[str, str]:
 @contextmanager
 def s3_server(port: int = 0) -> Iterator[S3]:
     """A running server with an empty bucket."""
+    # Every worker reads this file, and one of them runs it.
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()

@@ -60,7 +60,8 @@ def generation(
 ) -> tuple[User, Ended]:
     """A run that nothing disturbed, by the command of the specification, and how it ended."""
     where = tmp_path_factory.mktemp("undisturbed")
-    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=str(where / "prefect"))
+    home = str(where / "prefect")
+    user = User.made(where, PREFECT_API_URL=prefect_url, PREFECT_HOME=home).in_one_process()
     user.write("config.toml", story.config)
     server.start()
     return user, vellumforge2(user, "run", "--config", "config.toml")

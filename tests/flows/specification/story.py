@@ -131,6 +131,6 @@ class Story:
     def copy(self, where: Path) -> User:
         """Another user with the same files, who can go on with the session."""
         variables = dict(self.user.variables) | {"PREFECT_HOME": str(where / "prefect")}
-        user = User.made(where, **variables)
+        user = User.made(where, **variables).in_one_process()
         shutil.copytree(self.user.folder, user.folder, dirs_exist_ok=True)
         return user
