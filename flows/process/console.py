@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Screen
 from rich.logging import RichHandler
 
+from flows.process.end import IN_WORKER
 from tasks.core.errors import RunInterrupted
 from tasks.core.progress import Progress
 from tasks.core.session.dataset import ROOT
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
         Shown,
     )
 
-
-IN_WORKER = "PREFECT__FLOW_RUN_ID"
-"""Set by a Prefect worker for the processes that it starts."""
 
 WORKER_GRACE_SECONDS = 20.0
 """A worker kills 30 s after it sent SIGTERM: what is left is for the files and Prefect's last word."""
@@ -96,7 +94,8 @@ class Console:
     def signals(self) -> Iterator[None]:
         """Stop in order on the first SIGINT or SIGTERM, leave at once on the second.
 
-        The first lets calls in flight finish for `grace_seconds`, then cancels the current task.
+        The first lets calls in flight finish for `grace_seconds`, then cancels the current task. Below a
+        worker the second is the first once more: worker, service manager and shield may each send it.
         """
         if not self._takes_signals or threading.current_thread() is not threading.main_thread():
             yield  # Signals reach the main thread alone; whoever runs there decides.
@@ -107,20 +106,22 @@ class Console:
         ends: list[asyncio.TimerHandle] = []
 
         def receive(number: signal.Signals) -> None:
+            below_worker = IN_WORKER in os.environ
             if self.interrupted:
+                if below_worker:
+                    return
                 os._exit(128 + number)
             self.interrupted = True
             self.stop.request(RunInterrupted(number))
-            grace = self.grace_seconds
-            if IN_WORKER in os.environ:
-                grace = min(grace, WORKER_GRACE_SECONDS)
-            print(  # noqa: T201 - the terminal's own line
-                f"\nstopping: no new calls; up to {grace:g} s for those in flight "
-                f"({self.progress.in_flight}); once more to leave at once",
-                file=sys.stderr,
-            )
+            grace = min(self.grace_seconds, WORKER_GRACE_SECONDS) if below_worker else self.grace_seconds
             if work is not None:
                 ends.append(loop.call_later(grace, work.cancel))
+            with suppress(OSError):  # a worker that is gone reads no more
+                print(  # noqa: T201 - the terminal's own line
+                    f"\nstopping: no new calls; up to {grace:g} s for those in flight "
+                    f"({self.progress.in_flight}){'' if below_worker else '; once more to leave at once'}",
+                    file=sys.stderr,
+                )
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)
