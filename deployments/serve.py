@@ -86,8 +86,8 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
 async def make_automations() -> None:
     """Have Prefect's server mark runs as crashed whose process is gone: a build step of `prefect.yaml`.
 
-    What is there and the same is left alone, and what somebody switched off stays so. A server that refuses is
-    no reason to have no deployments.
+    What is there and the same is left alone, and what somebody switched off stays so. A server that refuses
+    is no reason to have no deployments.
     """
     try:
         async with client.get_client() as api:

@@ -160,7 +160,7 @@ def run_name(given: str, config: Config, session: str) -> str:
 
 
 def failed(error: VellumforgeError) -> State[Any]:
-    """The state of a run that this ended, for its flow to return: Cancelled if it was told to stop, else Failed.
+    """The state of a run that this ended, for its flow to return: Cancelled if it was told to stop.
 
     An error that a flow raises is logged with a traceback, which says nothing to whom it is shown, and
     written into the result storage, as a pickle by default.

@@ -108,7 +108,7 @@ def _leave(code: int) -> None:
 def shielded() -> None:
     """The first pull step of a deployment: what a worker started begins anew below a shield.
 
-    Nothing happens elsewhere than below a worker of the type `process`: nobody kills there without asking.
+    Nothing happens where Prefect starts runs in another way: nobody kills there without asking first.
     """
     started = getattr(sys.modules["__main__"].__spec__, "name", "")
     if started == _SUPERVISOR and os.environ.get(SHIELD) != str(os.getppid()):
