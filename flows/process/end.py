@@ -10,7 +10,6 @@ event that nobody takes. The session's files are closed by then: nothing is lost
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -133,6 +132,8 @@ def shield(command: Sequence[str]) -> int:
         # Before its flow runs, a run cannot say how it ended: it goes on until it can, and sees who is gone.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
+        import ctypes  # noqa: PLC0415 - for this alone, and not for each run's start
+
         with suppress(OSError, AttributeError):  # only Linux has it
             ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1)
     child = subprocess.Popen(command, env=variables)  # noqa: S603 - what was asked for

@@ -299,7 +299,8 @@ async def _set_crashed(owners: Collection[str]) -> None:
                 break
         for run in found:
             if (run.get("created_by") or {}).get("id") in owners:
-                await client.set_flow_run_state(run["id"], states.Crashed(message=message))
+                # Forced: one that is Cancelling would else wait for a worker to say that it is Cancelled.
+                await client.set_flow_run_state(run["id"], states.Crashed(message=message), force=True)
 
 
 def _client() -> PrefectClient:
