@@ -20,8 +20,8 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.states import Cancelled, Failed
 
 from flows.pages.artifacts import artifacts_of, outcome_of, title
+from flows.process.end import state_after
 from flows.process.progress import Rate, describe
-from tasks.core.errors import RunInterrupted
 from tasks.core.models import Phase
 from tasks.core.printable import escaped, reason_of
 
@@ -166,5 +166,5 @@ def failed(error: VellumforgeError) -> State[Any]:
     written into the result storage, as a pickle by default.
     Whoever awaits the flow is raised it all the same.
     """
-    made = Cancelled if isinstance(error, RunInterrupted) else Failed
+    made = Cancelled if state_after(error) == "Cancelled" else Failed
     return made(message=str(error), data=error)

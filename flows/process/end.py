@@ -19,7 +19,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import VellumforgeError
+from tasks.core.errors import RunInterrupted, VellumforgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +47,13 @@ _ADOPT_ORPHANS = 36
 """Linux's PR_SET_CHILD_SUBREAPER: who is left behind below becomes a child of this process."""
 
 _ends: list[threading.Timer] = []
+
+
+def state_after(error: VellumforgeError | None) -> str:
+    """The name of Prefect's state of a run that this ended: it failed, if it was not told to stop."""
+    if error is None:
+        return "Completed"
+    return "Cancelled" if isinstance(error, RunInterrupted) else "Failed"
 
 
 @contextmanager

@@ -262,6 +262,8 @@ async def _run(
     if prepared.upload is not None:
         error = await asyncio.to_thread(prepared.upload, console.session, error)
     if not recorded:
+        if server is not None:
+            server.note_end(_known(console.error))
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
         code = say(error) if error else 0
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import httpx
 
-from flows.process.end import UI_IS_BEHIND
+from flows.process.end import UI_IS_BEHIND, state_after
 from tasks.core.errors import UsageError, VellumforgeError
 from tasks.core.printable import reason_of
 
@@ -184,16 +184,29 @@ class EmbeddedServer:
                     (self._home / OWNERS / self._owner).unlink()
             self._alive.close()
 
-    async def mark_lost(self) -> None:
-        """Set those runs of this home to Crashed that have not ended, and whose process is gone.
+    def note_end(self, error: VellumforgeError | None) -> None:
+        """Leave word, for the next run here, of how a run ended that the server did not take note of.
 
+        Args:
+            error: What ended it, if not its last line.
+        """
+        if self._alive is not None:
+            with suppress(OSError):  # on a full disk it counts as crashed
+                self._alive.write(f"{state_after(error)}\n{error or ''}".encode())
+                self._alive.flush()
+
+    async def mark_lost(self) -> None:
+        """Set those runs of this home that have not ended, and whose process is gone, to what became of them.
+
+        That is Crashed, unless their process left word.
         It never raises, for the record is for people. Without a process that left something behind it asks
         nothing of the server.
         """
         try:
             with _left_behind(self._home) as lost:
                 if lost:
-                    await _set_crashed({file.name for file in lost})
+                    words = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in lost}
+                    await _set_ended(words)
                 for file in lost:
                     file.unlink()
         except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the run goes on; the next one tries again
@@ -280,10 +293,11 @@ def _left_behind(home: Path) -> Iterator[list[Path]]:
             os.close(descriptor)
 
 
-async def _set_crashed(owners: Collection[str]) -> None:
-    """Set all runs to Crashed that these owners made and that have not ended."""
+async def _set_ended(words: Mapping[str, str]) -> None:
+    """Set the runs that have not ended, and that one of these owners made, to its word, else to Crashed."""
     from prefect import states  # noqa: PLC0415 - Prefect's settings are made by now, and not before
 
+    made = {"Completed": states.Completed, "Cancelled": states.Cancelled, "Failed": states.Failed}
     flow_runs = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
     message = (
         "the process of this run is gone, and did not say how it ended; what was paid for is kept: "
@@ -298,9 +312,12 @@ async def _set_crashed(owners: Collection[str]) -> None:
             if len(some) < _PAGE:
                 break
         for run in found:
-            if (run.get("created_by") or {}).get("id") in owners:
+            word = words.get((run.get("created_by") or {}).get("id", ""))
+            if word is not None:
+                name, _, said = word.partition("\n")
+                state: Any = made[name](message=said) if name in made else states.Crashed(message=message)
                 # Forced: one that is Cancelling would else wait for a worker to say that it is Cancelled.
-                await client.set_flow_run_state(run["id"], states.Crashed(message=message), force=True)
+                await client.set_flow_run_state(run["id"], state, force=True)
 
 
 def _client() -> PrefectClient:

@@ -233,8 +233,15 @@ def test_deploying_asks_nothing_in_a_terminal_and_without_a_pool_says_what_is_mi
     )
     assert in_terminal.code == 0, in_terminal
     assert "?" not in in_terminal.out
-    unasked = clone.prefect("--no-prompt", "deploy", "--all")
-    assert unasked.code == 0
+    with httpx.Client(base_url=clone.url, timeout=TIMEOUT, trust_env=False) as client:
+        (made,) = client.post("/automations/filter", json={}).raise_for_status().json()
+        client.patch(f"/automations/{made['id']}", json={"enabled": False}).raise_for_status()
+        unasked = clone.prefect("--no-prompt", "deploy", "--all")
+        assert unasked.code == 0
+        # Made once, and what somebody switched off stays so.
+        (known,) = client.post("/automations/filter", json={}).raise_for_status().json()
+        assert (known["id"], known["enabled"]) == (made["id"], False)
+        client.patch(f"/automations/{made['id']}", json={"enabled": True}).raise_for_status()
     for name in ("generate/generate", "generate-shard/generate-shard", "clean/clean"):
         assert f"'{name}' successfully" in " ".join(unasked.out.split())
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash.blows import Kind
 from tests.crash.kill import rehearse
-from tests.flows.command import config, model, outlives, take_database, until
+from tests.flows.command import config, flow_run_states, model, outlives, take_database, until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.crash.report import Report
     from tests.flows.command import User
 
@@ -70,20 +66,16 @@ def test_a_killed_group_leaves_no_embedded_server_and_no_run_that_seems_to_go_on
         killed.kill(group=True)
         assert killed.end().code == -signal.SIGKILL
         assert not outlives(servers, 5)
-        assert _states(home) == ["RUNNING", "RUNNING"]
+        assert flow_run_states(home) == ["RUNNING", "RUNNING"]
 
         following = lone_user.start("--fresh")
         assert server.until_requests(3, following), following.end()
-        until(lambda: _states(home) == ["CRASHED", "RUNNING", "RUNNING"], "what was killed is shown so")
+        until(
+            lambda: flow_run_states(home) == ["CRASHED", "RUNNING", "RUNNING"], "what was killed is shown so"
+        )
         for process in (others, following):
             process.send(signal.SIGTERM)
             ended = process.end()
             assert ended.code == 128 + signal.SIGTERM, ended.err
-        assert _states(home) == ["CRASHED", "CANCELLED", "CANCELLED"]
+        assert flow_run_states(home) == ["CRASHED", "CANCELLED", "CANCELLED"]
         assert not [*(home / "owners").iterdir()]
-
-
-def _states(home: Path) -> list[str]:
-    """The types of the states of the flow runs in an embedded server's database, the oldest run first."""
-    with closing(sqlite3.connect(home / "prefect.db")) as database:
-        return [state for (state,) in database.execute("SELECT state_type FROM flow_run ORDER BY created")]
