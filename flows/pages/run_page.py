@@ -17,9 +17,10 @@ from uuid import UUID
 from prefect.artifacts import ProgressArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
 from flows.pages.artifacts import artifacts_of, outcome_of, title
+from flows.process.end import state_after
 from flows.process.progress import Rate, describe
 from tasks.core.models import Phase
 from tasks.core.printable import escaped, reason_of, shown_line
@@ -159,10 +160,11 @@ def run_name(given: str, config: Config, session: str) -> str:
 
 
 def failed(error: VellumforgeError) -> State[Any]:
-    """The state of a run that this ended, for its flow to return.
+    """The state of a run that this ended, for its flow to return: Cancelled if it was told to stop.
 
     An error that a flow raises is logged with a traceback, which says nothing to whom it is shown, and
     written into the result storage, as a pickle by default.
     Whoever awaits the flow is raised it all the same.
     """
-    return Failed(message="\n".join(map(shown_line, error.lines)), data=error)
+    made = Cancelled if state_after(error) == "Cancelled" else Failed
+    return made(message="\n".join(map(shown_line, error.lines)), data=error)

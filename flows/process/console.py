@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
+from flows.process.end import IN_WORKER
 from flows.process.terminal import note
 from tasks.core.errors import RunInterrupted
 from tasks.core.printable import shown, shown_line
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
         Shown,
     )
 
-
-IN_WORKER = "PREFECT__FLOW_RUN_ID"
-"""Set by a Prefect worker for the processes that it starts."""
 
 WORKER_GRACE_SECONDS = 20.0
 """A worker kills 30 s after it sent SIGTERM: what is left is for the files and Prefect's last word."""
@@ -99,7 +97,8 @@ class Console:
     def signals(self) -> Iterator[None]:
         """Stop in order on the first SIGINT or SIGTERM, leave at once on the second.
 
-        The first lets calls in flight finish for `grace_seconds`, then cancels the current task.
+        The first lets calls in flight finish for `grace_seconds`, then cancels the current task. Below a
+        worker the second is the first once more: worker, service manager and shield may each send it.
         """
         if not self._takes_signals or threading.current_thread() is not threading.main_thread():
             yield  # Signals reach the main thread alone; whoever runs there decides.
@@ -110,20 +109,22 @@ class Console:
         ends: list[Alarm] = []
 
         def receive(number: signal.Signals) -> None:
+            below_worker = IN_WORKER in os.environ
             if self.interrupted:
+                if below_worker:
+                    return
                 os._exit(128 + number)
             self.interrupted = True
             self.stop.request(RunInterrupted(number))
-            grace = self.grace_seconds
-            if IN_WORKER in os.environ:
-                grace = min(grace, WORKER_GRACE_SECONDS)
-            note(
-                "",
-                f"stopping: no new calls; up to {grace:g} s for those in flight "
-                f"({self.progress.in_flight}); once more to leave at once",
-            )
+            grace = min(self.grace_seconds, WORKER_GRACE_SECONDS) if below_worker else self.grace_seconds
             if work is not None:
                 ends.append(Alarm(grace, work.cancel))
+            with suppress(OSError):  # a worker that is gone reads no more
+                note(
+                    "",
+                    f"stopping: no new calls; up to {grace:g} s for those in flight "
+                    f"({self.progress.in_flight}){'' if below_worker else '; once more to leave at once'}",
+                )
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)

@@ -1,4 +1,8 @@
-"""The end of a process that a worker started for a run: bounded, also when Prefect's API is gone.
+"""The end of a process that a worker started for a run: in order whoever is gone, and bounded.
+
+A worker that is told to stop kills its children at once, and one that is killed leaves them behind, where
+nobody can cancel them. So a run has a shield between its worker and itself, which may be killed in its place,
+and ends in order when its parent is gone. `python -m flows.process.end COMMAND …` runs a command below one.
 
 When the work is over, Prefect's engine tells the API for over a minute, and then waits some seconds for every
 event that nobody takes. The session's files are closed by then: nothing is lost with the wait.
@@ -7,18 +11,28 @@ event that nobody takes. The session's files are closed by then: nothing is lost
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from flows.process.console import IN_WORKER
-from flows.process.server import UI_IS_BEHIND
 from flows.process.terminal import note
-from tasks.core.errors import VellumforgeError
+from tasks.core.errors import RunInterrupted, VellumforgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+IN_WORKER = "PREFECT__FLOW_RUN_ID"
+"""Set by a Prefect worker for the processes that it starts."""
+
+SHIELD = "VELLUMFORGE_SHIELD"
+"""The process id of the shield, for the command below it."""
+
+UI_IS_BEHIND = "Prefect's UI is behind and may show this run as Running; the run itself is not affected"
+"""How every warning begins that Prefect's server did not take note of a run's end."""
 
 END_SECONDS = 12.0
 """How long Prefect may take for its last words after the work of a run is over."""
@@ -26,13 +40,31 @@ END_SECONDS = 12.0
 SLICE = 0.5
 """Seconds of a part of it: of a process that was stopped and goes on, no more than one part has passed."""
 
+WATCH_SECONDS = 0.25
+"""Between two looks at whether a process or its parent is still there."""
+
+ALONE_SECONDS = 60.0
+"""After which a run leaves that was told to stop because its parent is gone: no worker is left to kill it."""
+
+_SUPERVISOR = "prefect.runner._workspace_supervisor"
+_ADOPT_ORPHANS = 36
+"""Linux's PR_SET_CHILD_SUBREAPER: who is left behind below becomes a child of this process."""
+
 _ends: list[threading.Event] = []
+
+
+def state_after(error: VellumforgeError | None) -> str:
+    """The name of Prefect's state of a run that this ended: it failed, if it was not told to stop."""
+    if error is None:
+        return "Completed"
+    return "Cancelled" if isinstance(error, RunInterrupted) else "Failed"
 
 
 @contextmanager
 def bounded_end(flow_run: str) -> Iterator[None]:
-    """Leave the process at the latest `END_SECONDS` after the block, with the exit code of the work in it.
+    """Stop the block in order when this process's parent is gone, and leave soon after the block.
 
+    The process is left at the latest `END_SECONDS` after the block, with the exit code of the work in it.
     Nothing happens unless a worker started this process for just this run: what else a process does after
     the run is not ours to end. A run that is tried again in its process stops the clock.
 
@@ -44,6 +76,8 @@ def bounded_end(flow_run: str) -> Iterator[None]:
         return
     while _ends:
         _ends.pop().set()
+    over = threading.Event()
+    threading.Thread(target=_stop_without_parent, args=[over], daemon=True).start()
     code = 0
     try:
         yield
@@ -51,9 +85,26 @@ def bounded_end(flow_run: str) -> Iterator[None]:
         code = error.exit_code if isinstance(error, VellumforgeError) else 1
         raise
     finally:
+        over.set()
         goes_on = threading.Event()
         threading.Thread(target=_leave, args=(code, goes_on), daemon=True).start()
         _ends.append(goes_on)
+
+
+def _stop_without_parent(over: threading.Event) -> None:
+    """Tell this process to stop once its parent is gone, unless its work is over before."""
+    # What a worker starts anew in place of itself keeps its parent; below a shield it is known by its number.
+    parent = int(os.environ.get(SHIELD) or os.getppid())
+    while os.getppid() == parent:
+        if over.wait(WATCH_SECONDS):
+            return
+    # Who read what is said here is gone, too, and a pipe without a reader would be an error.
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - its number is wanted
+        for number in (1, 2):
+            os.dup2(nothing.fileno(), number)
+    os.kill(os.getpid(), signal.SIGTERM)
+    if not over.wait(ALONE_SECONDS):
+        os._exit(128 + signal.SIGTERM)
 
 
 def _leave(code: int, goes_on: threading.Event) -> None:
@@ -64,3 +115,59 @@ def _leave(code: int, goes_on: threading.Event) -> None:
         note(f"{UI_IS_BEHIND}: it does not answer")
         sys.stdout.flush()
     os._exit(code)
+
+
+def shielded() -> None:
+    """The first pull step of a deployment: what a worker started begins anew below a shield.
+
+    Nothing happens where Prefect starts runs in another way: nobody kills there without asking first.
+    """
+    started = getattr(sys.modules["__main__"].__spec__, "name", "")
+    if started == _SUPERVISOR and os.environ.get(SHIELD) != str(os.getppid()):
+        # The process stays the one that the worker knows.
+        os.execv(sys.executable, [sys.executable, "-m", "flows.process.end", *sys.orig_argv])  # noqa: S606 - no shell is wanted
+
+
+def shield(command: Sequence[str]) -> int:
+    """Run a command, hand SIGTERM on to it, and tell it to stop when this process's parent is gone.
+
+    SIGINT is left to the command: a terminal sends it to all its processes. Where the command is a worker,
+    what it leaves behind is waited for: a container ends with its first process.
+
+    Returns:
+        The command's exit code, negative for a signal.
+    """
+    parents = {os.getppid()}
+    variables = dict(os.environ)
+    of_run = IN_WORKER in variables
+    if of_run:
+        variables[SHIELD] = str(os.getpid())
+        # Before its flow runs, a run cannot say how it ended: it goes on until it can, and sees who is gone.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        import ctypes  # noqa: PLC0415 - for this alone, and not for each run's start
+
+        with suppress(OSError, AttributeError):  # only Linux has it
+            ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1)
+    child = subprocess.Popen(command, env=variables)  # noqa: S603 - what was asked for
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
+    signal.signal(signal.SIGINT, lambda *_: None)
+    while child.poll() is None:
+        if os.getppid() not in parents:
+            parents.add(os.getppid())
+            child.send_signal(signal.SIGTERM)
+        time.sleep(WATCH_SECONDS)
+    with suppress(ChildProcessError):
+        while not of_run:
+            os.wait()
+    return child.returncode
+
+
+if __name__ == "__main__":
+    ended = shield(sys.argv[1:])
+    if ended < 0:
+        # Whoever waits for this process is told what the command ended by.
+        with suppress(OSError):
+            signal.signal(-ended, signal.SIG_DFL)
+        os.kill(os.getpid(), -ended)
+    sys.exit(ended)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flows.process import settings as environment
 from flows.process.console import SIGNALS, Console, current, show_records
 from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
-from flows.process.server import UI_IS_BEHIND, EmbeddedServer, check_api, is_full, no_room, settle
+from flows.process.end import UI_IS_BEHIND
+from flows.process.server import EmbeddedServer, check_api, is_full, no_room, settle
 from flows.process.terminal import PROGRAM, all_said, say
 from tasks.core.demo.server import Behaviour, DemoServer
 from tasks.core.errors import LossError, PhaseError, RunInterrupted, UnfinishedError, VellumforgeError
@@ -123,7 +124,7 @@ def run_here(
             server.wait_ready()
         elif url:
             asyncio.run(check_api(url))
-        error = asyncio.run(_run(imported, request, prepared, show))
+        error = asyncio.run(_run(imported, request, prepared, show, server))
     if error:
         raise error
     return 0
@@ -152,6 +153,7 @@ async def run_within(request: Hosted, prepared: Prepared, flow: Callable[[], Any
         await check_api(url)
     else:
         imported = await _OWN.start(home, flow)
+        await _OWN.mark_lost()
     console = Console(prepared.checked, takes_signals=False)
     flow_run = await _carry_out(imported, request, console)
     await _recorded(flow_run, console, prepared)
@@ -202,6 +204,11 @@ class _OwnServer:
             environment.read_anew()
             return server
 
+    async def mark_lost(self) -> None:
+        """Set to Crashed what processes that are gone left as Running."""
+        if self._server is not None:
+            await self._server.mark_lost()
+
     def forget_dead(self) -> None:
         """Where it is dead, restore the environment, but not what was set since."""
         with self._lock:
@@ -228,10 +235,16 @@ class PrefectError(VellumforgeError):
 
 
 async def _run(
-    flow: Any, request: Hosted, prepared: Prepared, show: Callable[[Shown], None]
+    flow: Any,
+    request: Hosted,
+    prepared: Prepared,
+    show: Callable[[Shown], None],
+    server: EmbeddedServer | None,
 ) -> VellumforgeError | None:
     """Run the flow to its end and show its summary; returns what ended it, if not its last line."""
     console = Console(prepared.checked)
+    # Beside the run: whoever was killed before does not hold up who comes now.
+    marking = {asyncio.create_task(server.mark_lost())} if server else set()
     flow_run = await _carry_out(flow, request, console)
     for number in SIGNALS:
         # The files are closed: from here on nothing needs an orderly end.
@@ -239,12 +252,16 @@ async def _run(
     if console.summary is not None:
         show(console.summary)
     recorded = await _recorded(flow_run, console, prepared)
+    if marking:
+        await asyncio.wait(marking, timeout=END_SECONDS if recorded else 0.0)
     error = _known(console.error)
     if isinstance(error, PhaseError | UnfinishedError | RunInterrupted) or (error and console.session):
         _add_notes(error, request, console.session)
     if prepared.upload is not None:
         error = await asyncio.to_thread(prepared.upload, console.session, error)
     if not recorded:
+        if server is not None:
+            server.note_end(_known(console.error))
         # Closing the loop and a regular exit would wait for Prefect's queue, which nobody takes any more.
         os._exit(all_said(say(error) if error else 0))
     return error

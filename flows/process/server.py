@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import http
 import http.client
 import logging
@@ -18,21 +19,25 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Self
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
+from flows.process.end import UI_IS_BEHIND, state_after
 from tasks.core.errors import UsageError, VellumforgeError
 from tasks.core.printable import reason_of
 from tasks.core.traffic.stop import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from uuid import UUID
 
+    from prefect.client.orchestration import PrefectClient
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 3.0
@@ -42,8 +47,12 @@ _DATABASE_SETTINGS = {"PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DAT
 _ROOM_BYTES = 1 << 20
 """Bytes that a disk has left on which the server failed for other reasons than that it is full."""
 _FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")
+OWNERS = "owners"
+"""The folder, in a home, with a file for each process that has a server there, locked while that lives."""
 _TAIL_BYTES = 4096
 _POLL_SECONDS = 0.1
+_PAGE = 200
+"""The most that the API lists at once."""
 
 _SERVER_SETTINGS: Mapping[str, str] = {
     # Its terminal is the log, which says why a server did not start.
@@ -60,9 +69,6 @@ _SERVER_SETTINGS: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "false",
 }
-
-UI_IS_BEHIND = "Prefect's UI is behind and may show this run as Running; the run itself is not affected"
-"""How every warning begins that Prefect's server did not take note of a run's end."""
 
 logger = logging.getLogger("vellumforge.embedded")
 
@@ -85,6 +91,8 @@ class EmbeddedServer:
     def __init__(self, home: Path) -> None:
         self._home = home.absolute()
         self._auth = f"vellumforge:{secrets.token_urlsafe(32)}"
+        self._owner = str(uuid4())
+        self._alive: BinaryIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self._port = 0
@@ -127,6 +135,9 @@ class EmbeddedServer:
         """
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _owners(self._home) as owners:
+                self._alive = (owners / self._owner).open("wb")
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
             with (self._home / LOG_NAME).open("ab") as log, socket.create_server((HOST, 0)) as listener:
                 self._log_start = log.tell()
                 self._port = listener.getsockname()[1]
@@ -170,12 +181,47 @@ class EmbeddedServer:
         if process is None:
             return
         assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
+        # One that died before may not have taken note of how a run ended.
+        was_there = process.poll() is None
         process.stdin.close()
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._alive is not None:
+            if was_there:
+                with suppress(OSError):  # it stays, then, and the next run looks for what is not there
+                    (self._home / OWNERS / self._owner).unlink()
+            self._alive.close()
+
+    def note_end(self, error: VellumforgeError | None) -> None:
+        """Leave word, for the next run here, of how a run ended that the server did not take note of.
+
+        Args:
+            error: What ended it, if not its last line.
+        """
+        if self._alive is not None:
+            with suppress(OSError):  # on a full disk it counts as crashed
+                self._alive.write(f"{state_after(error)}\n{error or ''}".encode())
+                self._alive.flush()
+
+    async def mark_lost(self) -> None:
+        """Set those runs of this home that have not ended, and whose process is gone, to what became of them.
+
+        That is Crashed, unless their process left word.
+        It never raises, for the record is for people. Without a process that left something behind it asks
+        nothing of the server.
+        """
+        try:
+            with _left_behind(self._home) as lost:
+                if lost:
+                    words = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in lost}
+                    await _set_ended(words)
+                for file in lost:
+                    file.unlink()
+        except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the run goes on; the next one tries again
+            logger.info("runs of processes that are gone may be shown as Running: %s", reason_of(error))
 
     def __enter__(self) -> Self:
         self.start()
@@ -203,7 +249,7 @@ class EmbeddedServer:
             )
         environment.pop("PREFECT_API_URL", None)
         return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "flows.process.server_main", str(listener.fileno())],
+            [sys.executable, "-m", "flows.process.server_main", str(listener.fileno()), self._owner],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=log,
@@ -244,6 +290,75 @@ def no_room(home: Path) -> EmbeddedServerError:
         f"the disk of {home} is full: what Prefect keeps of a run takes some megabytes there; "
         "make room, or name another output folder"
     )
+
+
+@contextmanager
+def _owners(home: Path) -> Iterator[Path]:
+    """The folder of the owners' files; nobody makes one, or looks for those that are gone, meanwhile."""
+    folder = home / OWNERS
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _left_behind(home: Path) -> Iterator[list[Path]]:
+    """The files of owners that are gone; taken, so that two runs that begin at once do not share them."""
+    found: dict[Path, int] = {}
+    try:
+        with _owners(home) as owners:
+            for file in owners.iterdir():
+                descriptor = os.open(file, os.O_RDONLY)
+                try:
+                    # The kernel frees it when its process ends, however that ends.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(descriptor)
+                else:
+                    found[file] = descriptor
+        yield list(found)
+    finally:
+        for descriptor in found.values():
+            os.close(descriptor)
+
+
+async def _set_ended(words: Mapping[str, str]) -> None:
+    """Set the runs that have not ended, and that one of these owners made, to its word, else to Crashed."""
+    from prefect import states  # noqa: PLC0415 - Prefect's settings are made by now, and not before
+
+    made = {"Completed": states.Completed, "Cancelled": states.Cancelled, "Failed": states.Failed}
+    flow_runs = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    message = (
+        "the process of this run is gone, and did not say how it ended; what was paid for is kept: "
+        "resume its session to go on"
+    )
+    async with _client() as client:
+        found: list[Any] = []
+        while True:
+            page = {"flow_runs": flow_runs, "sort": "ID_DESC", "limit": _PAGE, "offset": len(found)}
+            some = (await client.request("POST", "/flow_runs/filter", json=page)).json()
+            found += some
+            if len(some) < _PAGE:
+                break
+        for run in found:
+            word = words.get((run.get("created_by") or {}).get("id", ""))
+            if word is not None:
+                name, _, said = word.partition("\n")
+                state: Any = made[name](message=said) if name in made else states.Crashed(message=message)
+                # Forced: one that is Cancelling would else wait for a worker to say that it is Cancelled.
+                await client.set_flow_run_state(run["id"], state, force=True)
+
+
+def _client() -> PrefectClient:
+    """A client of the API that Prefect's settings name."""
+    # Imported here: Prefect's settings are made by now, and not before.
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+
+    return get_client()
 
 
 async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) -> bool:  # noqa: ASYNC109 - one bound over several waits
@@ -291,14 +406,13 @@ async def _drain() -> None:
 
 async def _recorded(flow_run_ids: Collection[UUID]) -> int:
     """How many task runs of the flow runs the server holds in a final state."""
-    from prefect.client.orchestration import get_client  # noqa: PLC0415 - as above
     from prefect.client.schemas.objects import TERMINAL_STATES  # noqa: PLC0415 - as above
 
     task_runs = {
         "flow_run_id": {"any_": [str(flow_run_id) for flow_run_id in flow_run_ids]},
         "state": {"type": {"any_": [state.value for state in TERMINAL_STATES]}},
     }
-    async with get_client() as client:
+    async with _client() as client:
         response = await client.request("POST", "/task_runs/count", json={"task_runs": task_runs})
     count: int = response.json()
     return count
@@ -334,15 +448,14 @@ async def check_api(url: str) -> None:
         ApiError: It does not answer, is no Prefect server, does not take us, or is another major version.
     """
     # Imported here: Prefect's settings are made by now, and not before.
-    from prefect.client.orchestration import get_client  # noqa: PLC0415
-    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT  # noqa: PLC0415 - as above
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT  # noqa: PLC0415
 
     seconds, shown = PREFECT_API_REQUEST_TIMEOUT.value(), _USER_INFO.sub("//", url)
     note = asyncio.get_running_loop().call_later(
         NOTE_SECONDS, log.warning, "waiting for the Prefect server at %s, for %g s", shown, seconds
     )
     try:
-        async with asyncio.timeout(seconds), get_client() as client:
+        async with asyncio.timeout(seconds), _client() as client:
             await client.read_flows(limit=1)
     except Exception as error:  # whatever Prefect makes of the answer of a server that is not its own
         raise ApiError(

@@ -1,8 +1,8 @@
 """The child process of `flows.process.server`: Prefect's API on a socket that it inherits, until stdin ends.
 
-`python -m flows.process.server_main FD` serves on the listening socket with that number. Standard input is a
-pipe whose other end only the parent holds: it ends when the parent closes it, and also when the parent
-dies of whatever cause, SIGKILL included.
+`python -m flows.process.server_main FD OWNER` serves on the listening socket with that number, and writes
+down that OWNER made every flow run. Standard input is a pipe whose other end only the parent holds: it ends
+when the parent closes it, and also when the parent dies of whatever cause, SIGKILL included.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import uvicorn
 
@@ -90,9 +91,14 @@ def _application() -> FastAPI:
     # What is imported stays: collecting garbage meanwhile costs a fifth of the start and finds none.
     gc.disable()
     # Imported here, so that the watch runs already during the seconds that it takes.
-    from prefect.server.api.server import create_app  # noqa: PLC0415
+    from prefect.server.api import dependencies, server  # noqa: PLC0415
+    from prefect.server.schemas.core import CreatedBy  # noqa: PLC0415 - as above
 
-    application: FastAPI = create_app(ephemeral=True)
+    application: FastAPI = server.create_app(ephemeral=True)
+    # A run and who made it are written in one moment: by that, those of a process that is gone are known.
+    owner = CreatedBy(id=UUID(sys.argv[2]), type="PROCESS", display_value=f"process {os.getppid()}")
+    routes: FastAPI = application.api_app  # type: ignore[attr-defined]  # Prefect sets it
+    routes.dependency_overrides[dependencies.get_created_by] = lambda: owner
     gc.freeze()
     gc.enable()
     return application

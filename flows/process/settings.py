@@ -33,6 +33,9 @@ DEFAULTS: Mapping[str, str] = {
     "server.services.task_run_recorder.batch_size": "200",
     # With batches, the last task runs of a flow wait for this: whole seconds, and never 0 (a busy loop).
     "server.services.task_run_recorder.flush_interval": "1",
+    # A run is alive as long as it says so: what is silent for a while is marked as crashed by the automation
+    # of deployments/automations.yaml. Seconds; Prefect takes no fewer.
+    "flows.heartbeat_frequency": "30",
     # Library code logs outside of flows too; that is no mistake to warn about.
     "logging.to_api.when_missing_flow": "ignore",
     # A result is stored only by a task that says so, and never pickled: reading a pickle runs what it holds.

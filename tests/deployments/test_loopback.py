@@ -58,7 +58,7 @@ def test_a_server_its_worker_and_serving_without_a_pool(tmp_path: Path) -> None:
             user.start("worker", "start", "--pool", "vellumforge", program=PREFECT),
             user.start(program=SERVE),
         ]
-        made = f"{variables['PREFECT_API_URL']}/deployments/name/generate/generate"
+        made = f"{variables['PREFECT_API_URL']}/deployments/name/generate/generate-served"
         with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
             until(
                 lambda: not started[-1].running or client.get(made).is_success,

@@ -476,6 +476,12 @@ def take_database(home: Path) -> bool:
     return True
 
 
+def flow_run_states(home: Path) -> list[str]:
+    """The types of the states of the flow runs in the database of a home, the oldest run first."""
+    with closing(connect(home / DATABASE)) as database:
+        return [state for (state,) in database.execute("SELECT state_type FROM flow_run ORDER BY created")]
+
+
 @contextmanager
 def _starting(home: Path, port: int, *, pages: bool, variables: Mapping[str, str]) -> Iterator[str]:
     user = User(home, home, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -177,3 +178,20 @@ def test_a_workers_run_outlives_the_api_and_leaves_in_time(tmp_path: Path) -> No
         assert not outlives(running, TIMEOUT)
         (session,) = made.user.sessions()
         assert len((session / "dataset.jsonl").read_text().splitlines()) == SUBTOPICS * PROMPTS
+
+
+def test_a_container_that_is_stopped_waits_for_what_its_worker_leaves_behind(tmp_path: Path) -> None:
+    """A shield, told to stop, tells its command, and ends after all below it with the command's exit code."""
+    worker = """
+        trap 'touch told; exit 3' TERM
+        (trap '' TERM; touch left; until [ -e told ]; do sleep 0.01; done; sleep 0.3; echo done >left) &
+        until [ -s left ]; do sleep 0.01; done
+    """
+    shield = User.made(tmp_path).start(
+        "sh", "-c", worker, program=(sys.executable, "-m", "flows.process.end")
+    )
+    left = tmp_path / "work" / "left"
+    until(left.exists, "what is left behind has begun")
+    shield.send(signal.SIGTERM)
+    assert shield.end().code == 3
+    assert left.read_text() == "done\n"

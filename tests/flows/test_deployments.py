@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from tasks.core.config.settings import Config, settings
 from tasks.core.errors import ConfigError
 from tests.flows.command import (
     PREFECT,
+    PROGRAM,
     ROOT,
     TIMEOUT,
     User,
@@ -72,6 +74,29 @@ class Clone:
     def prefect(self, *words: str) -> Ended:
         """Run Prefect's command line to its end."""
         return self.user.run(*words, program=PREFECT[:3])
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """Start a further worker, as the README says it."""
+        (words,) = (words for words in commands() if words[:2] == ["prefect", "worker"])
+        with (self.user.folder.parent / "output.log").open("a") as output:
+            return stays(self.user, INSTALLED, words[1:], output)
+
+    def start_run(self, deployment: str, **parameters: Any) -> str:
+        """Start a run of a deployment; returns its id."""
+        ended = self.prefect("deployment", "run", deployment, "--params", json.dumps(parameters))
+        assert ended.code == 0, ended
+        return str(self.flow_runs()[-1]["id"])
+
+    def until_state(self, run: str, state: str) -> str:
+        """Wait until a run is in that state; returns the state's message."""
+        found: list[dict[str, Any]] = []
+
+        def is_so() -> bool:
+            found[:] = [known for known in self.flow_runs() if known["id"] == run]
+            return bool(found[0]["state_type"] == state)
+
+        until(is_so, f"the run is {state}")
+        return str(found[0]["state"]["message"])
 
     def flow_runs(self, name: str = "generate") -> list[dict[str, Any]]:
         """The flow runs of a flow, oldest first."""
@@ -158,6 +183,17 @@ def served_model() -> Iterator[Model]:
         yield server
 
 
+LANTERN_CALLS = 1 + 8 + 2 * 8 * 5
+SLOW_MS = 2500.0
+"""So slow that a run is not done before what is done to it."""
+
+
+def lanterns(clone: Clone, model: Model, topic: str) -> str:
+    """Write a configuration of so many calls, about a topic that nobody has paid for; returns its name."""
+    text = config(model.url, subtopics=8, prompts=5, concurrency=4)
+    return clone.user.write(f"{topic}.toml", text.replace("Lighthouse keepers & the sea", topic)).name
+
+
 def inline(url: str, **main: Any) -> dict[str, Any]:
     """A configuration as a parameter, with a template that looks like one of Prefect's own."""
     table = {"base_url": url, "rate_limit_per_minute": 0}
@@ -194,8 +230,15 @@ def test_deploying_asks_nothing_in_a_terminal_and_without_a_pool_says_what_is_mi
     )
     assert in_terminal.code == 0, in_terminal
     assert "?" not in in_terminal.out
-    unasked = clone.prefect("--no-prompt", "deploy", "--all")
-    assert unasked.code == 0
+    with httpx.Client(base_url=clone.url, timeout=TIMEOUT, trust_env=False) as client:
+        (made,) = client.post("/automations/filter", json={}).raise_for_status().json()
+        client.patch(f"/automations/{made['id']}", json={"enabled": False}).raise_for_status()
+        unasked = clone.prefect("--no-prompt", "deploy", "--all")
+        assert unasked.code == 0
+        # Made once, and what somebody switched off stays so.
+        (known,) = client.post("/automations/filter", json={}).raise_for_status().json()
+        assert (known["id"], known["enabled"]) == (made["id"], False)
+        client.patch(f"/automations/{made['id']}", json={"enabled": True}).raise_for_status()
     for name in ("generate/generate", "generate-shard/generate-shard", "clean/clean"):
         assert f"'{name}' successfully" in " ".join(unasked.out.split())
 
@@ -232,6 +275,103 @@ def test_what_no_form_would_send_is_not_even_begun(clone: Clone) -> None:
         assert message in said
         assert "planted-123" not in said
     assert len(clone.flow_runs()) == known
+
+
+def test_whatever_becomes_of_a_worker_its_run_is_shown_so_and_resumed(
+    clone: Clone, served_model: Model
+) -> None:
+    """It is told to stop, killed alone, and killed with all that it started, as on a machine that dies."""
+    file = lanterns(clone, served_model, "Lanterns")
+    keys: list[str] = []
+    worker = clone.worker
+    session = ""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        served_model.start(latency_ms=SLOW_MS)
+        run = clone.start_run("generate/generate", config=file, resume=session)
+        until(lambda: served_model.stats()["requests"] >= LANTERN_CALLS // 6, "calls of a worker's run")
+        worker.send_signal(number)
+        assert "stopped by SIGTERM" in clone.until_state(run, "CANCELLED")
+        worker.wait()
+        until(partial(is_gone, clone.user, run), "the end of the run's processes")
+        requests = served_model.requests()
+        assert all(request["finished"] for request in requests), "a call was given up"
+        keys += [request["key"] for request in requests]
+        session = clone.user.sessions()[-1].name
+        worker = clone.start_worker()
+
+    shorten_patience(clone.url)
+    served_model.start(latency_ms=SLOW_MS)
+    run = clone.start_run("generate/generate", config=file, resume=session)
+    until(lambda: served_model.stats()["requests"] >= LANTERN_CALLS // 6, "calls of a worker's run")
+    for pid in (worker.pid, *processes_of(clone.user, run)):
+        os.kill(pid, signal.SIGKILL)
+    worker.wait()
+    assert "has not said for 90 seconds that it is alive" in clone.until_state(run, "CRASHED")
+    requests = served_model.requests()
+    keys += [request["key"] for request in requests if request["finished"]]
+    in_flight = len(requests) - sum(request["finished"] for request in requests)
+
+    served_model.start()
+    ended = clone.user.run("checkpoint", "resume", session, "--config", file, program=PROGRAM)
+    assert ended.code == 0, ended.err
+    keys += [request["key"] for request in served_model.requests()]
+    assert len(set(keys)) == LANTERN_CALLS
+    assert len(keys) - len(set(keys)) <= in_flight <= 8
+    assert len(rows_of(clone.user.sessions()[-1])) == 40
+
+
+def processes_of(user: User, run: str) -> list[int]:
+    """The processes that a worker started for a flow run."""
+    mark = f"PREFECT__FLOW_RUN_ID={run}".encode()
+    found = []
+    for pid in user.processes():
+        with suppress(OSError):  # it ended meanwhile
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def is_gone(user: User, run: str) -> bool:
+    """Whether there is no process of a flow run any more."""
+    return not processes_of(user, run)
+
+
+def shorten_patience(url: str) -> None:
+    """Have the deployed automation wait for 15 seconds, and not for 90."""
+    with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
+        (made,) = client.post("/automations/filter", json={}).raise_for_status().json()
+        assert (made["name"], made["enabled"], made["trigger"]["within"]) == (
+            "vellumforge-lost-runs",
+            True,
+            90,
+        )
+        wanted = {key: made[key] for key in ("name", "description", "actions")}
+        trigger = {**made["trigger"], "within": 15}
+        client.put(f"/automations/{made['id']}", json={**wanted, "trigger": trigger}).raise_for_status()
+
+
+def test_what_is_served_leaves_the_pools_runs_alone_and_ends_its_own_in_order(
+    clone: Clone, served_model: Model
+) -> None:
+    def pool_of(name: str) -> str | None:
+        reply = httpx.get(f"{clone.url}/deployments/name/{name}", timeout=TIMEOUT, trust_env=False)
+        return reply.raise_for_status().json()["work_pool_name"] if reply.is_success else ""
+
+    served_model.start(latency_ms=SLOW_MS)
+    with (clone.user.folder.parent / "served.log").open("w") as output:
+        serving = stays(clone.user, SERVE, [], output)
+    try:
+        until(lambda: pool_of("clean/clean-served") is None, "the served deployments")
+        assert [pool_of(name) for name in ("generate/generate", "clean/clean")] == ["vellumforge"] * 2
+        file = lanterns(clone, served_model, "Lamps")
+        run = clone.start_run("generate/generate-served", config=file)
+        until(lambda: served_model.stats()["requests"] >= LANTERN_CALLS // 6, "calls of a served run")
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait() == 0, (clone.user.folder.parent / "served.log").read_text()
+        clone.until_state(run, "CANCELLED")
+        assert all(request["finished"] for request in served_model.requests()), "a call was given up"
+    finally:
+        served_model.start()
 
 
 def test_serving_needs_a_server_and_says_so(lone_user: User) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.blows import Kind
 from tests.crash.kill import rehearse
-from tests.flows.command import config, model, outlives, take_database
+from tests.flows.command import config, flow_run_states, model, outlives, take_database, until
 
 if TYPE_CHECKING:
     from tests.crash.report import Report
@@ -51,14 +51,31 @@ def test_kills_of_every_kind_hit_every_phase(reports: dict[str, Report]) -> None
     assert {"start", "subtopics", "prompts", "pairs"} <= {phase for _, phase in kills}
 
 
-def test_a_killed_group_leaves_no_embedded_server(lone_user: User) -> None:
+def test_a_killed_group_leaves_no_embedded_server_and_no_run_that_seems_to_go_on(lone_user: User) -> None:
+    """The next run in the folder sets the killed one to Crashed, and leaves one alone that goes on."""
+    home = lone_user.folder / "output" / ".prefect"
     with model(latency_ms=60_000.0) as server:
-        lone_user.write("config.toml", config(server.url))
-        take_database(lone_user.folder / "output" / ".prefect")
-        process = lone_user.start()
-        assert server.until_requests(1, process)
-        servers = process.children()
+        lone_user.write("config.toml", config(server.url, more="[execution]\ngrace_seconds = 0.1"))
+        take_database(home)
+        killed = lone_user.start()
+        assert server.until_requests(1, killed)
+        servers = killed.children()
         assert servers
-        process.kill(group=True)
-        assert process.end().code == -signal.SIGKILL
+        others = lone_user.start("--fresh")
+        assert server.until_requests(2, others)
+        killed.kill(group=True)
+        assert killed.end().code == -signal.SIGKILL
         assert not outlives(servers, 5)
+        assert flow_run_states(home) == ["RUNNING", "RUNNING"]
+
+        following = lone_user.start("--fresh")
+        assert server.until_requests(3, following), following.end()
+        until(
+            lambda: flow_run_states(home) == ["CRASHED", "RUNNING", "RUNNING"], "what was killed is shown so"
+        )
+        for process in (others, following):
+            process.send(signal.SIGTERM)
+            ended = process.end()
+            assert ended.code == 128 + signal.SIGTERM, ended.err
+        assert flow_run_states(home) == ["CRASHED", "CANCELLED", "CANCELLED"]
+        assert not [*(home / "owners").iterdir()]

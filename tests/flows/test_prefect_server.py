@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.flows.command import TIMEOUT, config, free_port, model, rows_of, take_database
+from tests.flows.command import TIMEOUT, config, flow_run_states, free_port, model, rows_of, take_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,8 @@ def test_a_server_that_is_not_there_is_named_before_anything_is_paid_for(
 def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user: User) -> None:
     with model(latency_ms=300.0) as server:
         lone_user.write("config.toml", config(server.url, subtopics=2, prompts=3, concurrency=2))
-        take_database(lone_user.folder / "output" / ".prefect")
+        home = lone_user.folder / "output" / ".prefect"
+        take_database(home)
         process = lone_user.start("--json")
         assert server.until_requests(2, process)
         (embedded,) = process.children()
@@ -90,6 +91,11 @@ def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user:
     (session,) = lone_user.sessions()
     assert len(rows_of(session)) == 6
     assert json.loads((session / "checkpoint.json").read_text())["current_phase"] == "complete"
+    # The next run says what the dead server could not be told.
+    assert flow_run_states(home) == ["RUNNING"]
+    with model():
+        assert lone_user.run().code == 0
+    assert flow_run_states(home) == ["COMPLETED", "COMPLETED"]
 
 
 @contextmanager
