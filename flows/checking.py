@@ -19,7 +19,7 @@ from tasks.core.errors import UsageError
 from tasks.core.files import check_folder
 from tasks.core.keys import value_of
 from tasks.core.ledger.schema import ledger_url, usual_url
-from tasks.core.portable.fetching import fetch_session
+from tasks.core.portable.mirror import fetch_session
 from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
 from tasks.core.rows.transformed import find_mode

@@ -28,8 +28,7 @@ from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import ledger_url
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.portable import mirror as mirrors
-from tasks.core.portable.fetching import fetch_session
-from tasks.core.portable.mirror import Mirror, mirrored
+from tasks.core.portable.mirror import Mirror, fetch_session, mirrored
 from tasks.core.progress import Progress
 from tasks.core.secrets import Keys
 from tasks.core.session.record import is_from_elsewhere, read_record, record_session
