@@ -20,8 +20,9 @@ import uuid
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import (
@@ -46,6 +47,7 @@ from tasks.core.ledger.schema import calls, database_time, reason, shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 log = logging.getLogger("vellumforge.claims")
@@ -304,7 +306,7 @@ class Claims:
             async with self._transaction("written") as connection:
                 await self._remove_those(connection, self._listed - self._held)
                 if renews:
-                    here = {"seen": database_time(connection)}
+                    here = {"seen": database_time(self._dialect)}
                     await connection.execute(update(owners).where(owners.c.id == self._id).values(here))
                     self._renewed = now
         self._looked = now
@@ -345,7 +347,7 @@ class Claims:
                 "place": _PLACE,
                 "pid": os.getpid(),
                 "born": _born(os.getpid()),
-                "seen": database_time(connection),
+                "seen": database_time(self._dialect),
                 "shares": self._shared,
             }
             if any(owner.id == self._id for owner in found):
@@ -385,9 +387,15 @@ class Claims:
 
 
 async def _read(connection: AsyncConnection) -> list[_Owner]:
-    silent = database_time(connection) - owners.c.seen
-    of_each = [owners.c[name] for name in ("id", "place", "pid", "born", "shares")]
-    return [_Owner(*row) for row in (await connection.execute(select(*of_each, silent))).tuples()]
+    found = await connection.execute(_owners_query(connection.dialect.name))
+    return [_Owner(*row) for row in found.tuples()]
+
+
+@cache
+def _owners_query(dialect: str) -> Select[Any]:
+    """Made once: SQLAlchemy's expressions refer to themselves, and this one is asked twice a second."""
+    silent = database_time(dialect) - owners.c.seen
+    return select(*(owners.c[name] for name in ("id", "place", "pid", "born", "shares")), silent)
 
 
 async def _remove(connection: AsyncConnection, ids: Sequence[str]) -> None:

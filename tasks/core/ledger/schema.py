@@ -303,9 +303,9 @@ def _make_durable(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def database_time(connection: AsyncConnection) -> ColumnElement[float]:
-    """Seconds since the epoch, by the database's clock: the machines' may differ."""
-    if connection.dialect.name == "postgresql":
+def database_time(dialect: str) -> ColumnElement[float]:
+    """Seconds since the epoch, by the clock of a database of this dialect: the machines' may differ."""
+    if dialect == "postgresql":
         return func.extract("epoch", func.clock_timestamp()).cast(Float)
     # julianday counts in days, from noon of a day long ago.
     return (func.julianday("now") - 2440587.5) * 86400.0

@@ -169,7 +169,7 @@ async def lead(ledger: Ledger, session: str, holder: str) -> float | None:
     async with ledger.transaction("written") as connection:
         if await _hold(connection, _row(session, PARENT), holder):
             return None
-        query = select(database_time(connection) - shards.c.seen).where(_row(session, PARENT))
+        query = select(_now(connection) - shards.c.seen).where(_row(session, PARENT))
         return float((await connection.execute(query)).scalar_one())
 
 
@@ -221,7 +221,7 @@ async def divide(
         if not (lives and plans == {plan}):
             named = {
                 "plan": plan,
-                "waits_until": database_time(connection) + WINDOW if resting else 0.0,
+                "waits_until": _now(connection) + WINDOW if resting else 0.0,
             }
             if not (lives and plans == {""}):
                 await connection.execute(delete(shards).where(others))
@@ -246,7 +246,7 @@ async def look(ledger: Ledger, session: str) -> list[Shard]:
     """
     columns = shards.c
     async with ledger.transaction("read") as connection:
-        silent = database_time(connection) - columns.seen
+        silent = _now(connection) - columns.seen
         query = select(
             columns.number,
             columns.token,
@@ -272,7 +272,7 @@ async def ask_anew(ledger: Ledger, session: str, shard: Shard) -> int:
         again: dict[str, Any] = {"attempts": shard.attempts + 1}
         if shard.attempts:
             # Whoever had it may have asked the models up to now.
-            again |= {"holder": "", "waits_until": database_time(connection) + WINDOW}
+            again |= {"holder": "", "waits_until": _now(connection) + WINDOW}
         await connection.execute(update(shards).where(_row(session, shard.number)).values(again))
     return shard.attempts + 1
 
@@ -291,14 +291,14 @@ async def claim(ledger: Ledger, session: str, number: int, holder: str) -> Assig
         if not await _hold(connection, wanted, holder):
             return None
         columns = shards.c
-        waits = columns.waits_until - database_time(connection)
+        waits = columns.waits_until - _now(connection)
         seen = select(columns.seen).where(_row(session, PARENT)).scalar_subquery()
         query = select(
             columns.settings,
             columns.jobs,
             waits,
             columns.spent,
-            database_time(connection) - seen,
+            _now(connection) - seen,
         )
         row = (await connection.execute(query.where(_row(session, number)))).one()
         settings, jobs, seconds, spent, silent = row
@@ -315,7 +315,7 @@ async def beat(
     """
     async with ledger.transaction("written") as connection:
         values = {
-            "seen": database_time(connection),
+            "seen": _now(connection),
             "done": done,
             "failed": failed,
             "spent": spent,
@@ -326,7 +326,7 @@ async def beat(
         if row is None:
             return None
         # What an ended one sent lately still counts where requests are counted by the minute.
-        counts = shards.c.ended.is_(None) | (shards.c.ended > database_time(connection) - WINDOW)
+        counts = shards.c.ended.is_(None) | (shards.c.ended > _now(connection) - WINDOW)
         query = select(func.count()).where(shards.c.session == session, shards.c.number != PARENT, counts)
         return Heard(bool(row[0]), int((await connection.execute(query)).scalar_one()))
 
@@ -338,7 +338,7 @@ async def end(ledger: Ledger, session: str, number: int, holder: str, note: str 
         LedgerError: The ledger cannot be written.
     """
     async with ledger.transaction("written") as connection:
-        values = {"ended": database_time(connection), "note": storable(note)}
+        values = {"ended": _now(connection), "note": storable(note)}
         mine = _row(session, number) & (shards.c.holder == holder)
         await connection.execute(update(shards).where(mine).values(values))
 
@@ -375,7 +375,7 @@ async def clear(ledger: Ledger, session: str) -> None:
 
 
 async def _hold(connection: AsyncConnection, wanted: ColumnElement[bool], holder: str) -> bool:
-    now = database_time(connection)
+    now = _now(connection)
     free = shards.c.holder.in_(("", holder)) | (shards.c.seen < now - LOST)
     held = update(shards).where(wanted, free, shards.c.ended.is_(None))
     return (await connection.execute(held.values(holder=holder, seen=now))).rowcount == 1
@@ -383,3 +383,7 @@ async def _hold(connection: AsyncConnection, wanted: ColumnElement[bool], holder
 
 def _row(session: str, number: int) -> ColumnElement[bool]:
     return (shards.c.session == session) & (shards.c.number == number)
+
+
+def _now(connection: AsyncConnection) -> ColumnElement[float]:
+    return database_time(connection.dialect.name)

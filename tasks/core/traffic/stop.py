@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -93,6 +94,9 @@ standstill was, if that is less."""
 
 ROUNDS: Final = 8
 """Turns of the event loop between a deadline and its effect, in which all sockets are read."""
+
+ALREADY: Final = 0.0
+"""A time of the event loop's clock that is past."""
 
 _ELAPSED: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that runs on while the machine sleeps; the event loop's clock may stand still then."""
@@ -230,7 +234,8 @@ class Deadline:
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
-        self._alarm = Alarm(self._seconds, self._end)
+        # Not a method of its own: what refers to itself stays in memory until the collector comes by.
+        self._alarm = Alarm(self._seconds, partial(self._timeout.reschedule, ALREADY))
         return self
 
     async def __aexit__(
@@ -241,6 +246,3 @@ class Deadline:
     ) -> None:
         self._alarm.cancel()
         await self._timeout.__aexit__(kind, error, traceback)
-
-    def _end(self) -> None:
-        self._timeout.reschedule(asyncio.get_running_loop().time())

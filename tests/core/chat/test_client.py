@@ -677,20 +677,36 @@ async def test_recalling_nothing_is_nothing(chat: ChatHttp, tmp_path: Path) -> N
         assert await here.client.recall([]) == {}
 
 
-async def test_of_two_runs_that_buy_the_same_at_once_both_go_on_with_one_answer(
-    chat: ChatHttp, tmp_path: Path
-) -> None:
-    gate = asyncio.Event()
-    script = [Reply(completion(text), gate=gate) for text in ("one", "other")]
+async def test_of_two_runs_that_want_the_same_at_once_one_pays_for_it(chat: ChatHttp, tmp_path: Path) -> None:
+    script = [Reply(completion("one"), gate=(gate := asyncio.Event()))]
     async with Scripted(script) as server, shop(chat, tmp_path) as here, shop(chat, tmp_path) as there:
+        for each in (here, there):
+            await each.ledger.claims.open()
         request = question(endpoint=server.url)
         asking = [asyncio.create_task(each.client.ask(request)) for each in (here, there)]
-        await until(lambda: len(server.received) == 2)
+        await until(lambda: len(server.received) == 1)
         gate.set()
         mine, yours = await asyncio.gather(*asking)
         assert mine == yours
-        assert here.counts() == there.counts() == (1, 0, 0, 0)
+        assert sorted((here.counts(), there.counts())) == [(0, 1, 0, 0), (1, 0, 0, 0)]
     assert len(rows_in(tmp_path)) == 1
+
+
+async def test_who_waits_for_anothers_answer_stops_when_it_is_told_to(chat: ChatHttp, tmp_path: Path) -> None:
+    script = [Reply(completion("one"), gate=(gate := asyncio.Event()))]
+    async with Scripted(script) as server, shop(chat, tmp_path) as here, shop(chat, tmp_path) as there:
+        for each in (here, there):
+            await each.ledger.claims.open()
+        request = question(endpoint=server.url)
+        first = asyncio.create_task(here.client.ask(request))
+        await until(lambda: len(server.received) == 1)
+        waits = asyncio.create_task(there.client.ask(request))
+        await until(lambda: request.key in there.ledger.claims._waited_for)
+        there.stop.request(RunInterrupted(2))
+        with pytest.raises(RunInterrupted):
+            await waits
+        gate.set()
+        assert (await first).content == "one"
 
 
 async def test_what_is_negotiated_is_not_in_the_key(chat: ChatHttp, tmp_path: Path) -> None:
