@@ -305,7 +305,7 @@ def refusal_of(session: str, orders: Sequence[Order], command: str, *, unmarked:
         "asked, sent or written as they say until a configuration here says the same, or you trust them:"
     )
     last = "to go on as they say, if you trust whoever made them (or give your own with --config):"
-    return UsageError("\n".join([first, *(f"  {order}" for order in orders), last, command]))
+    return UsageError(first, *(f"  {order}" for order in orders), last, command)
 
 
 async def _find(output: Path, name: str, ledger_at: URL, mirror: str = "") -> Resumption:

@@ -160,7 +160,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(user: User) -> None:
         (("--mode", "dpo"), f"session {session.name} was made in mode sft, whose calls do not hold what dpo"),
         (("--test-share", "0.5"), f"session {session.name} has one subtopic, and a test split takes whole"),
         (("--into", "full"), "there is something at full: name a folder that is not there yet"),
-        (("--into", "full/mine.txt"), "there is something at full/mine.txt"),
+        (("--into", "full/mine.txt"), "full/mine.txt can be no folder: it is a file; name another one"),
         (("--parquet", "--jsonl"), "one file type at a time"),
         (("--test-share", "2"), "--test-share 2.0: allowed: 0 to 1"),
         (("--seed", "-1"), "--seed -1: allowed: 0 to "),

@@ -41,8 +41,8 @@ def test_checkpoint_not_saving_verify_that_the_output_folder_can_be_written(
     user.write("blocked", "a file, where the folder should be made")
     server.start()
     ended = vellumforge2(user, "run", "--output", "blocked")
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err == "vellumforge2: the ledger's folder blocked cannot be made: File exists\n"
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "vellumforge2: blocked can be no folder: it is a file; name another one\n"
     assert server.requests() == []
 
 
