@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,9 +238,9 @@ class _Care:
         if killed and self._chance.randrange(KILLED_OF) == 0:
             process = self._user.start(*words, program=PROGRAM)
             time.sleep(self._chance.random() * LONGEST_LIFE)
-            process.kill()
-            process.end()
-            self._report.cut += 1
+            with suppress(ProcessLookupError):  # it has ended already
+                process.kill()
+            self._report.cut += process.end().code < 0
             if done():
                 return ""
         ended = self._user.run(*words, program=PROGRAM)
