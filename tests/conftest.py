@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tasks.core.chat.negotiation import LEARNED
+from tasks.core.session.dataset import ROOT as ROOT_LOGGER
 from tests.flows.prepared import SHARED, authorities
 
 if TYPE_CHECKING:
@@ -95,5 +97,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _unlearned() -> Iterator[None]:
     """What one test's server refused is not known of the next one's, which may have its port."""
     LEARNED.forget()
+    handlers = logging.getLogger(ROOT_LOGGER).handlers
+    before = list(handlers)
     yield
     LEARNED.forget()
+    # A command that a test ran in this process shows records from then on.
+    handlers[:] = before

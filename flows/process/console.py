@@ -183,4 +183,8 @@ def show_records(*, verbose: bool) -> None:
     handler = RichHandler(console=stderr, show_time=False, show_path=False, rich_tracebacks=False)
     handler.setFormatter(ShownRecord())
     handler.setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.getLogger(ROOT).addHandler(handler)
+    logger = logging.getLogger(ROOT)
+    # A process that runs several commands shows each record once.
+    for earlier in [each for each in logger.handlers if isinstance(each, RichHandler)]:
+        logger.removeHandler(earlier)
+    logger.addHandler(handler)

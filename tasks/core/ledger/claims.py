@@ -138,7 +138,7 @@ class _Owner:
     def lives(self) -> bool:
         if self.silent > LEASE:
             return False
-        return self.place != _PLACE or _born(self.pid) == self.born
+        return self.place != _PLACE or _born(self.pid) in {self.born, 0}
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.place.partition(' ')[0]}"
@@ -413,7 +413,8 @@ def _born(pid: int) -> int:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return -1 if Path("/proc/self/stat").exists() else _exists(pid)
+        # Not every system has it, and some hide the processes of others.
+        return _exists(pid)
     except OSError:
         return 0
     state, *fields = stat.rpartition(")")[2].split()
