@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shlex
 import shutil
 import signal
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.core.hub.server import Hub
-    from tests.flows.command import Ended, Model, Process
+    from tests.flows.command import Ended, Model
 
 MORE = """
 [output]
@@ -177,39 +176,6 @@ def _is_killed_and_goes_on(user: User, hub: Hub) -> None:
     data = {path: text for path, text in hub.repositories[REPO].files.items() if path.startswith("data/")}
     assert len(data) == 4
     assert {hashlib.sha256(text).hexdigest() for text in data.values()} == set(hub.objects)
-
-
-def test_killed_at_any_request_it_is_done_once_when_it_is_repeated(ada_with_session: User, hub: Hub) -> None:
-    (session,) = ada_with_session.sessions()
-    killed: list[str] = []
-
-    def kill_at(pattern: str) -> None:
-        started: list[Process] = []
-
-        class Heard(list[str]):
-            def append(self, request: str) -> None:
-                super().append(request)
-                if re.search(pattern, request):
-                    # What it asked for is done all the same: it does not learn so.
-                    until(lambda: bool(started), "its start")
-                    started[0].kill()
-                    started[0].end()
-                    killed.append(pattern)
-
-        hub.asked = Heard()
-        started.append(ada_with_session.start("upload", session.name, program=PROGRAM))
-        assert started[0].end().code == -signal.SIGKILL
-        hub.asked = []
-
-    for pattern in ("validate-yaml", "repos/create", "preupload", "objects/batch", "PUT .*/store", "commit"):
-        kill_at(pattern)
-    assert len(killed) == 6
-    told = upload(ada_with_session, "--json")
-    done = json.loads(told.out)
-    assert (told.code, done["files"], done["changed"]) == (0, 5, False)
-    assert len(hub.repositories[REPO].commits) == 2, "the repository's own, and one of ours"
-    assert len(hub.uploads) - len(set(hub.uploads)) <= 1
-    assert left_over(session) == []
 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada_with_session: User, hub: Hub) -> None:
