@@ -19,8 +19,8 @@ VellumforgeError            exit code 1: broken machinery, raised and shown as o
 ├── BudgetError             3: what the session may spend is spent; the ledger keeps what it brought
 └── RunInterrupted          130 or 143: SIGINT or SIGTERM
 
-Errors of other packages are translated at the boundary where they enter: HTTP in `llm/http.py`, the
-database in `llm/ledger.py`, the file system in `session/`, the Hub in `hub/refusals.py`.
+Errors of other packages are translated at the boundary where they enter: HTTP in `chat/http.py`, the
+database in `ledger/schema.py`, the file system in `session/`, the Hub in `hub/upload.py`.
 """
 
 from __future__ import annotations
