@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.session.record import read_record
 from tests.crash.left import sessions_of
-from tests.flows.command import PROGRAM, User, asked_twice, config, model, prefect_server, rows_of
+from tests.flows.command import PROGRAM, User, asked_twice, config, model, prefect_server, rows_of, until
 from tests.postgres import postgres
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ CALLS_OF_A_JOB = {"dpo": 2, "mo-dpo": 4}
 LATENCY = 100.0
 """Milliseconds that an answer takes: long enough for both to want the same meanwhile."""
 MOST_CALLS = 10
+WAITS = "pays for some of the same calls"
+"""What a run says that waits for another one's answer."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,11 @@ def budgeted(place: Place, server: Model, mode: str) -> list[str]:
     """What is wrong after two runs that may make so many calls."""
     user = place.user(f"budgeted-{mode}")
     user.write("config.toml", settings(server, mode, more=f"[budget]\nmax_calls = {MOST_CALLS}"))
-    ends = [process.end() for process in [user.start(), user.start()]]
+    # Of two runs one after the other each may spend its budget: one waits for the other's first answer.
+    with server.held():
+        processes = [user.start(), user.start()]
+        until(lambda: any(process.has_said(WAITS) for process in processes), "waiting for the other's answer")
+    ends = [process.end() for process in processes]
     found = [f"code {ended.code}: {ended.err}" for ended in ends if "budget.max_calls" not in ended.err]
     sent = len(server.requests())
     # Those in flight are finished: of both runs, all calls of so many jobs.

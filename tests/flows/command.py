@@ -279,6 +279,10 @@ class Process:
             assert not ended, f"it ended without saying {text!r}: {said}"
             time.sleep(POLL)
 
+    def has_said(self, text: str) -> bool:
+        """Whether this text stands on its standard error by now."""
+        return text in _content(self._err)
+
     def end(self, timeout: float = TIMEOUT) -> Ended:
         """Wait for its end."""
         try:
@@ -379,6 +383,16 @@ class Model:
             self._process.wait(TIMEOUT)
             self._life.close()
             self._process = self._life = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let it take connections in this block, and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stats(self) -> dict[str, Any]:
         """Its counts since it started."""
