@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ROOM = 256 << 20
 """Bytes of a disk with room; it is memory, taken only as far as it is written to."""
 PAGE = 4096
+TRIES = 100
+"""How often a disk is made smaller that grows meanwhile."""
 
 
 class NoSmallDiskError(Exception):
@@ -66,20 +68,30 @@ class SmallDisk:
     def fill(self, left: int = 0) -> None:
         """Take away all room but `left` bytes."""
         # It may grow meanwhile, and no disk can be made smaller than what is on it.
-        while not self._told(f"mount -o remount,size={self._used() + max(left, PAGE)} '{self._folder}'"):
-            pass
+        for _ in range(TRIES):
+            if self._remounted(f"size={self._used() + max(left, PAGE)}"):
+                return
+        raise AssertionError("the disk can be made no smaller")
 
     def make_room(self) -> None:
         """Give it room again."""
-        assert self._told(f"mount -o remount,size={ROOM} '{self._folder}'")
+        assert self._remounted(f"size={ROOM}")
 
     def forbid_writing(self) -> None:
         """Make it read-only; nothing on it may be open for writing."""
-        assert self._told(f"mount -o remount,ro '{self._folder}'")
+        assert self._remounted("ro")
 
     def allow_writing(self) -> None:
         """Let it be written to again."""
-        assert self._told(f"mount -o remount,rw '{self._folder}'")
+        assert self._remounted("rw")
+
+    def _remounted(self, option: str) -> bool:
+        """Mount it again with another option; whether that succeeded.
+
+        What it was mounted with is not repeated: it names the user as the system does, and as nobody is
+        called in the namespace.
+        """
+        return self._told(f"mount --options-mode ignore -o remount,{option} '{self._folder}'")
 
     def _used(self) -> int:
         status = os.statvfs(self.folder)
