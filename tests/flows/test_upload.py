@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.core.hub.server import Hub
-    from tests.flows.command import Ended, Model
+    from tests.flows.command import Ended, Model, Process
 
 MORE = """
 [output]
@@ -176,6 +177,41 @@ def _is_killed_and_goes_on(user: User, hub: Hub) -> None:
     data = {path: text for path, text in hub.repositories[REPO].files.items() if path.startswith("data/")}
     assert len(data) == 4
     assert {hashlib.sha256(text).hexdigest() for text in data.values()} == set(hub.objects)
+
+
+def test_killed_at_any_request_it_is_done_once_when_it_is_repeated(ada_with_session: User, hub: Hub) -> None:
+    (session,) = ada_with_session.sessions()
+    killed: list[str] = []
+
+    def kill_at(pattern: str) -> None:
+        started: list[Process] = []
+
+        class Heard(list[str]):
+            def append(self, request: str) -> None:
+                super().append(request)
+                if re.search(pattern, request):
+                    # What it asked for is done all the same: it does not learn so.
+                    until(lambda: bool(started), "its start")
+                    killed.append(pattern)
+                    started[0].kill()
+                    started[0].end()
+
+        hub.asked = Heard()
+        started.append(ada_with_session.start("upload", session.name, program=PROGRAM))
+        assert started[0].end().code == -signal.SIGKILL
+        hub.asked = []
+
+    for pattern in ("validate-yaml", "repos/create", "preupload", "objects/batch", "PUT .*/store", "commit"):
+        kill_at(pattern)
+    assert len(set(killed)) == 6
+    told = upload(ada_with_session, "--json")
+    assert told.code == 0, told.err
+    done = json.loads(told.out)
+    # Whether the last one that was killed had sent all of its commit is chance, and with it `changed`.
+    assert done["files"] == 5
+    assert len(hub.repositories[REPO].commits) == 2, "the repository's own, and one of ours"
+    assert len(hub.uploads) - len(set(hub.uploads)) <= 1
+    assert left_over(session) == []
 
 
 def test_ctrl_c_ends_it_at_once_and_leaves_nothing(ada_with_session: User, hub: Hub) -> None:
