@@ -378,9 +378,10 @@ async def settle(flow_run_ids: Collection[UUID], expected: int, timeout: float) 
     try:
         async with Deadline(timeout):
             await _drain()
-            # The recorder tells nobody when it has written: it can only be asked.
-            while await _recorded(flow_run_ids) < expected:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(_POLL_SECONDS)
+            async with _client() as client:
+                # The recorder tells nobody when it has written: it can only be asked.
+                while await _recorded(client, flow_run_ids) < expected:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         logger.warning("%s: not all task runs were recorded within %.0f s", UI_IS_BEHIND, timeout)
         return False
@@ -404,7 +405,7 @@ async def _drain() -> None:
             await waiting
 
 
-async def _recorded(flow_run_ids: Collection[UUID]) -> int:
+async def _recorded(client: PrefectClient, flow_run_ids: Collection[UUID]) -> int:
     """How many task runs of the flow runs the server holds in a final state."""
     from prefect.client.schemas.objects import TERMINAL_STATES  # noqa: PLC0415 - as above
 
@@ -412,8 +413,7 @@ async def _recorded(flow_run_ids: Collection[UUID]) -> int:
         "flow_run_id": {"any_": [str(flow_run_id) for flow_run_id in flow_run_ids]},
         "state": {"type": {"any_": [state.value for state in TERMINAL_STATES]}},
     }
-    async with _client() as client:
-        response = await client.request("POST", "/task_runs/count", json={"task_runs": task_runs})
+    response = await client.request("POST", "/task_runs/count", json={"task_runs": task_runs})
     count: int = response.json()
     return count
 
