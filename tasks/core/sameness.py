@@ -2,14 +2,16 @@
 
 How alike two texts are is the Jaccard index of their words and neighbouring words: 1 for the same ones, 0
 for none in common. MinHash finds those that may be alike among all texts so far, in a time that does not grow
-with them, and the index itself is then worked out for these few. Texts that hold different numbers are never
-taken for alike: "What is 17 times 23?" and "What is 17 times 24?" are two prompts.
+with them, and the index itself is then worked out for at most `MOST_LIKELY` of them. Texts that hold
+different numbers are never taken for alike: "What is 17 times 23?" and "What is 17 times 24?" are two
+prompts.
 
 The most alike of texts that are all there are found by their rarest words: with a low threshold, as is wanted
 for them, MinHash finds too many that are not alike.
 
-Sources: Broder, "On the resemblance and containment of documents" (1997), by way of datasketch; Bayardo, Ma
-and Srikant, "Scaling up all pairs similarity search" (2007).
+Sources: Broder, "On the resemblance and containment of documents" (1997); Bawa, Condie and Ganesan, "LSH
+forest" (2005), whose trees are buckets here; Bayardo, Ma and Srikant, "Scaling up all pairs similarity
+search" (2007).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
@@ -91,14 +94,8 @@ def shares(total: int, parts: int) -> list[int]:
     return [each + (place < rest) for place in range(parts)]
 
 
-PERMUTATIONS: Final = 64
-"""Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
-
 FEW: Final = 200
 """Texts up to which every two are compared: that is done before the library for more is loaded."""
-
-_MISSED: Final = 0.98
-"""How much worse it is to overlook a likeness than to look at two texts in vain."""
 
 _LONGEST_WORD: Final = 20
 """Characters a word on average; text with longer ones is written without spaces, and taken by its letters."""
@@ -157,7 +154,7 @@ class Sieve:
             threshold: Likeness from which two items are taken for the same, above 0; from 1 on only
                 those are that differ in case, spaces and the punctuation around them.
         """
-        self._seen: set[str] = set()
+        self._seen: set[bytes] = set()
         self._index = _Index(threshold) if threshold < 1 else None
         self.dropped: Counter[str] = Counter()
         """What was held back, as `duplicate` or `near_duplicate`."""
@@ -170,12 +167,13 @@ class Sieve:
         """
         kept = []
         for item in items:
-            mark = fingerprint(item)
+            # A digest takes 16 bytes, a text as many as it has characters.
+            mark = blake2b(fingerprint(item).encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if mark in self._seen:
                 self.dropped["duplicate"] += 1
                 continue
             self._seen.add(mark)
-            if self._index is not None and self._index.add(item) is not None:
+            if self._index is not None and not self._index.add(item):
                 self.dropped["near_duplicate"] += 1
                 continue
             kept.append(item)
@@ -183,77 +181,186 @@ class Sieve:
 
 
 class _Index:
-    """Texts that are no near-duplicates of each other, to be asked for the ones like another."""
+    """Texts of which no two are near-duplicates."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        self._texts: list[str] = []
-        self._features: list[array[int]] = []
+        self._features = array("I")
+        self._ends = array("Q", [0])
+        self._numbers = array("Q")
         self._sketches: _Sketches | None = None
 
-    def add(self, text: str) -> Alike | None:
-        """Take a text in, or say which earlier one it repeats."""
+    def add(self, text: str) -> bool:
+        """Take a text in, unless it repeats an earlier one; whether it was taken."""
         features = _features(text)
-        if self._sketches is None and len(self._texts) == FEW:
+        numbers = _digest(_NUMBERS.findall(text))
+        place = len(self._numbers)
+        if place == FEW:
             self._sketches = _Sketches(self._threshold)
-            for number, earlier in enumerate(self._features):
-                self._sketches.add(number, self._sketches.of(earlier))
-        sketch = self._sketches.of(features) if self._sketches else None
-        likely = self._sketches.likely(sketch) if self._sketches else range(len(self._texts))
-        found = self._closest(text, features, likely)
-        if found is not None and found.likeness >= self._threshold:
-            return found
-        if self._sketches:
-            self._sketches.add(len(self._texts), sketch)
-        self._texts.append(text)
-        self._features.append(_packed(features))
-        return None
+            for earlier, digest in enumerate(self._numbers):
+                self._sketches.add(self._sketches.of(self._of(earlier), digest))
+        if self._sketches is None:
+            sketch = None
+            likely: Iterable[int] = (at for at, other in enumerate(self._numbers) if other == numbers)
+        else:
+            sketch = self._sketches.of(_packed(features), numbers)
+            likely = self._sketches.likely(sketch)
+        if self._repeats(features, likely):
+            return False
+        if self._sketches is not None and sketch is not None:
+            self._sketches.add(sketch)
+        self._features.extend(features)
+        self._ends.append(len(self._features))
+        self._numbers.append(numbers)
+        return True
 
-    def _closest(self, text: str, features: frozenset[int], likely: Iterable[int]) -> Alike | None:
-        """The earlier text that is most alike, of those that may be alike enough."""
-        numbers = _NUMBERS.findall(text)
+    def _of(self, place: int) -> array[int]:
+        return self._features[self._ends[place] : self._ends[place + 1]]
+
+    def _repeats(self, features: frozenset[int], likely: Iterable[int]) -> bool:
         # Of texts that are much longer or shorter, none is alike enough; this is told in no time.
         shortest, longest = self._threshold * len(features), len(features) / self._threshold
-        # The lowest of equals: a re-run must come to the same.
-        best = None
-        for place in likely:
-            packed = self._features[place]
-            if not shortest <= len(packed) <= longest:
-                continue
-            found = _likeness(features, packed)
-            if best is None or found > best.likeness:
-                other = self._texts[place]
-                if numbers == _NUMBERS.findall(other):
-                    best = Alike(found, other, text)
-        return best
+        return any(
+            _likeness(features, self._of(place)) >= self._threshold
+            for place in likely
+            if shortest <= self._ends[place + 1] - self._ends[place] <= longest
+        )
+
+
+def _digest(numbers: Sequence[str]) -> int:
+    """The numbers of a text in 8 bytes."""
+    return int.from_bytes(blake2b("\0".join(numbers).encode(), digest_size=8).digest(), "big")
+
+
+HASHES: Final = 64
+"""Hashes of a text. Those of two texts agree in about the share that the texts have in common."""
+
+BANDS: Final = 16
+"""Groups of hashes by which a text is found: one group that agrees is enough."""
+
+DEPTHS: Final = (0, 2, 4, 7, 11, 16, 22)
+"""How many hashes more than at first a group may have, where many texts agree in fewer."""
+
+FOUND: Final = 0.98
+"""The share of the texts just alike enough that agree in a group: it decides how large groups are."""
+
+IN_A_BUCKET: Final = 8
+"""Texts that are found by the same hashes of a group; what comes later is found by more of them."""
+
+FIRST: Final = 6_400
+"""Texts for which the first table has room, in a megabyte; each further one, for as many as are there."""
+
+DOUBT: Final = 0.25
+"""How much less alike two texts may seem by their hashes than they are: four standard deviations."""
+
+MOST_LIKELY: Final = 24
+"""Texts that one is compared with at most: those that seem most alike by their hashes."""
 
 
 class _Sketches:
-    """The MinHash of texts by number, to be asked for those that may be like another."""
+    """The MinHash of texts by number, to be asked for those that may be like another, in bounded time.
+
+    A text stands in a bucket of each group: that of its first hashes or, where that is full, of more of
+    them. So texts that many others resemble, like those made from a template, are told apart by more hashes.
+    Whoever looks for a text goes the same way. Texts with other numbers have other buckets.
+    """
 
     def __init__(self, threshold: float) -> None:
-        # Imported here: it brings scipy, which takes a second, and 60 MB.
-        from datasketch import MinHash, MinHashLSH  # noqa: PLC0415
+        # Imported here: most runs have few prompts, and it takes a tenth of a second.
+        import numpy as np  # noqa: PLC0415
 
-        # Features are hashes already.
-        self._blank: Any = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
-        self._lsh: Any = MinHashLSH(
-            threshold=threshold, num_perm=PERMUTATIONS, weights=(1 - _MISSED, _MISSED)
+        self._np = np
+        self._threshold = threshold
+        first = 1
+        while 1 - (1 - threshold ** (first + 1)) ** BANDS >= FOUND and first < 2 * HASHES // BANDS:
+            first += 1
+        self._depths = np.array([first + more for more in DEPTHS])
+        most = first + DEPTHS[-1]
+        odd = np.array(_random(2 * HASHES + most + 2 * len(DEPTHS)), dtype=np.uint64) | np.uint64(1)
+        self._factors, self._terms, self._weights, mixing = np.split(
+            odd, np.cumsum([HASHES, HASHES, most]).tolist()
         )
+        self._mixing = np.split(mixing, 2)
+        # The first hashes of a group are its own; further ones it shares with groups that are not beside it.
+        step, row = np.divmod(np.arange(most), HASHES // BANDS)
+        self._rows = (np.arange(BANDS)[:, None] + 5 * step) % BANDS + BANDS * row
+        self._groups = np.arange(BANDS)[:, None]
+        self._count = 0
+        self._hashes = np.empty((0, HASHES), dtype=np.uint8)
+        self._numbers = np.empty(0, dtype=np.uint64)
+        self._tables: list[Any] = []
 
-    def of(self, features: Collection[int]) -> Any:
-        """The sketch of a text."""
-        sketch = self._blank.copy()
-        sketch.update_batch(features)
-        return sketch
+    def of(self, features: array[int], numbers: int) -> tuple[Any, Any, Any]:
+        """The sketch of a text: its hashes, its numbers, and its way, by group and depth."""
+        np = self._np
+        found = np.frombuffer(features, dtype=np.uint32).astype(np.uint64)
+        hashes = np.zeros(HASHES, dtype=np.uint8)
+        if len(found):
+            # 8 bits of each are enough: two that differ are equal in one of 256 cases.
+            each = (found * self._factors[:, None] + self._terms[:, None]) >> np.uint64(32)
+            hashes = each.min(axis=1).astype(np.uint8)
+        salt = np.uint64(numbers)
+        ways = (hashes[self._rows] * self._weights).cumsum(axis=1)[:, self._depths - 1]
+        factors, terms = self._mixing
+        ways = (ways + salt) * factors + terms
+        return hashes, salt, (ways ^ (ways >> np.uint64(31))) * factors[0]
 
-    def add(self, number: int, sketch: Any) -> None:
-        """Take a text in."""
-        self._lsh.insert(number, sketch)
+    def add(self, sketch: tuple[Any, Any, Any]) -> None:
+        """Take in the text that has the next number."""
+        np = self._np
+        hashes, salt, ways = sketch
+        if self._count == len(self._hashes):
+            # Nothing is moved between tables: there would be a time in which nothing else happened.
+            more = max(self._count, FIRST)
+            self._hashes = np.concatenate([self._hashes, np.empty((more, HASHES), np.uint8)])
+            self._numbers = np.concatenate([self._numbers, np.empty(more, np.uint64)])
+            # Half of it stays empty: few texts find a bucket full of others that are nothing like them.
+            buckets = 2 * more // IN_A_BUCKET
+            self._tables.append(np.full((BANDS, buckets, IN_A_BUCKET), -1, dtype=np.int32))
+        table = self._tables[-1]
+        places = self._places(table, ways)
+        taken = (table[self._groups, places] >= 0).sum(axis=2)
+        depth = (taken < IN_A_BUCKET).argmax(axis=1)
+        groups = self._groups[:, 0]
+        free = taken[groups, depth] < IN_A_BUCKET
+        # Where all are full, so many are alike that the other groups must do.
+        groups, depth = groups[free], depth[free]
+        table[groups, places[groups, depth], taken[groups, depth]] = self._count
+        self._hashes[self._count], self._numbers[self._count] = hashes, salt
+        self._count += 1
 
-    def likely(self, sketch: Any) -> list[int]:
-        """The texts that may be alike, ascending."""
-        return sorted(self._lsh.query(sketch))
+    def _places(self, table: Any, ways: Any) -> Any:
+        np = self._np
+        return (((ways >> np.uint64(32)) * np.uint64(table.shape[1])) >> np.uint64(32)).astype(np.intp)
+
+    def likely(self, sketch: tuple[Any, Any, Any]) -> list[int]:
+        """The texts that may be alike, at most `MOST_LIKELY`, those first that seem most so."""
+        np = self._np
+        hashes, salt, ways = sketch
+        found = []
+        for table in self._tables:
+            buckets = table[self._groups, self._places(table, ways)]
+            # A text stands in a deeper bucket only where all before it are full.
+            full = np.logical_and.accumulate(buckets[:, :-1, -1] >= 0, axis=1)
+            buckets[:, 1:][~full] = -1
+            found.append(buckets[buckets >= 0])
+        places = np.unique(np.concatenate(found))
+        places = places[self._numbers[places] == salt]
+        seeming = (self._hashes[places] == hashes).mean(axis=1)
+        order = np.argsort(-seeming, kind="stable")[:MOST_LIKELY]
+        likely: list[int] = places[order[seeming[order] >= self._threshold - DOUBT]].tolist()
+        return likely
+
+
+def _random(count: int) -> list[int]:
+    """Numbers of 64 bits, the same ones each time: Steele, Lea and Flood, "SplitMix" (2014)."""
+    found, mask = [], (1 << 64) - 1
+    for step in range(1, count + 1):
+        mixed = step * 0x9E3779B97F4A7C15 & mask
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & mask
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & mask
+        found.append(mixed ^ mixed >> 31)
+    return found
 
 
 def most_alike(texts: Sequence[str], most: int = 10, *, least: float = 0.5) -> list[Alike]:

@@ -48,6 +48,36 @@ def _edited(rng: random.Random, text: str, edits: int) -> str:
     return " ".join(word for word in words if word)
 
 
+_SYLLABLES = ["ba", "de", "fi", "go", "lu", "ma", "ne", "po", "ri", "su", "ta", "vo", "xi", "ya", "zo", "ke"]
+
+TEMPLATES = {
+    "numbers": "A train leaves at {w}:{w} and goes {w} km/h, and another one follows {w} minutes later and "
+    "goes {w} km/h. After how many minutes are they at the same place, and how far is that from the station?",
+    "names": "Write a letter in which {w} from {w} thanks {w} for the {w} and asks whether the {w} can be "
+    "sent to {w} before the end of the month.",
+    "code": "Write a function `{w}_{w}(items)` that takes a list of dicts with the keys `{w}` and `{w}`, "
+    "groups them by `{w}`, and returns the sum of `{w}` for each group, sorted by key.",
+}
+"""Texts that differ in nothing but numbers, names or identifiers."""
+
+
+def from_template(kind: str, count: int, seed: int) -> tuple[list[str], list[str]]:
+    """So many prompts made from one of `TEMPLATES`, and up to 200 of them with another word."""
+    rng = random.Random(seed)
+
+    def filled() -> str:
+        parts = TEMPLATES[kind].split("{w}")
+        words = (
+            str(rng.randint(1, 9_999)) if kind == "numbers" else "".join(rng.choices(_SYLLABLES, k=3))
+            for _ in parts
+        )
+        pairs = list(zip(parts, words, strict=True))
+        return "".join(part + word for part, word in pairs[:-1]) + pairs[-1][0]
+
+    prompts = [filled() for _ in range(count)]
+    return prompts, [prompt.replace(" and ", " or ", 1) for prompt in prompts[:: max(1, count // PLANTED)]]
+
+
 def found_and_false(prompts: Sequence[str], planted: Sequence[str], threshold: float) -> tuple[float, float]:
     """The share of the planted ones that a sieve holds back, and the share of the others."""
     kept = set(Sieve(threshold).fresh([*prompts, *planted]))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.core import sameness
 from tasks.core.sameness import Alike, Sieve, likeness, most_alike, spread
-from tests.core.near_duplicates import THRESHOLD, found_and_false, planted_prompts
+from tests.core.near_duplicates import (
+    PLANTED,
+    TEMPLATES,
+    THRESHOLD,
+    found_and_false,
+    from_template,
+    planted_prompts,
+)
 
 KEEPER = "Write a short story about a lighthouse keeper who finds a letter in a bottle one winter night."
 NEARLY = "Write a short story about a lighthouse keeper who finds a letter in a bottle one cold winter night."
@@ -19,6 +29,36 @@ def test_planted_near_duplicates_are_found_and_others_let_through(seed: int) -> 
     found, false = found_and_false(*planted_prompts(seed), THRESHOLD)
     assert found >= 0.95
     assert false <= 0.01
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_of_prompts_from_one_template_those_with_another_word_are_found(kind: str) -> None:
+    prompts, planted = from_template(kind, 1_500, 1)
+    sieve = Sieve(THRESHOLD)
+    kept = set(sieve.fresh(prompts))
+    assert len(kept) > 0.8 * len(prompts)
+    # One whose original is itself a near-duplicate need not be like what was kept.
+    found = [
+        change not in sieve.fresh([change])
+        for change, prompt in zip(planted, prompts[:: len(prompts) // PLANTED], strict=True)
+        if prompt in kept
+    ]
+    assert sum(found) / len(found) >= 0.95
+
+
+def test_however_many_are_alike_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    likely = sameness._Sketches.likely
+
+    def counted(self: sameness._Sketches, sketch: tuple[Any, Any, Any]) -> list[int]:
+        found = likely(self, sketch)
+        compared.append(len(found))
+        return found
+
+    monkeypatch.setattr(sameness._Sketches, "likely", counted)
+    prompts, _ = from_template("names", 1_500, 1)
+    assert len(Sieve(THRESHOLD).fresh(prompts)) > 0.9 * len(prompts)
+    assert max(compared) <= sameness.MOST_LIKELY
 
 
 def test_the_first_of_those_alike_is_kept() -> None:

@@ -95,7 +95,7 @@ BARREN_ROUNDS = 2
 """Requests in a row that may bring nothing new before a subtopic is taken to have no more."""
 
 AT_ONCE = 100
-"""Prompts that are looked at, in some ten milliseconds, before calls and signals have their turn."""
+"""Prompts that are looked at, in some ten milliseconds, before a run that is stopped is looked for."""
 
 
 @dataclass(slots=True)
@@ -131,7 +131,6 @@ class Candidates:
         self._lines = [_Line(entry, waiting=deque(entry.prompts), failure=entry.failure) for entry in found]
         generation = run.config.generation
         self._next_id = generation.num_subtopics * generation.num_prompts_per_subtopic
-        self._looked_at = 0
 
     @property
     def names(self) -> list[str]:
@@ -231,10 +230,10 @@ class Candidates:
     async def _take(self, line: _Line, count: int) -> None:
         """Let prompts count until they are enough; what is too many waits, for another may need it."""
         while line.waiting and len(line.kept) < count:
-            line.kept.extend(self._sieve.fresh([line.waiting.popleft()]))
-            self._looked_at += 1
-            if not self._looked_at % AT_ONCE:
-                await asyncio.sleep(0)
+            most = min(count - len(line.kept), len(line.waiting), AT_ONCE)
+            looked_at = [line.waiting.popleft() for _ in range(most)]
+            # Elsewhere, for it takes a while: calls and signals go on meanwhile.
+            line.kept.extend(await asyncio.to_thread(self._sieve.fresh, looked_at))
 
     async def _ask(self, places: Sequence[int], goals: Sequence[int]) -> None:
         """Ask subtopics for prompts other than those that they have, and take what is needed."""
