@@ -19,7 +19,7 @@ INSTALL := python -m pip install --quiet --no-deps --require-hashes --requiremen
 demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
 
-test: .venv/installed  ## all tests, on all processors
+test: .venv/installed  ## all tests, on up to four cores
 	@$(BIN)/python -m tests.needs
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-MOST_WORKERS = 8
+MOST_WORKERS = 4
 ROOT = Path(__file__).parent
 LONGEST = (
     "flows/test_shards.py",
@@ -72,8 +72,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two a processor and one more, up to eight: most of them wait for what they watch."""
-    return min(2 * len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+    """One more than there are processors, up to four: some always wait for what they watch."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
