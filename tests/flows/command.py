@@ -112,6 +112,7 @@ class Ended:
     @property
     def summary(self) -> dict[str, Any]:
         """The summary that `--json` printed."""
+        assert self.out, f"it ended with {self.code} and without a summary: {self.err}"
         found: dict[str, Any] = json.loads(self.out)
         return found
 
