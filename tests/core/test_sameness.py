@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,9 @@ from tests.core.near_duplicates import (
     from_template,
     planted_prompts,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 KEEPER = "Write a short story about a lighthouse keeper who finds a letter in a bottle one winter night."
 NEARLY = "Write a short story about a lighthouse keeper who finds a letter in a bottle one cold winter night."
@@ -47,18 +50,19 @@ def test_of_prompts_from_one_template_those_with_another_word_are_found(kind: st
 
 
 def test_however_many_are_alike_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[int] = []
-    likely = sameness._Sketches.likely
+    compared = 0
+    likeness_of = sameness._likeness
 
-    def counted(self: sameness._Sketches, sketch: tuple[Any, Any, Any]) -> list[int]:
-        found = likely(self, sketch)
-        compared.append(len(found))
-        return found
+    def counted(one: frozenset[int], other: Collection[int]) -> float:
+        nonlocal compared
+        compared += 1
+        return likeness_of(one, other)
 
-    monkeypatch.setattr(sameness._Sketches, "likely", counted)
+    monkeypatch.setattr(sameness, "_likeness", counted)
     prompts, _ = from_template("names", 1_500, 1)
     assert len(Sieve(THRESHOLD).fresh(prompts)) > 0.9 * len(prompts)
-    assert max(compared) <= sameness.MOST_LIKELY
+    few = sameness.FEW
+    assert 0 < compared <= few * few // 2 + sameness.MOST_LIKELY * (len(prompts) - few)
 
 
 def test_the_first_of_those_alike_is_kept() -> None:

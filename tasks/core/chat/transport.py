@@ -19,7 +19,7 @@ import zlib
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
@@ -156,7 +156,8 @@ class Connections:
         Args:
             most: Connections at once; and as many again for requests that are sent once more.
         """
-        context = _trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        # The context is read from the disk: once is enough.
+        context = httpx.create_ssl_context()
         self._kept = _transport(most, context, keep=True)
         self._new = _transport(most, context, keep=False)
 
@@ -225,12 +226,6 @@ def no_descriptor(error: Exception) -> bool:
     except OSError as failed:
         return failed.errno in NO_DESCRIPTOR
     return False
-
-
-@cache
-def _trusted(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 - httpx reads them itself
-    """Whose certificates are trusted. They are read from the disk, which takes longer than a call: once."""
-    return httpx.create_ssl_context()
 
 
 def _transport(most: int, context: ssl.SSLContext, *, keep: bool) -> AiohttpTransport:
