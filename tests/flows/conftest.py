@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flows.command import User, model, prefect_server
+from tests.flows.command import User, config, model, prefect_server
+from tests.flows.prepared import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +26,14 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_url(prefect_home: Path) -> Iterator[str]:
     """The API of a Prefect server; a run with it is spared the start of an embedded one.
 
-    It does without the services that look after schedules, workers and automations: there are none.
+    It does without the services that look after schedules, workers and automations: there are none. The
+    prepared parent makes its own first run with it.
     """
     with prefect_server(prefect_home, services=False) as url:
+        with model() as server:
+            first = User.made(prefect_home.parent / "first", PREFECT_API_URL=url)
+            first.write("config.toml", config(server.url))
+            PARENT.warm(["run"], folder=first.folder, environment=first.environment)
         yield url
 
 
