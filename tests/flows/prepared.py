@@ -332,6 +332,7 @@ class InTurn:
             files = (theirs.fileno(), nothing.fileno(), nothing.fileno())
             self._process = PARENT.fork([IN_TURN, ""], folder=ROOT, environment=os.environ, files=files)
         ours.settimeout(START_SECONDS)
+        atexit.register(ours.close)
         self._line = ours
         return ours
 
