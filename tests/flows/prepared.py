@@ -225,16 +225,6 @@ class Parent:
             files: Descriptors of standard input, output and error output.
             within: A process whose user and mount namespaces it enters first.
         """
-        return self._ask(command, folder, environment, files, within)
-
-    def _ask(
-        self,
-        command: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str],
-        files: Sequence[int],
-        within: int | None = None,
-    ) -> Forked:
         with self._lock:
             if self._socket is None:
                 self._socket = self._start()
@@ -259,7 +249,8 @@ class Parent:
         """
         with Path(os.devnull).open("rb+") as nothing:
             files = [nothing.fileno()] * 3
-            ended = self._ask([WARM, *arguments], folder, environment, files).wait(START_SECONDS)
+            said = self.fork([WARM, *arguments], folder=folder, environment=environment, files=files)
+            ended = said.wait(START_SECONDS)
         assert ended == 0, "the first run of the tests' parent failed"
 
     def _start(self) -> socket.socket:
