@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +119,11 @@ class Console:
             grace = min(self.grace_seconds, WORKER_GRACE_SECONDS) if below_worker else self.grace_seconds
             if work is not None:
                 ends.append(Alarm(grace, work.cancel))
-            with suppress(OSError):  # a worker that is gone reads no more
-                note(
-                    "",
-                    f"stopping: no new calls; up to {grace:g} s for those in flight "
-                    f"({self.progress.in_flight}){'' if below_worker else '; once more to leave at once'}",
-                )
+            note(
+                "",
+                f"stopping: no new calls; up to {grace:g} s for those in flight "
+                f"({self.progress.in_flight}){'' if below_worker else '; once more to leave at once'}",
+            )
 
         for number in SIGNALS:
             loop.add_signal_handler(number, receive, number)

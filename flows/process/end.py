@@ -10,6 +10,7 @@ event that nobody takes. The session's files are closed by then: nothing is lost
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from flows.process.terminal import note
@@ -46,6 +48,10 @@ WATCH_SECONDS = 0.25
 ALONE_SECONDS = 60.0
 """After which a run leaves that was told to stop because its parent is gone: no worker is left to kill it."""
 
+LAST_WORDS_SECONDS = 1.0
+"""How long what was said last may take to its reader when the process ends."""
+
+_CHUNK = 65_536
 _SUPERVISOR = "prefect.runner._workspace_supervisor"
 _ADOPT_ORPHANS = 36
 """Linux's PR_SET_CHILD_SUBREAPER: who is left behind below becomes a child of this process."""
@@ -76,6 +82,7 @@ def bounded_end(flow_run: str) -> Iterator[None]:
         return
     while _ends:
         _ends.pop().set()
+    _outlive_readers()
     over = threading.Event()
     threading.Thread(target=_stop_without_parent, args=[over], daemon=True).start()
     code = 0
@@ -98,10 +105,6 @@ def _stop_without_parent(over: threading.Event) -> None:
     while os.getppid() == parent:
         if over.wait(WATCH_SECONDS):
             return
-    # Who read what is said here is gone, too, and a pipe without a reader would be an error.
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - its number is wanted
-        for number in (1, 2):
-            os.dup2(nothing.fileno(), number)
     os.kill(os.getpid(), signal.SIGTERM)
     if not over.wait(ALONE_SECONDS):
         os._exit(128 + signal.SIGTERM)
@@ -111,10 +114,54 @@ def _leave(code: int, goes_on: threading.Event) -> None:
     for _ in range(round(END_SECONDS / SLICE)):
         if goes_on.wait(SLICE):
             return
-    with suppress(OSError):  # nobody may read it any more
-        note(f"{UI_IS_BEHIND}: it does not answer")
-        sys.stdout.flush()
+    note(f"{UI_IS_BEHIND}: it does not answer")
+    for spoken in _outlive_readers():
+        spoken.end()
     os._exit(code)
+
+
+class _Spoken:
+    """What this process says on a standard stream, handed on for as long as somebody reads it.
+
+    A worker reads what its runs say. When it is gone, each write to its pipe fails, and rich, by which
+    Prefect logs, ends a process whose words fail: the calls in flight would be given up.
+
+    Args:
+        number: The stream's file descriptor.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._reader = os.dup(number)
+        self._mouth, inside = os.pipe()
+        os.dup2(inside, number)
+        os.close(inside)
+        self._thread = threading.Thread(target=self._hand_on, daemon=True)
+        self._thread.start()
+
+    def _hand_on(self) -> None:
+        is_read = True
+        while said := os.read(self._mouth, _CHUNK):
+            while said and is_read:
+                try:
+                    said = said[os.write(self._reader, said) :]
+                except OSError:
+                    is_read = False
+
+    def end(self) -> None:
+        """Hand on what is left; from now on the stream is what it was."""
+        (sys.stdout if self._number == 1 else sys.stderr).flush()
+        os.dup2(self._reader, self._number)
+        self._thread.join(LAST_WORDS_SECONDS)
+
+
+@cache
+def _outlive_readers() -> tuple[_Spoken, _Spoken]:
+    """Let this process say what it likes, whether somebody reads it or not."""
+    streams = _Spoken(1), _Spoken(2)
+    for spoken in streams:
+        atexit.register(spoken.end)
+    return streams
 
 
 def shielded() -> None:
