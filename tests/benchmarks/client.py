@@ -106,7 +106,7 @@ def broken() -> None:
         with tempfile.TemporaryDirectory() as folder, Served("--latency-ms", "50", *options) as server:
             config = Path(folder) / "config.toml"
             config.write_text(CONFIG.format(folder=Path(folder) / "output", url=server.url), encoding="utf-8")
-            figures = run(config)  # raises when the exit code is not 0
+            figures = run(config, server.url)  # raises when the exit code is not 0
             stats, records = server.shown("/stats"), server.shown("/requests")
             waited = waited_last(records, 1.0)
             walls.append((figures["seconds"], figures["process_seconds"], figures["seconds"] - waited))

@@ -3,7 +3,8 @@
 Each case runs the command line in a process of its own against the demo model server in another, first
 with an empty ledger and then again with the full one. Figures are the program's own (`--json`): wall time
 of each phase, CPU time of the client process while it worked, its peak memory; starting Prefect's server
-is not in them. Nothing is asserted.
+is not in them. Beside them stands what surrounds the work: the time from the command to the first request,
+from the last answer to the exit, and that of the whole process. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROMPTS_PER_SUBTOPIC = 50
 CONFIG = """
@@ -59,6 +65,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000])
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument(
+        "--length", type=float, default=1.0, help="answers are so many times as long as usual"
+    )
     parser.add_argument("--mode", choices=["sft", "dpo", "kto", "mo-dpo"], default="dpo")
     parser.add_argument("--no-checkpoints", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="where the figures go")
@@ -76,7 +85,7 @@ def main() -> None:
 
 def measure(pairs: int, options: argparse.Namespace) -> list[Figures]:
     """The figures of a first run and of its complete re-run."""
-    with tempfile.TemporaryDirectory() as folder, server(options.latency_ms) as url:
+    with tempfile.TemporaryDirectory() as folder, server(options.latency_ms, options.length) as url:
         prompts = min(PROMPTS_PER_SUBTOPIC, pairs)
         config = Path(folder) / "config.toml"
         text = CONFIG.format(
@@ -91,43 +100,66 @@ def measure(pairs: int, options: argparse.Namespace) -> list[Figures]:
         )
         config.write_text(text, encoding="utf-8")
         common = {"pairs": pairs, "concurrency": options.concurrency, "latency_ms": options.latency_ms}
-        return [common | {"run": name} | run(config) for name in ("first", "again")]
+        return [common | {"run": name} | run(config, url) for name in ("first", "again")]
 
 
-class server:  # noqa: N801 - used as a context manager, like a function
+@contextmanager
+def server(latency_ms: float, length: float = 1.0) -> Iterator[str]:
     """The demo model server in a process of its own; gives its base URL."""
-
-    def __init__(self, latency_ms: float) -> None:
-        command = [sys.executable, "-m", "tasks.core.demo.server", "--port", "0", "--with-parent"]
-        self._command = [*command, "--latency-ms", str(latency_ms)]
-
-    def __enter__(self) -> str:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+    command = [sys.executable, "-m", "tasks.core.demo.server", "--port", "0", "--with-parent"]
+    command += ["--latency-ms", str(latency_ms), "--length", str(length)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
-def run(config: Path) -> Figures:
-    """One run of the command line: its summary's figures, and the wall time of the whole process."""
+def run(config: Path, url: str) -> Figures:
+    """One run of the command line: its summary's figures, and what surrounds them, in seconds."""
     command = [sys.executable, "-m", "flows.generate", "--config", str(config), "--json"]
-    began = time.monotonic()
     # Whatever server the environment names, the figures are those of the embedded one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    before = len(requests(url))
+    began = time.monotonic()
     process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    ended = time.monotonic()
     summary: Figures = json.loads(process.stdout)
-    return summary | {"process_seconds": time.monotonic() - began}
+    # The clock is one for all processes of a machine.
+    made = requests(url)[before:]
+    first, last = (
+        (min(each["arrived"] for each in made), max(each["ended"] for each in made)) if made else (0, 0)
+    )
+    around = {"start_seconds": first - began, "end_seconds": ended - last} if made else {}
+    return summary | around | {"process_seconds": ended - began}
 
 
-HEADER = (
-    "| pairs | concurrency | latency | run | subtopics s | prompts s | pairs s | finish s | all s "
-    "| pairs/s | CPU ms a pair | peak MB |\n|--:|--:|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|"
+def requests(url: str) -> list[dict[str, Any]]:
+    """The requests that the model server has had."""
+    with urlopen(url.removesuffix("/v1") + "/requests") as answer:  # noqa: S310 - of loopback
+        found: list[dict[str, Any]] = json.load(answer)
+        return found
+
+
+COLUMNS = (
+    "pairs",
+    "concurrency",
+    "latency",
+    "run",
+    "start s",
+    "subtopics s",
+    "prompts s",
+    "pairs s",
+    "finish s",
+    "all s",
+    "end s",
+    "process s",
+    "pairs/s",
+    "CPU ms a pair",
+    "peak MB",
 )
+HEADER = f"| {' | '.join(COLUMNS)} |\n|{'|'.join(':--' if name == 'run' else '--:' for name in COLUMNS)}|"
 
 
 def line(figures: Figures) -> str:
@@ -139,14 +171,22 @@ def line(figures: Figures) -> str:
         f"{figures['concurrency']:,}",
         f"{figures['latency_ms']:g} ms",
         figures["run"],
+        shown(figures, "start_seconds"),
         *(f"{phases[phase]:.1f}" for phase in ("subtopics", "prompts", "pairs")),
         f"{finish:.1f}",
         f"{figures['seconds']:.1f}",
+        shown(figures, "end_seconds"),
+        shown(figures, "process_seconds"),
         f"{figures['pairs'] / figures['seconds']:,.0f}",
         f"{1000 * figures['cpu_seconds'] / figures['pairs']:.2f}",
         f"{figures['peak_memory_mb']:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def shown(figures: Figures, name: str) -> str:
+    """One figure; nothing where a run asked for nothing."""
+    return f"{figures[name]:.1f}" if name in figures else ""
 
 
 def machine() -> str:

@@ -17,6 +17,8 @@ from tasks.core.demo import text as demo_text
 from tasks.core.demo.text import Kind
 from tasks.core.errors import UsageError
 
+_NO_SHARES = {"latency_ms", "length", "retry_after"}
+
 
 @dataclass(frozen=True)
 class Behaviour:
@@ -24,6 +26,7 @@ class Behaviour:
 
     Attributes:
         latency_ms: Milliseconds before a chat request is answered, whatever the answer.
+        length: How many times as long as usual prose answers are.
         refuse: Share of prose answers that are refusals.
         repeat: Share of list items that are well-known ones, the same in all answers.
         bad: Share of list and judge answers that are broken JSON or nonsense.
@@ -44,6 +47,7 @@ class Behaviour:
     """
 
     latency_ms: float = 0.0
+    length: float = 1.0
     refuse: float = 0.0
     repeat: float = 0.0
     bad: float = 0.0
@@ -61,7 +65,7 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if isinstance(field.default, float)):
-            value, top = getattr(self, name), math.inf if name in {"latency_ms", "retry_after"} else 1
+            value, top = getattr(self, name), math.inf if name in _NO_SHARES else 1
             if not 0 <= value <= top or math.isinf(value):
                 allowed = "0 or more" if top > 1 else "0 to 1"
                 raise UsageError(f"{name} is {value:g}; allowed: {allowed}")
@@ -311,7 +315,7 @@ def _content_for(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
 def _prose(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
     if happens(behaviour.refuse, seed, "refuse"):
         return demo_text.refusal(seed)
-    content = demo_text.prose(about(chat.kind, chat.asked), seed, plain=chat.plain)
+    content = demo_text.prose(about(chat.kind, chat.asked), seed, plain=chat.plain, length=behaviour.length)
     if happens(behaviour.cut, seed, "cut"):
         return content[: len(content) * 2 // 3].rpartition(" ")[0].rstrip(".,;:")
     return content

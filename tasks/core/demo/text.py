@@ -267,14 +267,21 @@ def list_items(kind: Kind, about: str, wanted: int, seed: bytes, repeat: float =
     return items
 
 
-def prose(about: str, seed: bytes, *, plain: bool) -> str:
-    """Some sentences about a subject: 60 to 180 words, or about half of that when `plain`."""
+def prose(about: str, seed: bytes, *, plain: bool, length: float = 1.0) -> str:
+    """Some sentences about a subject: 60 to 180 words, or about half of that when `plain`.
+
+    Args:
+        about: The subject.
+        seed: What the sentences are chosen by.
+        plain: Whether they are short and plain.
+        length: How many times as many sentences stand between the first and the last.
+    """
     choices = _choices(seed)
     about = about or _write(choices, "", _UNKNOWN)
     if plain:
-        middles = (_PLAIN_MIDDLES,) * (3 + next(choices) % 3)
+        middles = (_PLAIN_MIDDLES,) * round(length * (3 + next(choices) % 3))
         return _write(choices, about, _PLAIN_OPENINGS, *middles, _PLAIN_CLOSINGS)
-    middles = (_MIDDLES, _CAREFUL_MIDDLES) * (2 + next(choices) % 2)
+    middles = (_MIDDLES, _CAREFUL_MIDDLES) * round(length * (2 + next(choices) % 2))
     return _write(choices, about, _OPENINGS, *middles, _CLOSINGS)
 
 

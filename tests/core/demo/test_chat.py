@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.core.config import templates as defaults
-from tasks.core.demo.chat import about, count, criteria, recognise
+from tasks.core.demo.chat import Behaviour, about, count, criteria, recognise
 from tasks.core.demo.text import LABEL, Kind, list_items, prose, scores
 from tests.core.demo.client import (
     JUDGE,
@@ -163,6 +163,16 @@ async def test_prose_is_labelled_and_of_its_length(fields: dict[str, Any], fewes
         assert "tidal mill" in text
         assert "{" not in text
         assert "%s" not in text
+
+
+async def test_answers_are_as_many_times_as_long_as_wanted() -> None:
+    means = []
+    for length in (1.0, 5.0):
+        async with serving(Behaviour(length=length)) as (_, client):
+            stories = [await say(client, STORY.format(prompt="Tides."), f"{n:x}") for n in range(40)]
+        means.append(sum(len(story.split()) for story in stories) / len(stories))
+    # What is more of stands between the first sentence and the last.
+    assert 3 < means[1] / means[0] < 5
 
 
 async def test_a_token_limit_cuts_the_answer() -> None:
