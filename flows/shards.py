@@ -201,7 +201,8 @@ class Shards:
         """
         run = self._run
         await self._end_inviting()
-        if not self._is_much(await _left(run, jobs)):
+        # What is left is looked up only where it could be much: that takes a look at each job's answers.
+        if not self._is_much(len(jobs)) or not self._is_much(await _left(run, jobs)):
             return
         # Others buy for this run; where it has bought nothing yet itself, its models are not checked.
         await run.client.gate.passed()

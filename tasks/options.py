@@ -10,7 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+# Imported here, beside the start of Prefect's server: else a run's first seconds are spent on them, between
+# the server's start and the first request.
+import aiosqlite  # noqa: F401 - SQLAlchemy imports it with the first connection
+import fastapi.encoders  # noqa: F401 - Prefect imports it with a run's parameters
 import orjson
+import prefect.flow_engine
+import prefect.task_engine
+import prefect.utilities.visualization  # noqa: F401 - Prefect imports all three when a flow or task is called
 from prefect import task
 from prefect.context import FlowRunContext
 from prefect.filesystems import LocalFileSystem, WritableFileSystem

@@ -209,6 +209,7 @@ class _Block:
         self.in_doubt: set[int] = set()
         self._run = run
         self._keep = keep
+        self._texts: dict[bytes, Text] = {}
 
     def failures_of(self, jobs: Sequence[Job]) -> tuple[Failure, ...]:
         """What failed, in the order of jobs."""
@@ -221,16 +222,21 @@ class _Block:
 
     def is_answered(self, ask: _Ask) -> bool:
         """Whether the answers that were found can be used, so that nothing of the job is left to ask."""
-        found = [self.known[request.key] for request in ask.requests()]
         reading = self._run.reading
         try:
-            for answer, read in zip(found, (reading.chosen, reading.rejected), strict=False):
+            for request, read in zip(ask.requests(), (reading.chosen, reading.rejected), strict=False):
+                answer = self.known[request.key]
                 if answer is None:
                     return False
-                read(answer)
+                self._texts[request.key] = read(answer)
         except UnusableAnswerError:
             return False
         return True
+
+    def _once(self, request: ChatRequest, read: Callable[[Answer], Text]) -> Callable[[Answer], Text]:
+        """The same as `read`, but for an answer that was found and is read already."""
+        text, found = self._texts.pop(request.key, None), self.known[request.key]
+        return lambda answer: read(answer) if text is None or answer is not found else text
 
     async def work(self, ask: _Ask) -> None:
         """Make the job's pair and hand it on, or note why there is none."""
@@ -332,7 +338,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.chosen(ask.job, sample) if sample else ask.chosen,
-                self._run.reading.chosen,
+                self._once(ask.chosen, self._run.reading.chosen),
                 self.known,
             )
         except CallError as error:
@@ -343,7 +349,7 @@ class _Block:
         try:
             return await self._run.ask_until_usable(
                 lambda sample: questions.rejected(ask.job, sample) if sample else first,
-                self._run.reading.rejected,
+                self._once(first, self._run.reading.rejected),
                 self.known,
             )
         except CallError as error:
