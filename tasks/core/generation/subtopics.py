@@ -8,6 +8,7 @@ and only what is new is paid for; a shorter list is cut from the longer one and 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from typing import TYPE_CHECKING
@@ -116,7 +117,8 @@ class _Growth:
         first, requests = self._chunk, self._requests(missing)
         self._chunk += len(requests)
         for items in await self._answers(requests, first):
-            self.items.extend(self._sieve.fresh(items))
+            # Elsewhere, as for prompts: from some hundred items on it takes a while.
+            self.items.extend(await asyncio.to_thread(self._sieve.fresh, items))
 
     def _requests(self, missing: int) -> list[ChatRequest]:
         """The requests of the next round."""
