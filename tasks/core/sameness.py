@@ -27,11 +27,11 @@ from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 
 # Signs such as # and + stay: "C", "C#" and "C++" are three subtopics.
@@ -118,7 +118,17 @@ class Alike:
 MOST_COMPARED: Final = 64
 """Texts that one is compared with in the search for the most alike: bounds the work where all are alike."""
 
-_word = lru_cache(maxsize=16_384)(fingerprint)
+
+@lru_cache(maxsize=16_384)
+def _marked(word: str) -> tuple[int, bytes]:
+    """The hash of a word, and what follows the word before it where the two are hashed together."""
+    encoded = word.encode("utf-8", "replace")
+    return crc32(encoded), b" " + encoded
+
+
+@lru_cache(maxsize=16_384)
+def _word(text: str) -> tuple[int, bytes]:
+    return _marked(fingerprint(text))
 
 
 def likeness(one: str, other: str) -> float:
@@ -134,9 +144,14 @@ def _likeness(one: frozenset[int], other: Collection[int]) -> float:
 def _features(text: str) -> frozenset[int]:
     """Words and neighbouring words, without case and the punctuation around them, as hashes of 32 bits."""
     words = text.split()
-    words = list(fingerprint(text) if len(text) > _LONGEST_WORD * len(words) else map(_word, words))
-    texts = chain(words, map(" ".join, pairwise(words)))
-    return frozenset(crc32(feature.encode("utf-8", "replace")) for feature in texts)
+    if len(text) > _LONGEST_WORD * len(words):
+        marked = list(map(_marked, fingerprint(text)))
+    else:
+        marked = list(map(_word, words))
+    features = {mark for mark, _ in marked}
+    # The hash of two words goes on where that of the first ended.
+    features.update([crc32(other, mark) for (mark, _), (_, other) in pairwise(marked)])
+    return frozenset(features)
 
 
 def _packed(features: frozenset[int]) -> array[int]:
@@ -165,7 +180,7 @@ class Sieve:
         Args:
             items: What came, in the order of ids.
         """
-        kept = []
+        unseen = []
         for item in items:
             # A digest takes 16 bytes, a text as many as it has characters.
             mark = blake2b(fingerprint(item).encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -173,11 +188,20 @@ class Sieve:
                 self.dropped["duplicate"] += 1
                 continue
             self._seen.add(mark)
-            if self._index is not None and not self._index.add(item):
-                self.dropped["near_duplicate"] += 1
-                continue
-            kept.append(item)
+            unseen.append(item)
+        if self._index is None:
+            return unseen
+        kept = self._index.add(unseen)
+        if len(kept) < len(unseen):
+            self.dropped["near_duplicate"] += len(unseen) - len(kept)
         return kept
+
+
+_Marked = tuple[str, frozenset[int], int]
+"""A text, its features, and the digest of its numbers."""
+
+TOGETHER: Final = 100
+"""Texts whose features are held at once; they are sketched together."""
 
 
 class _Index:
@@ -190,29 +214,46 @@ class _Index:
         self._numbers = array("Q")
         self._sketches: _Sketches | None = None
 
-    def add(self, text: str) -> bool:
-        """Take a text in, unless it repeats an earlier one; whether it was taken."""
-        features = _features(text)
-        numbers = _digest(_NUMBERS.findall(text))
-        place = len(self._numbers)
-        if place == FEW:
-            self._sketches = _Sketches(self._threshold)
-            for earlier, digest in enumerate(self._numbers):
-                self._sketches.add(self._sketches.of(self._of(earlier), digest))
+    def add(self, texts: Sequence[str]) -> list[str]:
+        """Take texts in, one after the other, but those that repeat an earlier one; gives those taken."""
+        taken: list[str] = []
+        for start in range(0, len(texts), TOGETHER):
+            some = texts[start : start + TOGETHER]
+            marked = iter([(text, _features(text), _digest(_NUMBERS.findall(text))) for text in some])
+            taken += self._add_few(marked)
+            taken += self._add_many(list(marked))
+        return taken
+
+    def _add_few(self, marked: Iterator[_Marked]) -> Iterator[str]:
+        """While there are few texts, compare each with all of them."""
+        while len(self._numbers) < FEW and (item := next(marked, None)):
+            text, features, numbers = item
+            if not self._repeats(
+                features, (at for at, other in enumerate(self._numbers) if other == numbers)
+            ):
+                self._keep(features, numbers)
+                yield text
+
+    def _add_many(self, marked: Sequence[_Marked]) -> Iterator[str]:
+        """Compare each text with those that their sketches name."""
+        if not marked:
+            return
         if self._sketches is None:
-            sketch = None
-            likely: Iterable[int] = (at for at, other in enumerate(self._numbers) if other == numbers)
-        else:
-            sketch = self._sketches.of(_packed(features), numbers)
-            likely = self._sketches.likely(sketch)
-        if self._repeats(features, likely):
-            return False
-        if self._sketches is not None and sketch is not None:
-            self._sketches.add(sketch)
+            self._sketches = _Sketches(self._threshold)
+            for sketch in self._sketches.of(map(self._of, range(FEW)), self._numbers):
+                self._sketches.add(sketch)
+        _, own, digests = zip(*marked, strict=True)
+        sketches = self._sketches.of(map(_packed, own), digests)
+        for (text, features, numbers), sketch in zip(marked, sketches, strict=True):
+            if not self._repeats(features, self._sketches.likely(sketch)):
+                self._sketches.add(sketch)
+                self._keep(features, numbers)
+                yield text
+
+    def _keep(self, features: frozenset[int], numbers: int) -> None:
         self._features.extend(features)
         self._ends.append(len(self._features))
         self._numbers.append(numbers)
-        return True
 
     def _of(self, place: int) -> array[int]:
         return self._features[self._ends[place] : self._ends[place + 1]]
@@ -256,6 +297,23 @@ DOUBT: Final = 0.25
 MOST_LIKELY: Final = 24
 """Texts that one is compared with at most: those that seem most alike by their hashes."""
 
+HASHED_AT_ONCE: Final = 4_096
+"""Features that are hashed at once, in 2 MB."""
+
+
+class _Sketch(NamedTuple):
+    """The MinHash of a text.
+
+    Attributes:
+        hashes: Its hashes, the lowest 8 bits of each.
+        salt: The digest of its numbers.
+        ways: By group and depth, 32 bits by which its bucket is found.
+    """
+
+    hashes: Any
+    salt: Any
+    ways: Any
+
 
 class _Sketches:
     """The MinHash of texts by number, to be asked for those that may be like another, in bounded time.
@@ -284,31 +342,52 @@ class _Sketches:
         # The first hashes of a group are its own; further ones it shares with groups that are not beside it.
         step, row = np.divmod(np.arange(most), HASHES // BANDS)
         self._rows = (np.arange(BANDS)[:, None] + 5 * step) % BANDS + BANDS * row
-        self._groups = np.arange(BANDS)[:, None]
+        self._groups = np.arange(BANDS)
         self._count = 0
         self._hashes = np.empty((0, HASHES), dtype=np.uint8)
         self._numbers = np.empty(0, dtype=np.uint64)
         self._tables: list[Any] = []
 
-    def of(self, features: array[int], numbers: int) -> tuple[Any, Any, Any]:
-        """The sketch of a text: its hashes, its numbers, and its way, by group and depth."""
+    def of(self, features: Iterable[array[int]], numbers: Iterable[int]) -> Iterator[_Sketch]:
+        """The sketches of texts, worked out for many at once.
+
+        Args:
+            features: Those of each text.
+            numbers: The digest of each text's numbers.
+        """
+        texts: list[array[int]] = []
+        digests: list[int] = []
+        held = 0
+        for own, digest in zip(features, numbers, strict=True):
+            if texts and held + len(own) > HASHED_AT_ONCE:
+                yield from self._of(texts, digests)
+                texts, digests, held = [], [], 0
+            texts.append(own)
+            digests.append(digest)
+            held += len(own)
+        if texts:
+            yield from self._of(texts, digests)
+
+    def _of(self, texts: Sequence[array[int]], digests: Sequence[int]) -> Iterator[_Sketch]:
         np = self._np
-        found = np.frombuffer(features, dtype=np.uint32).astype(np.uint64)
-        hashes = np.zeros(HASHES, dtype=np.uint8)
-        if len(found):
+        salts = np.array(digests, dtype=np.uint64)
+        lengths = np.array([len(own) for own in texts])
+        hashes = np.zeros((len(texts), HASHES), dtype=np.uint8)
+        if lengths.any():
+            found = np.frombuffer(b"".join(texts), dtype=np.uint32).astype(np.uint64)
             # 8 bits of each are enough: two that differ are equal in one of 256 cases.
             each = (found * self._factors[:, None] + self._terms[:, None]) >> np.uint64(32)
-            hashes = each.min(axis=1).astype(np.uint8)
-        salt = np.uint64(numbers)
-        ways = (hashes[self._rows] * self._weights).cumsum(axis=1)[:, self._depths - 1]
+            starts = (lengths.cumsum() - lengths)[lengths > 0]
+            hashes[lengths > 0] = np.minimum.reduceat(each, starts, axis=1).T.astype(np.uint8)
+        ways = (hashes[:, self._rows] * self._weights).cumsum(axis=2)[:, :, self._depths - 1]
         factors, terms = self._mixing
-        ways = (ways + salt) * factors + terms
-        return hashes, salt, (ways ^ (ways >> np.uint64(31))) * factors[0]
+        ways = (ways + salts[:, None, None]) * factors + terms
+        ways = ((ways ^ (ways >> np.uint64(31))) * factors[0]) >> np.uint64(32)
+        return map(_Sketch, hashes, salts, ways)
 
-    def add(self, sketch: tuple[Any, Any, Any]) -> None:
+    def add(self, sketch: _Sketch) -> None:
         """Take in the text that has the next number."""
         np = self._np
-        hashes, salt, ways = sketch
         if self._count == len(self._hashes):
             # Nothing is moved between tables: there would be a time in which nothing else happened.
             more = max(self._count, FIRST)
@@ -318,35 +397,42 @@ class _Sketches:
             buckets = 2 * more // IN_A_BUCKET
             self._tables.append(np.full((BANDS, buckets, IN_A_BUCKET), -1, dtype=np.int32))
         table = self._tables[-1]
-        places = self._places(table, ways)
-        taken = (table[self._groups, places] >= 0).sum(axis=2)
-        depth = (taken < IN_A_BUCKET).argmax(axis=1)
-        groups = self._groups[:, 0]
-        free = taken[groups, depth] < IN_A_BUCKET
-        # Where all are full, so many are alike that the other groups must do.
-        groups, depth = groups[free], depth[free]
-        table[groups, places[groups, depth], taken[groups, depth]] = self._count
-        self._hashes[self._count], self._numbers[self._count] = hashes, salt
+        groups = self._groups
+        for places in self._places(table, sketch):
+            buckets = table[groups, places[groups]]
+            taken = (buckets >= 0).sum(axis=1)
+            free = taken < IN_A_BUCKET
+            table[groups[free], places[groups[free]], taken[free]] = self._count
+            groups = groups[~free]
+            if not len(groups):
+                break
+        # In a group of which all are full, so many are alike that the other groups must do.
+        self._hashes[self._count], self._numbers[self._count] = sketch.hashes, sketch.salt
         self._count += 1
 
-    def _places(self, table: Any, ways: Any) -> Any:
+    def _places(self, table: Any, sketch: _Sketch) -> Any:
+        """The buckets of a text in a table, by depth and group."""
         np = self._np
-        return (((ways >> np.uint64(32)) * np.uint64(table.shape[1])) >> np.uint64(32)).astype(np.intp)
+        return ((sketch.ways * np.uint64(table.shape[1])) >> np.uint64(32)).astype(np.intp).T
 
-    def likely(self, sketch: tuple[Any, Any, Any]) -> list[int]:
+    def likely(self, sketch: _Sketch) -> list[int]:
         """The texts that may be alike, at most `MOST_LIKELY`, those first that seem most so."""
         np = self._np
-        hashes, salt, ways = sketch
         found = []
         for table in self._tables:
-            buckets = table[self._groups, self._places(table, ways)]
-            # A text stands in a deeper bucket only where all before it are full.
-            full = np.logical_and.accumulate(buckets[:, :-1, -1] >= 0, axis=1)
-            buckets[:, 1:][~full] = -1
-            found.append(buckets[buckets >= 0])
-        places = np.unique(np.concatenate(found))
-        places = places[self._numbers[places] == salt]
-        seeming = (self._hashes[places] == hashes).mean(axis=1)
+            groups = self._groups
+            for places in self._places(table, sketch):
+                buckets = table[groups, places[groups]]
+                found.append(buckets[buckets >= 0])
+                # A text stands in a deeper bucket only where all before it are full.
+                groups = groups[buckets[:, -1] >= 0]
+                if not len(groups):
+                    break
+        places = np.concatenate(found)
+        places = np.array(sorted(set(places[self._numbers[places] == sketch.salt].tolist())), dtype=np.intp)
+        if not len(places):
+            return []
+        seeming = (self._hashes[places] == sketch.hashes).sum(axis=1) / HASHES
         order = np.argsort(-seeming, kind="stable")[:MOST_LIKELY]
         likely: list[int] = places[order[seeming[order] >= self._threshold - DOUBT]].tolist()
         return likely
