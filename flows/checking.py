@@ -24,7 +24,7 @@ from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
 from tasks.core.rows.transformed import find_mode
 from tasks.core.secrets import Keys, may_be_read, read_env_file, variables_named
-from tasks.core.session.dataset import DATASET
+from tasks.core.session.dataset import DATASET, REASONING
 from tasks.core.session.folder import check_name, find_session
 from tasks.core.session.ledger import is_missing, open_ledger
 from tasks.core.session.record import (
@@ -37,7 +37,7 @@ from tasks.core.session.record import (
 from tasks.core.session.resuming import find_resumption, with_seed_of
 from tasks.core.session.retrying import read_only
 from tasks.core.transform.reading import Source, check_input
-from tasks.core.transform.session import REASONING, check_outputs
+from tasks.core.transform.session import check_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence

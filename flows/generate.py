@@ -26,7 +26,7 @@ from flows.process import progress as display
 from flows.process.console import Console, current
 from flows.process.end import bounded_end
 from flows.request import FlowRequest, takes
-from flows.review import lint_dataset, report_run
+from flows.review import review_dataset
 from flows.setup import opened
 from flows.shards import Shards, check_shards
 from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
@@ -140,8 +140,7 @@ async def _stages(work: OpenRun) -> Summary:
     missing = missing_from(run, made, taken_over=taken_over)
     session.record = replace(session.record, missing=missing)
     await session.finish(complete=is_complete(run, made, taken_over=taken_over))
-    await lint_dataset(work)
-    await report_run(work, made)
+    await review_dataset(work, made)
     return summarize(run, session, made, watch, taken_over=taken_over)
 
 

@@ -8,11 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import UsageError
-from tasks.core.lint.linter import Linter
 from tasks.core.printable import reason_of
-from tasks.core.report.page import write_report
+from tasks.core.report.page import Review, write_report
 from tasks.core.report.tally import facts_of
-from tasks.core.rows.samples import read_samples
 
 if TYPE_CHECKING:
     from flows.setup import OpenRun
@@ -20,31 +18,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vellumforge.generate")
 
-LINTED_AT_ONCE = 100
-"""Rows that lint looks at, in some ten milliseconds, before signals and the page have their turn."""
+LOOKED_AT_ONCE = 500
+"""Rows that are looked at, in some ten milliseconds, before a run that is stopped is looked for."""
 
 
-async def lint_dataset(work: OpenRun) -> None:
-    """Look at the finished dataset; it is there whatever comes of that."""
-    linter = Linter(max_tokens=work.run.config.lint.max_tokens or None)
-    path = work.session.dataset.path
+async def review_dataset(work: OpenRun, made: Made) -> None:
+    """Look at the finished dataset, and write its report; the dataset is there whatever comes of that."""
+    session, state = work.session, work.session.checkpoint.state
+    review = Review(session.folder, state.jobs, max_tokens=work.run.config.lint.max_tokens or None)
     try:
-        for number, sample in enumerate(read_samples(path)):
-            linter.add(sample)
-            if not number % LINTED_AT_ONCE:
-                await asyncio.sleep(0)
+        # In a thread: signals, the page and the mirror have their turn meanwhile.
+        while await asyncio.to_thread(review.go_on, LOOKED_AT_ONCE):
+            pass
     except UsageError as error:
-        log.warning("the dataset was not looked at by lint: %s", error)
+        log.warning("the dataset was not looked at, and no report was written: %s", error)
         return
-    work.session.lint = linter.report()
-    if line := work.session.lint.brief():
+    session.lint = review.lint()
+    if line := session.lint.brief():
         log.info("%s", line)
-
-
-async def report_run(work: OpenRun, made: Made) -> None:
-    """Write the report of a run that has come to its end; one that cannot be written is a warning."""
-    session = work.session
-    state = session.checkpoint.state
     failures = Counter(failure.cause for outcome in made.outcomes for failure in outcome.failures)
     try:
         facts = await facts_of(
@@ -58,8 +49,7 @@ async def report_run(work: OpenRun, made: Made) -> None:
             lost=made.lost,
             failed=dict((failures - Counter(made.lost)).most_common()),
         )
-        # In a thread: signals, the page and the mirror have their turn meanwhile.
-        session.report = await asyncio.to_thread(write_report, session.folder, facts, session.lint)
+        session.report = await asyncio.to_thread(write_report, session.folder, facts, review)
     except Exception as error:  # noqa: BLE001 - the dataset is there, whatever is wrong with its picture
         reason = reason_of(error)
         log.warning("no report was written: %s", reason)

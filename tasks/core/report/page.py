@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,26 +19,25 @@ from markupsafe import Markup
 from tasks.core import files
 from tasks.core.errors import SessionError
 from tasks.core.generation.pairs import FILTERED
-from tasks.core.lint.linter import PREFIX, lint_file
+from tasks.core.lint.linter import PREFIX, Linter
 from tasks.core.lint.report import in_words
 from tasks.core.printable import printable_line, visible_text
 from tasks.core.report.plots import draw_plots
 from tasks.core.report.tally import (
     OF_A_SUBTOPIC,
+    Tally,
     cover,
     find_alike,
-    tally_session,
 )
-from tasks.core.session.dataset import DATASET
+from tasks.core.rows.samples import read_samples
+from tasks.core.session.dataset import DATASET, REASONING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tasks.core.lint.report import Report
-    from tasks.core.report.tally import (
-        ReportFacts,
-        Tally,
-    )
+    from tasks.core.models import Job
+    from tasks.core.report.tally import ReportFacts
 
 
 FILE_NAME: Final = "report.html"
@@ -58,13 +58,52 @@ _DROPPED: Final = {
 }
 
 
-def write_report(folder: Path, facts: ReportFacts, lint: Report | None = None) -> Path:
-    """Read a session's dataset and write its `report.html`.
+class Review:
+    """What lint and the report find in a session's dataset, by one reading of it.
+
+    Raises:
+        UsageError: (in going on) The dataset cannot be read.
+    """
+
+    def __init__(self, folder: Path, jobs: Iterable[Job], *, max_tokens: int | None = None) -> None:
+        """Begin before the first row.
+
+        Args:
+            folder: The session's folder.
+            jobs: The session's jobs.
+            max_tokens: Tokens from which on lint finds a row long; None for no such limit.
+        """
+        self._samples = read_samples(folder / DATASET)
+        self._reasoning = folder / REASONING
+        self._linter = Linter(max_tokens=max_tokens)
+        self._tally = Tally(jobs)
+
+    def go_on(self, most: int | None = None) -> bool:
+        """Look at the next rows, at all of them by default; whether there may be more."""
+        item = None
+        for item in islice(self._samples, most):
+            self._linter.add(item)
+            self._tally.add(item)
+        return item is not None
+
+    def lint(self) -> Report:
+        """What lint found."""
+        return self._linter.report()
+
+    def tally(self) -> Tally:
+        """What stands in the rows; its sample shows the reasoning, where there is a file with it."""
+        if self._reasoning.is_file():
+            self._tally.show_reasoning(self._reasoning)
+        return self._tally
+
+
+def write_report(folder: Path, facts: ReportFacts, review: Review | None = None) -> Path:
+    """Write the `report.html` of a session.
 
     Args:
         folder: The session's folder.
         facts: What is known besides.
-        lint: What lint found in the dataset; None to look now.
+        review: That of its dataset, which is through; None to read it now.
 
     Returns:
         The file.
@@ -73,9 +112,10 @@ def write_report(folder: Path, facts: ReportFacts, lint: Report | None = None) -
         UsageError: The dataset cannot be read.
         SessionError: The file cannot be written.
     """
-    dataset = folder / DATASET
-    tally = tally_session(folder, facts.jobs)
-    page = render(facts, tally, lint or lint_file(dataset))
+    if review is None:
+        review = Review(folder, facts.jobs)
+        review.go_on()
+    page = render(facts, review.tally(), review.lint())
     path = folder / FILE_NAME
     try:
         files.write(path, page.encode())
@@ -90,7 +130,7 @@ def render(facts: ReportFacts, tally: Tally, lint: Report) -> str:
     Args:
         facts: See `write_report`.
         tally: What stands in the rows.
-        lint: See `write_report`.
+        lint: What lint found in them.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),

@@ -24,7 +24,6 @@ from tasks.core.printable import visible_text
 from tasks.core.questions import model_for, purposes_of
 from tasks.core.rows.samples import BadLine, Sample, read_samples
 from tasks.core.sameness import most_alike, shares, spread
-from tasks.core.session.dataset import DATASET
 from tasks.core.session.retrying import unusable_answers
 
 if TYPE_CHECKING:
@@ -159,6 +158,13 @@ class Tally:
         """The sample of pairs, in the order of their rows: drawn at random, and always the same of a file."""
         return sorted((example for _, _, example in self._drawn), key=lambda example: example.row)
 
+    def show_reasoning(self, path: Path) -> None:
+        """Show the sample with its reasoning, from the file with the same rows in the same order."""
+        # The two of a kto pair stand below each other.
+        lines = {line for item in self.examples() for line in range(item.row, item.row + item.rows)}
+        found = (item for item in read_samples(path, lines) if isinstance(item, Sample))
+        self.replace_examples({item.row: example_of(item, "") for item in found})
+
     def replace_examples(self, by_row: Mapping[int, PageExample]) -> None:
         """Show these texts in place of those that were drawn, as far as there are any."""
         self._drawn = [
@@ -191,28 +197,6 @@ class Tally:
             heappush(self._drawn, (order, item.row, example_of(item, sub_topic)))
         elif order > self._drawn[0][0]:
             heappushpop(self._drawn, (order, item.row, example_of(item, sub_topic)))
-
-
-def tally_session(folder: Path, jobs: Iterable[Job]) -> Tally:
-    """The tally of a session's dataset; its sample shows the reasoning, where there is a file with it.
-
-    Args:
-        folder: The session's folder.
-        jobs: Its jobs.
-
-    Raises:
-        UsageError: The dataset cannot be read.
-    """
-    tally = Tally(jobs)
-    for item in read_samples(folder / DATASET):
-        tally.add(item)
-    reasoning = folder / "dataset_reasoning.jsonl"
-    if reasoning.is_file():
-        # The same rows in the same order; the two of a kto pair stand below each other.
-        lines = {line for item in tally.examples() for line in range(item.row, item.row + item.rows)}
-        found = (item for item in read_samples(reasoning, lines) if isinstance(item, Sample))
-        tally.replace_examples({item.row: example_of(item, "") for item in found})
-    return tally
 
 
 def length_bin(characters: int) -> int:

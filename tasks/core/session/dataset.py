@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DATASET = "dataset.jsonl"
 """The file of rows in a session's folder."""
 
+REASONING = "dataset_reasoning.jsonl"
+"""The file of the same rows with the reasoning before the answers."""
+
 PIECE = 1 << 20
 """Bytes that are read at a time where only line ends are counted."""
 

@@ -20,7 +20,7 @@ from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
 from tasks.core.rows.formats import lines_of, with_reasoning
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
-from tasks.core.session.dataset import DATASET, DatasetFile, journal
+from tasks.core.session.dataset import DATASET, REASONING, DatasetFile, journal
 from tasks.core.session.exporting import export_to
 from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.record import BACKUP, SessionRecord, write_record
@@ -68,7 +68,7 @@ class Session:
         self.report: Path | None = None
         self.dataset = DatasetFile(folder / DATASET)
         capture = generation.enable_reasoning_capture
-        self.reasoning = DatasetFile(folder / "dataset_reasoning.jsonl") if capture else None
+        self.reasoning = DatasetFile(folder / REASONING) if capture else None
         self._pairs = Spool(folder) if TRL in config.output.formats else None
         self.checkpoint = CheckpointWriter(
             folder / "checkpoint.json",

@@ -27,7 +27,7 @@ from tasks.core.generation.pairs import score_pair
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Failure, Job, Pair, Phase, Purpose
 from tasks.core.rows.transformed import KTO, MadeRow, Rendering
-from tasks.core.session.dataset import DATASET, journal
+from tasks.core.session.dataset import DATASET, REASONING, journal
 from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.ledger import UsedCalls
 from tasks.core.session.record import SessionRecord, write_record
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from tasks.core.rows.transformed import InputRow, Mode
 
 
-REASONING = "dataset_reasoning.jsonl"
 SKIPPED = "skipped.jsonl"
 
 

@@ -10,7 +10,7 @@ import pytest
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.models import Phase, Purpose
 from tasks.core.printable import visible_text
-from tasks.core.report.page import MOST_SUBTOPICS, write_report
+from tasks.core.report.page import MOST_SUBTOPICS, Review, write_report
 from tasks.core.report.tally import (
     OF_ALL,
     SAMPLED,
@@ -19,14 +19,22 @@ from tasks.core.report.tally import (
     find_alike,
     length_bin,
     shares_of,
-    tally_session,
 )
 from tasks.core.session.retrying import Answered
 from tests.core.report.made import HOSTILE, facts, judged_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from tasks.core.models import Job
+    from tasks.core.report.tally import Tally
+
+
+def tally_of(folder: Path, jobs: Iterable[Job] = ()) -> Tally:
+    review = Review(folder, jobs)
+    review.go_on()
+    return review.tally()
 
 
 def put(folder: Path, rows: Sequence[dict[str, Any]], name: str = "dataset.jsonl") -> None:
@@ -52,12 +60,22 @@ def test_hidden_characters_are_made_visible(text: str, shown: str) -> None:
     assert visible_text(text, 30) == shown
 
 
+def test_a_review_goes_on_where_it_was(tmp_path: Path) -> None:
+    put(tmp_path, judged_rows(30))
+    whole, parts = Review(tmp_path, ()), Review(tmp_path, ())
+    whole.go_on()
+    assert [parts.go_on(20) for _ in range(3)] == [True, True, False]
+    assert parts.lint() == whole.lint()
+    assert parts.tally().examples() == whole.tally().examples()
+    assert parts.tally().samples == 30
+
+
 def test_what_stands_in_the_rows_is_counted(tmp_path: Path) -> None:
     rows = judged_rows(30)
     put(tmp_path, rows)
     with (tmp_path / "dataset.jsonl").open("a") as file:
         file.write("no row\n")
-    tally = tally_session(tmp_path, ())
+    tally = tally_of(tmp_path)
     assert (tally.samples, tally.bad_lines) == (30, 1)
     assert sum(tally.chosen_lengths.values()) == sum(tally.rejected_lengths.values()) == 30
     assert set(tally.rejected_lengths) == {length_bin(len(row["rejected"])) for row in rows}
@@ -68,7 +86,7 @@ def test_what_stands_in_the_rows_is_counted(tmp_path: Path) -> None:
     examples = tally.examples()
     assert len(examples) == SAMPLED
     assert [item.row for item in examples] == sorted(item.row for item in examples)
-    assert examples == tally_session(tmp_path, ()).examples()
+    assert examples == tally_of(tmp_path).examples()
     thought = [item.chosen.reasoning is not None for item in examples if item.chosen]
     assert thought == [item.row % 2 == 0 for item in examples]
 
@@ -76,7 +94,7 @@ def test_what_stands_in_the_rows_is_counted(tmp_path: Path) -> None:
 def test_subtopics_of_rows_that_have_none_are_those_of_their_prompts(tmp_path: Path) -> None:
     rows = judged_rows(6)
     put(tmp_path, [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows])
-    tally = tally_session(tmp_path, facts(rows).jobs)
+    tally = tally_of(tmp_path, facts(rows).jobs)
     assert tally.subtopics == {row["sub_topic"]: 2 for row in rows}
 
 
@@ -93,7 +111,7 @@ def test_the_sample_shows_the_reasoning_from_the_other_file(tmp_path: Path, mode
                 for side, label in ((good, True), (bad, False))
             ]
         put(tmp_path, rows, name)
-    examples = tally_session(tmp_path, ()).examples()
+    examples = tally_of(tmp_path).examples()
     assert len(examples) == SAMPLED
     for item in examples:
         number = item.prompt.text[1:]
@@ -185,7 +203,7 @@ def test_each_subtopic_has_its_rows_its_share_and_its_spread(tmp_path: Path) -> 
         row |= {"prompt": prompt, "sub_topic": row["sub_topic"].strip()}
     put(tmp_path, rows[:5])
     known = facts(rows, shares={"subtopic 0": 1, "subtopic 1": 4, "subtopic 2": 2, "subtopic 9": 3})
-    found = cover(known, tally_session(tmp_path, known.jobs))
+    found = cover(known, tally_of(tmp_path, known.jobs))
     assert [(item.name, item.rows, item.wanted, item.share, item.spread) for item in found] == [
         ("subtopic 9", 0, 3, 0.0, None),
         ("subtopic 2", 1, 2, 0.5, None),
