@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import UsageError
 from tasks.core.printable import reason_of
 from tasks.core.report.page import Review, write_report
 from tasks.core.report.tally import facts_of
@@ -30,10 +29,10 @@ async def review_dataset(work: OpenRun, made: Made) -> None:
         # In a thread: signals, the page and the mirror have their turn meanwhile.
         while await asyncio.to_thread(review.go_on, LOOKED_AT_ONCE):
             pass
-    except UsageError as error:
-        log.warning("the dataset was not looked at, and no report was written: %s", error)
+        session.lint = review.lint()
+    except Exception as error:  # noqa: BLE001 - the dataset is there, whatever cannot be read in it
+        log.warning("the dataset was not looked at, and no report was written: %s", reason_of(error))
         return
-    session.lint = review.lint()
     if line := session.lint.brief():
         log.info("%s", line)
     failures = Counter(failure.cause for outcome in made.outcomes for failure in outcome.failures)
@@ -51,5 +50,4 @@ async def review_dataset(work: OpenRun, made: Made) -> None:
         )
         session.report = await asyncio.to_thread(write_report, session.folder, facts, review)
     except Exception as error:  # noqa: BLE001 - the dataset is there, whatever is wrong with its picture
-        reason = reason_of(error)
-        log.warning("no report was written: %s", reason)
+        log.warning("no report was written: %s", reason_of(error))

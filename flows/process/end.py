@@ -133,15 +133,15 @@ class _Spoken:
     def __init__(self, number: int) -> None:
         self._number = number
         self._reader = os.dup(number)
-        self._mouth, inside = os.pipe()
-        os.dup2(inside, number)
-        os.close(inside)
+        self._inside, outside = os.pipe()
+        os.dup2(outside, number)
+        os.close(outside)
         self._thread = threading.Thread(target=self._hand_on, daemon=True)
         self._thread.start()
 
     def _hand_on(self) -> None:
         is_read = True
-        while said := os.read(self._mouth, _CHUNK):
+        while said := os.read(self._inside, _CHUNK):
             while said and is_read:
                 try:
                     said = said[os.write(self._reader, said) :]
