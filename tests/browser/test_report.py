@@ -64,7 +64,7 @@ def test_light_and_dark_have_colours_of_their_own(report: Path) -> None:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # it is one of the two
             seen[scheme] = page.evaluate(
                 "() => ({ground: getComputedStyle(document.body).backgroundColor, fills: [...new Set("
-                "[...document.querySelectorAll('svg.plot path, svg.plot text')]"
+                "[...document.querySelectorAll('svg.plot rect, svg.plot path, svg.plot text')]"
                 ".map(item => getComputedStyle(item).fill))].sort()})"
             )
     assert {scheme: look["ground"] for scheme, look in seen.items()} == GROUND

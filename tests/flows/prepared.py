@@ -53,7 +53,6 @@ import certifi
 import tasks.core
 from flows.process.settings import DEFAULTS, QUIET, variable_of
 from tasks.core.chat.negotiation import LEARNED
-from tasks.core.report.plots import drawing
 from tasks.core.session.dataset import ROOT as LOGGER
 
 if TYPE_CHECKING:
@@ -76,7 +75,6 @@ BEFORE_PREFECT = (
 """What is imported besides all of `tasks.core`, before Prefect."""
 READS_ENVIRONMENT = "tasks.core.hub"
 """What is not imported before: the library of the Hub reads its settings when it is imported."""
-PLOTS = ("matplotlib.figure", "matplotlib.ticker", "matplotlib.backends.backend_svg")
 WITH_PREFECT = (
     "prefect",
     "prefect.cli",
@@ -697,9 +695,6 @@ def main() -> None:
     core = [module.name for module in pkgutil.walk_packages(tasks.core.__path__, "tasks.core.")]
     for name in (*BEFORE_PREFECT, *(name for name in core if not name.startswith(READS_ENVIRONMENT))):
         importlib.import_module(name)
-    with drawing():
-        for name in PLOTS:
-            importlib.import_module(name)
     for name in WITH_PREFECT:
         importlib.import_module(name)
     finder = _Kept(_logging())

@@ -1,397 +1,221 @@
-"""The report's plots, as inline SVG in the page's own colours and font.
-
-Matplotlib writes colours as numbers and styles as attributes. The page's policy allows no style attributes,
-and light and dark need other numbers: each style becomes attributes of SVG, each colour a CSS variable.
-"""
+"""The report's plots: what is drawn of the facts and of the rows."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import tempfile
-import warnings
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from unicodedata import east_asian_width
-from xml.etree import ElementTree as ET
 
-from markupsafe import Markup
-
-from tasks.core import files
 from tasks.core.generation.pairs import is_kept_out
 from tasks.core.models import Purpose
 from tasks.core.printable import printable_line
+from tasks.core.report.svg import LEGEND, LETTER, Plot, Scale
 from tasks.core.report.tally import LENGTH_BINS, MARGIN_BINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from markupsafe import Markup
 
+    from tasks.core.report.svg import Colour
     from tasks.core.report.tally import AnswerRate, ReportFacts, Tally
 
 
-INK, QUIET, LINE = "#010101", "#020202", "#030303"
-CHOSEN, REJECTED, BAD = "#040404", "#050505", "#060606"
-SUBTOPICS, PROMPTS, JUDGE = "#070707", "#080808", "#090909"
-PAPER = "#0a0a0a"
-"""Colours that stand for those of the page; nothing else is drawn with them."""
-
-VARIABLES: Final = {
-    INK: "ink",
-    QUIET: "quiet",
-    LINE: "line",
-    CHOSEN: "chosen",
-    REJECTED: "rejected",
-    BAD: "bad",
-    SUBTOPICS: "subtopics",
-    PROMPTS: "prompts",
-    JUDGE: "judge",
-    PAPER: "paper",
-}
-
-_SETTINGS: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    # A dollar in a criterion's name is a dollar.
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": QUIET,
-    "axes.edgecolor": LINE,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": QUIET,
-    "ytick.labelcolor": QUIET,
-    "grid.color": LINE,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "ytick.left": False,
-    "xtick.bottom": False,
-    "legend.frameon": False,
-    "legend.labelcolor": QUIET,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "hatch.color": LINE,
-}
-FONT_LIST: Final = {
-    "_version": "3.11.0",
-    "_FontManager__default_weight": "normal",
-    "default_size": None,
-    "defaultFamily": {"ttf": "DejaVu Sans", "afm": "Helvetica"},
-    "afmlist": [],
-    "ttflist": [
-        {
-            "fname": "fonts/ttf/DejaVuSans.ttf",
-            "name": "DejaVu Sans",
-            "style": "normal",
-            "variant": "normal",
-            "weight": 400,
-            "stretch": "normal",
-            "size": "scalable",
-            "__class__": "FontEntry",
-        }
-    ],
-    "__class__": "FontManager",
-}
-"""What matplotlib keeps of the fonts that it found: here the one that it brings and measures texts with.
-
-To look at all fonts of a machine takes it a fifth of a second, or much more where there are many. A version
-that keeps its list in another form overlooks this one and looks.
-"""
-_NAMESPACE: Final = "{http://www.w3.org/2000/svg}"
-_HREF: Final = "{http://www.w3.org/1999/xlink}href"
-_COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
-_URL: Final = re.compile(r"url\(#([^)]+)\)")
-_FONT_SIZE: Final = re.compile(r"([\d.]+)px")
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Matplotlib with the settings of the page's figures; the first imports it: half a second."""
-    given = "MPLCONFIGDIR" in os.environ
-    with files.folder_beside(Path(tempfile.gettempdir()), ".fonts.", files.SUFFIX) as folder:
-        if not given:
-            # It keeps a list of fonts, and makes folders for it in the home, where a run leaves nothing.
-            os.environ["MPLCONFIGDIR"] = str(folder)
-            fonts = folder / f"fontlist-v{FONT_LIST['_version']}.json"
-            fonts.write_text(json.dumps(FONT_LIST), encoding="utf-8")
-        try:
-            # Half a second that only a report needs; the font manager reads the fonts when it is imported.
-            import matplotlib.font_manager  # noqa: PLC0415
-        finally:
-            if not given:
-                del os.environ["MPLCONFIGDIR"]
-    # Of a script that its font lacks it measures a box; what people see is the font of their browser.
-    warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-    with matplotlib.rc_context(_SETTINGS):
-        yield
-
-
-def inline(figure: Figure, name: str, title: str) -> Markup:
-    """A figure as an `<svg>` element.
-
-    Args:
-        figure: The figure.
-        name: A word that no other figure of the page has.
-        title: What it shows, for those who cannot see it.
-    """
-    written = BytesIO()
-    figure.savefig(written, format="svg", metadata={"Date": None})
-    root = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib wrote it a moment ago
-    for child in list(root):
-        if child.tag.endswith("metadata"):
-            root.remove(child)
-    for parent in root.iter():
-        for style in parent.findall(f"{_NAMESPACE}style"):
-            parent.remove(style)
-    for element in root.iter():
-        _make_plain(element, name)
-    for wish in ("width", "height", "version"):
-        root.attrib.pop(wish, None)
-    root.attrib |= {"class": "plot", "role": "img", "aria-label": title, "stroke-linejoin": "round"}
-    ET.register_namespace("", _NAMESPACE[1:-1])
-    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - written as XML, escaped
-
-
-def _make_plain(element: ET.Element, name: str) -> None:
-    """Attributes in place of an element's style, with the page's colours, and names that are its own."""
-    attributes = element.attrib
-    for item in attributes.pop("style", "").split(";"):
-        key, _, value = (part.strip() for part in item.partition(":"))
-        if key == "font":
-            if size := _FONT_SIZE.search(value):
-                attributes["font-size"] = size[1]
-        elif key and not key.startswith("font-family"):
-            attributes[key] = value
-    if _HREF in attributes:
-        attributes["href"] = f"#{name}-{attributes.pop(_HREF)[1:]}"
-    if "id" in attributes:
-        attributes["id"] = f"{name}-{attributes['id']}"
-    for key, value in attributes.items():
-        if key in {"fill", "stroke"}:
-            attributes[key] = _COLOUR.sub(_variable, value)
-        elif "url(" in value:
-            attributes[key] = _URL.sub(rf"url(#{name}-\1)", value)
-
-
-def _variable(colour: re.Match[str]) -> str:
-    name = VARIABLES.get(colour[0])
-    return f"var(--{name})" if name else colour[0]
-
-
-WIDTH, HEIGHT = 5.6, 2.7
-"""Inches, at 72 points each; the page scales it."""
-NUMBERS: Final = 0.8
-"""Inches left of a plot for numbers and what they count."""
-LEGEND: Final = 0.32
-"""Inches above a plot for its legend."""
-EDGE: Final = 0.1
 LABEL: Final = 28
 """Characters of a name beside a bar."""
-TALLEST: Final = 4.6
-COLOURS: Final = {
-    Purpose.SUBTOPICS: SUBTOPICS,
-    Purpose.PROMPTS: PROMPTS,
-    Purpose.CHOSEN: CHOSEN,
-    Purpose.REJECTED: REJECTED,
-    Purpose.JUDGE: JUDGE,
+LOWEST, TALLEST = 195.0, 330.0
+"""Points of the plot of scores, however many criteria there are."""
+COLOURS: Final[dict[Purpose, Colour]] = {
+    Purpose.SUBTOPICS: "subtopics",
+    Purpose.PROMPTS: "prompts",
+    Purpose.CHOSEN: "chosen",
+    Purpose.REJECTED: "rejected",
+    Purpose.JUDGE: "judge",
 }
 STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
+SIDES: Final[tuple[tuple[str, Colour], ...]] = (("chosen", "chosen"), ("rejected", "rejected"))
+MOST_BARS: Final = 40
+"""Bars of the plot of coverage: where subtopics have more rows, a bar stands for several counts."""
+MOST_WHOLE: Final = 100_000
+"""From here on a number of characters is shortened."""
+SLIM, BROAD = 0.88, 0.72
+"""How much of its place a bar takes."""
 
 
 def draw_plots(facts: ReportFacts, tally: Tally) -> dict[str, Markup]:
     """The plots that there is something for, by name."""
-    drawn: dict[str, Markup] = {}
-
-    def plot(
-        name: str,
-        title: str,
-        draw: Callable[[Axes], None],
-        *,
-        height: float = HEIGHT,
-        left: float = NUMBERS,
-        top: float = EDGE,
-        bottom: float = 0.5,
-    ) -> None:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only a report needs
-
-        figure = Figure(figsize=(WIDTH, height))
-        # Margins that matplotlib finds itself cost as much as all else of a plot.
-        figure.subplots_adjust(left / WIDTH, bottom / height, 1 - EDGE / WIDTH, 1 - top / height)
-        draw(figure.subplots())
-        drawn[name] = inline(figure, name, title)
-
-    with drawing():
-        draw = lambda axes: _funnel(axes, facts, tally)  # noqa: E731 - as below
-        plot("funnel", "from wanted to kept", draw, height=2.0, left=_beside(STEPS), bottom=EDGE)
-        if tally.samples:
-            plot("lengths", "lengths of the answers", lambda axes: _lengths(axes, tally))
-        if tally.margins:
-            plot("margins", "the judge's margins", lambda axes: _margins(axes, tally))
-        if tally.scores:
-            height = min(TALLEST, max(HEIGHT, 1.0 + 0.3 * len(tally.scores)))
-            left = _beside(_labels(tally))
-            draw = lambda axes: _scores(axes, tally)  # noqa: E731 - as below
-            plot("scores", "mean scores by criterion", draw, height=height, left=left, top=LEGEND)
-        if len(facts.subtopics or tally.subtopics) > 1 and tally.subtopics:
-            plot("coverage", "subtopics by rows", lambda axes: _coverage(axes, facts, tally))
-        if facts.bill.usage().tokens:
-            left = _beside(list(Purpose))
-            plot("tokens", "tokens by kind of call", lambda axes: _tokens(axes, facts), left=left, top=LEGEND)
-        rate = facts.rate
-        if rate is not None:
-            plot("rate", "answers over time", lambda axes: _rate(axes, rate), top=LEGEND)
+    drawn = {"funnel": _funnel(facts, tally)}
+    if tally.samples:
+        drawn["lengths"] = _lengths(tally)
+    if tally.margins:
+        drawn["margins"] = _margins(tally)
+    if tally.scores:
+        drawn["scores"] = _scores(tally)
+    if len(facts.subtopics or tally.subtopics) > 1 and tally.subtopics:
+        drawn["coverage"] = _coverage(facts, tally)
+    if facts.bill.usage().tokens:
+        drawn["tokens"] = _tokens(facts)
+    if facts.rate is not None:
+        drawn["rate"] = _rate(facts.rate)
     return drawn
 
 
-def _beside(labels: Sequence[str]) -> float:
-    """Inches that labels take left of a plot, in a font as wide as matplotlib's own."""
-    widths = (sum(1 + (east_asian_width(letter) in "WF") for letter in label) for label in labels)
-    return 0.2 + 0.078 * max(widths)
-
-
-def _labels(tally: Tally) -> list[str]:
-    return [printable_line(name, LABEL).replace("_", " ") for name in tally.scores]
-
-
-def _funnel(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
+def _funnel(facts: ReportFacts, tally: Tally) -> Markup:
     prompts = len(facts.jobs)
     written = prompts + sum(facts.dropped.values())
     answerless = sum(count for cause, count in facts.lost.items() if not is_kept_out(cause))
     counts = (facts.wanted, written, prompts - sum(facts.failed.values()) - answerless, tally.samples)
-    most = max(*counts, 1)
-    bars = axes.barh(STEPS, counts, color=[LINE, PROMPTS, JUDGE, CHOSEN], height=0.72)
-    labels = [
-        f"{count:,}  ({count / facts.wanted:.1%})" if facts.wanted else f"{count:,}" for count in counts
+    plot = Plot(Scale(0, max(*counts, 1) * 1.28), _rows(STEPS), height=145, left=_beside(STEPS), bottom=8)
+    plot.y_axis(enumerate(STEPS))
+    colours: tuple[Colour, ...] = ("line", "prompts", "judge", "chosen")
+    for place, (count, colour) in enumerate(zip(counts, colours, strict=True)):
+        plot.bar((0, count), _around(place, BROAD), colour)
+        share = f"  ({count / facts.wanted:.1%})" if facts.wanted else ""
+        plot.label(count, place, f"{count:,}{share}")
+    return plot.markup("from wanted to kept")
+
+
+def _lengths(tally: Tally) -> Markup:
+    there = [
+        (side, counts)
+        for side, counts in zip(SIDES, (tally.chosen_lengths, tally.rejected_lengths), strict=True)
+        if counts
     ]
-    axes.bar_label(bars, labels, padding=5, color=INK)
-    axes.invert_yaxis()
-    axes.set_xlim(0, most * 1.28)
-    axes.xaxis.set_visible(False)
-    axes.spines["bottom"].set_visible(False)
-
-
-def _lengths(axes: Axes, tally: Tally) -> None:
-    sides = (("chosen", tally.chosen_lengths, CHOSEN), ("rejected", tally.rejected_lengths, REJECTED))
-    there = [(name, counts, colour) for name, counts, colour in sides if counts]
-    first = min(min(counts) for _, counts, _ in there)
-    last = max(max(counts) for _, counts, _ in there)
+    first = min(min(counts) for _, counts in there)
+    last = max(max(counts) for _, counts in there)
     edges = [2 ** (place / LENGTH_BINS) for place in range(first, last + 2)]
-    for name, counts, colour in there:
+    x, y = Scale(edges[0], edges[-1], is_log=True), _from_zero(max(max(it.values()) for _, it in there))
+    plot = Plot(x, y, top=LEGEND)
+    plot.y_axis(_short_ticks(y, whole=True), "answers", grid=True)
+    for (_, colour), counts in there:
         heights = [counts[place] for place in range(first, last + 1)]
-        axes.stairs(heights, edges, color=colour, fill=True, alpha=0.35)
-        axes.stairs(heights, edges, color=colour, linewidth=1.4, label=name)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.set_xlabel("characters")
-    axes.set_ylabel("answers")
-    axes.yaxis.grid(visible=True, linewidth=0.6)
-    axes.legend(loc="upper left")
-
-
-def _margins(axes: Axes, tally: Tally) -> None:
-    places = range(min(tally.margins), max(tally.margins) + 1)
-    axes.bar(
-        [place / MARGIN_BINS for place in places],
-        [tally.margins[place] for place in places],
-        width=0.88 / MARGIN_BINS,
-        align="edge",
-        color=[BAD if place < 0 else CHOSEN for place in places],
+        plot.steps(edges, heights, colour, line=True, opacity=0.35)
+    # Where all are about as long, no power of two lies between them.
+    shown = x.ticks() or [round(edges[0])]
+    plot.x_axis(
+        [(length, f"{length:,}" if length < MOST_WHOLE else _short(length)) for length in shown], "characters"
     )
-    axes.axvline(0, color=INK, linewidth=1)
-    axes.set_xlabel("score of chosen beyond that of rejected")
-    axes.set_ylabel("pairs")
-    axes.yaxis.grid(visible=True, linewidth=0.6)
+    plot.legend([side for side, _ in there])
+    return plot.markup("lengths of the answers")
 
 
-def _scores(axes: Axes, tally: Tally) -> None:
-    # Places and not names: two names may look the same when they are cut.
-    places = range(len(tally.scores))
-    for place, item in zip(places, tally.scores.values(), strict=True):
-        ends = []
-        for total, count, colour in (
-            (item.rejected, item.rejected_count, REJECTED),
-            (item.chosen, item.chosen_count, CHOSEN),
-        ):
-            if count:
-                ends.append(total / count)
-                axes.plot(total / count, place, "o", color=colour, markersize=7, zorder=3)
-        axes.plot(ends, [place] * len(ends), color=LINE, linewidth=3, solid_capstyle="round")
-    for name, colour in (("chosen", CHOSEN), ("rejected", REJECTED)):
-        axes.plot([], [], "o", color=colour, label=name)
-    axes.set_yticks(list(places), _labels(tally))
-    axes.set_xlim(0.9, 5.1)
-    axes.set_ylim(len(tally.scores) - 0.5, -0.5)
-    axes.set_xticks(range(1, 6))
-    axes.set_xlabel("mean score")
-    axes.xaxis.grid(visible=True, linewidth=0.6)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+def _margins(tally: Tally) -> Markup:
+    places = range(min(tally.margins), max(tally.margins) + 1)
+    x = Scale(min(places.start, 0) / MARGIN_BINS, max(places.stop, 0) / MARGIN_BINS)
+    y = _from_zero(max(tally.margins.values()))
+    plot = Plot(x, y)
+    plot.y_axis(_short_ticks(y, whole=True), "pairs", grid=True)
+    for place in places:
+        colour: Colour = "bad" if place < 0 else "chosen"
+        plot.bar((place / MARGIN_BINS, (place + SLIM) / MARGIN_BINS), (0, tally.margins[place]), colour)
+    plot.line((0, 0), (y.low, y.high), "ink")
+    plot.x_axis(
+        [(value, f"{value:g}".replace("-", "\N{MINUS SIGN}")) for value in x.ticks()],
+        "score of chosen beyond that of rejected",
+    )
+    return plot.markup("the judge's margins")
 
 
-def _coverage(axes: Axes, facts: ReportFacts, tally: Tally) -> None:
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+def _scores(tally: Tally) -> Markup:
+    names = [printable_line(name, LABEL).replace("_", " ") for name in tally.scores]
+    height = min(TALLEST, max(LOWEST, 72 + 22 * len(names)))
+    plot = Plot(Scale(0.9, 5.1), _rows(names), height=height, left=_beside(names), top=LEGEND)
+    # By place and not by name: two names may look the same when they are cut.
+    plot.y_axis(enumerate(names))
+    plot.x_axis([(score, str(score)) for score in range(1, 6)], "mean score", grid=True)
+    for place, item in enumerate(tally.scores.values()):
+        ends: list[tuple[float, Colour]] = []
+        if item.rejected_count:
+            ends.append((item.rejected / item.rejected_count, "rejected"))
+        if item.chosen_count:
+            ends.append((item.chosen / item.chosen_count, "chosen"))
+        plot.line((ends[0][0], ends[-1][0]), (place, place), "line", width=3)
+        for mean, colour in ends:
+            plot.dot(mean, place, colour)
+    plot.legend(SIDES)
+    return plot.markup("mean scores by criterion")
 
+
+def _coverage(facts: ReportFacts, tally: Tally) -> Markup:
     counts = [tally.subtopics[name] for name in dict.fromkeys([*facts.subtopics, *tally.subtopics])]
     most = max(counts)
-    width = max(1, math.ceil((most + 1) / 40))
+    width = max(1, math.ceil((most + 1) / MOST_BARS))
     bins = [0] * (most // width + 1)
     for count in counts:
         bins[count // width] += 1
-    places = [place * width + (width - 1) / 2 for place in range(len(bins))]
-    axes.bar(places, bins, width=0.88 * width, color=[BAD if not at else PROMPTS for at in places])
-    axes.set_xlabel("rows of a subtopic")
-    axes.set_ylabel("subtopics")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.grid(visible=True, linewidth=0.6)
+    x, y = Scale(-0.5, len(bins) * width - 0.5), _from_zero(max(bins))
+    plot = Plot(x, y)
+    plot.y_axis(_short_ticks(y, whole=True), "subtopics", grid=True)
+    for at, number in enumerate(bins):
+        middle = at * width + (width - 1) / 2
+        half = SLIM * width / 2
+        plot.bar((middle - half, middle + half), (0, number), "prompts" if at else "bad")
+    plot.x_axis(_short_ticks(x, whole=True), "rows of a subtopic")
+    return plot.markup("subtopics by rows")
 
 
-def _tokens(axes: Axes, facts: ReportFacts) -> None:
+def _tokens(facts: ReportFacts) -> Markup:
     sent, said = (dict.fromkeys(map(str, Purpose), 0) for _ in range(2))
     for _, purpose, usage in facts.bill:
         sent[purpose] = sent.get(purpose, 0) + usage.prompt_tokens
         said[purpose] = said.get(purpose, 0) + usage.completion_tokens + usage.estimated_tokens
     names = [name for name in sent if sent[name] or said[name]]
-    ins, outs = [sent[name] for name in names], [said[name] for name in names]
-    axes.barh(names, ins, color=QUIET, alpha=0.55, height=0.66, label="in")
-    bars = axes.barh(names, outs, left=ins, color=JUDGE, height=0.66, label="out")
-    totals = [f"{_short(one + other)}" for one, other in zip(ins, outs, strict=True)]
-    axes.bar_label(bars, totals, padding=5, color=INK)
-    axes.set_xlim(0, 1.15 * max(one + other for one, other in zip(ins, outs, strict=True)))
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.invert_yaxis()
-    axes.set_xlabel("tokens")
-    axes.xaxis.grid(visible=True, linewidth=0.6)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    x = Scale(0, 1.15 * max(sent[name] + said[name] for name in names))
+    plot = Plot(x, _rows(names), left=_beside(names), top=LEGEND)
+    plot.y_axis(enumerate(names))
+    plot.x_axis(_short_ticks(x, whole=True), "tokens", grid=True)
+    for place, name in enumerate(names):
+        total = sent[name] + said[name]
+        plot.bar((0, sent[name]), _around(place, BROAD), "quiet", opacity=0.55)
+        plot.bar((sent[name], total), _around(place, BROAD), "judge")
+        plot.label(total, place, _short(total))
+    plot.legend((("in", "quiet"), ("out", "judge")))
+    return plot.markup("tokens by kind of call")
 
 
-def _rate(axes: Axes, rate: AnswerRate) -> None:
+def _rate(rate: AnswerRate) -> Markup:
     names = [str(purpose) for purpose in Purpose if str(purpose) in rate.counts]
     length = len(next(iter(rate.counts.values())))
     unit, seconds = _unit(rate.step * length)
     edges = [place * rate.step / seconds for place in range(length + 1)]
-    below: Sequence[float] = [0.0] * length
+    stacked: list[Sequence[float]] = [[0.0] * length]
     for name in names:
-        top = [low + 60 * count / rate.step for low, count in zip(below, rate.counts[name], strict=True)]
-        axes.stairs(top, edges, baseline=below, fill=True, color=COLOURS[Purpose(name)], label=name)
-        below = top
+        more = [60 * count / rate.step for count in rate.counts[name]]
+        stacked.append([low + high for low, high in zip(stacked[-1], more, strict=True)])
+    x, y = Scale(0, edges[-1]), _from_zero(max(stacked[-1]))
+    plot = Plot(x, y, top=LEGEND)
+    plot.y_axis(_short_ticks(y), "answers a minute", grid=True)
+    for name, below, above in zip(names, stacked, stacked[1:], strict=False):
+        plot.steps(edges, above, COLOURS[Purpose(name)], base=below)
     began = datetime.fromtimestamp(rate.began, UTC)
-    axes.set_xlabel(f"{unit} since {began:%Y-%m-%d %H:%M} UTC")
-    axes.set_ylabel("answers a minute")
-    axes.set_xlim(0, edges[-1])
-    axes.set_ylim(0, 1.05 * max(below))
-    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.yaxis.grid(visible=True, linewidth=0.6)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), handlelength=1.0)
+    plot.x_axis(_short_ticks(x), f"{unit} since {began:%Y-%m-%d %H:%M} UTC")
+    plot.legend([(name, COLOURS[Purpose(name)]) for name in names])
+    return plot.markup("answers over time")
+
+
+def _rows(names: Sequence[str]) -> Scale:
+    """A scale on which each name has a row, the first one at the top."""
+    return Scale(len(names) - 0.5, -0.5)
+
+
+def _around(place: int, width: float) -> tuple[float, float]:
+    return place - width / 2, place + width / 2
+
+
+def _from_zero(most: float) -> Scale:
+    """A scale of counts, with a little room above the highest."""
+    return Scale(0, 1.05 * most or 1.0)
+
+
+def _short_ticks(scale: Scale, *, whole: bool = False) -> list[tuple[float, str]]:
+    return [(value, _short(value)) for value in scale.ticks(whole=whole)]
+
+
+def _beside(labels: Iterable[str]) -> float:
+    """Points that labels take left of a plot."""
+    widths = (sum(1 + (east_asian_width(letter) in "WF") for letter in label) for label in labels)
+    return 14 + LETTER * max(widths)
 
 
 def _unit(seconds: float) -> tuple[str, float]:
