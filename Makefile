@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
     --no-emit-index-url --no-emit-find-links --no-header --quiet
 INSTALL := python -m pip install --quiet --no-deps --require-hashes --requirement
 
-.PHONY: demo test test-servers test-trainers check lint types layers benchmark lock clean
+.PHONY: demo test test-servers test-trainers check lint types layers benchmark lock tables clean
 
 demo: .venv/installed  ## write a small dataset with a model server of our own
 	@$(DEMO)
@@ -57,6 +57,10 @@ lock: .venv/installed  ## the newest versions that pyproject.toml allows
 	awk '/^[^ ]/ {of_torch = /^(cuda|nvidia|torch|triton)/} !of_torch' tests/trainers/all.lock \
 	    > tests/trainers/requirements.lock
 	rm tests/trainers/all.lock
+
+tables: .venv/installed  ## what a new home of Prefect begins with, by the version that is installed
+	$(BIN)/python -m tests.flows.tables > flows/process/prefect.sql.new
+	mv flows/process/prefect.sql.new flows/process/prefect.sql
 
 clean:
 	rm -rf .venv .venv-servers .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

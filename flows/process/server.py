@@ -153,7 +153,7 @@ class EmbeddedServer:
         """Wait until the server answers.
 
         Args:
-            timeout: The bound in seconds. A first start in a home takes 3 to 7 s longer than later ones.
+            timeout: The bound in seconds.
 
         Returns:
             The URL of the API.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.deployments.listening import listeners, public
-from tests.flows.command import PREFECT, ROOT, TIMEOUT, User, free_port, take_database, until
+from tests.flows.command import PREFECT, ROOT, TIMEOUT, User, free_port, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,6 @@ def watched(user: User, process: Process, wanted: int) -> set[tuple[Address, int
 
 def test_a_run_without_a_server(lone_user: User) -> None:
     """The demo has a model server of its own besides the embedded one of Prefect's, which all runs have."""
-    take_database(lone_user.folder / "output" / ".prefect")
     process = lone_user.start("--demo")
     found = watched(lone_user, process, sys.maxsize)
     ended = process.end()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +13,8 @@ import sys
 import time
 import weakref
 import zlib
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from sqlite3 import connect
@@ -25,8 +22,10 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from flows.process.server import DATABASE
+from flows.process.server_main import give_tables
 from flows.process.settings import DEFAULTS, variable_of
-from tests.flows.prepared import HERE, PARENT, SHARED, authorities
+from tests.flows.prepared import HERE, PARENT, authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +56,6 @@ FLOW_RUN = (sys.executable, "-m", "tests.flows._flow_run")
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 """Prefect's command line, which asks nothing."""
 
-DATABASE = "prefect.db"
 SERVICES = (
     "SCHEDULER",
     "LATE_RUNS",
@@ -459,36 +457,9 @@ def prefect_server(
     home.mkdir(parents=True, exist_ok=True)
     if not services:
         variables |= {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in SERVICES}
-    with ExitStack() as stack:
-        begin = partial(_starting, home, free_port(), pages=pages, variables=variables)
-        folder = os.environ.get(SHARED)
-        if folder is None or take_database(home):
-            url = stack.enter_context(begin())
-        else:
-            with Path(folder, "prefect.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                take_database(home)
-                url = stack.enter_context(begin())
-                made = Path(folder, DATABASE)
-                if not made.exists():
-                    with closing(connect(home / DATABASE)) as new, closing(connect(f"{made}.part")) as copy:
-                        new.backup(copy)
-                    Path(f"{made}.part").rename(made)
+    give_tables(home / DATABASE)
+    with _starting(home, free_port(), pages=pages, variables=variables) as url:
         yield url
-
-
-def take_database(home: Path) -> bool:
-    """Give a home of Prefect's its database, as it is when it is new; says whether there was one to give.
-
-    To make one takes a server more than twice as long as all else of its start. So the first server of a run
-    of the tests makes one, and the others begin with a copy.
-    """
-    folder = os.environ.get(SHARED)
-    if folder is None or not Path(folder, DATABASE).exists():
-        return False
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Path(folder, DATABASE), home)
-    return True
 
 
 def flow_run_states(home: Path) -> list[str]:

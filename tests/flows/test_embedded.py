@@ -23,7 +23,6 @@ import pytest
 from flows.process.server import EmbeddedServer, EmbeddedServerError
 from flows.process.settings import configured_api_url, set_defaults
 from tasks.core.errors import UsageError
-from tests.flows.command import take_database
 
 ROOT = Path(__file__).parents[2]
 GONE_WITHIN_MS = 5_000
@@ -80,7 +79,6 @@ def test_two_servers_on_one_new_home_answer_and_leave_nothing(tmp_path: Path) ->
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waiting for a process of others needs Linux")
 def test_the_server_ends_with_its_parent_and_no_other_does(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    take_database(home)
     with EmbeddedServer(home) as others:
         url = others.wait_ready()
         for signal_number, when in (
@@ -108,7 +106,6 @@ def test_every_task_run_is_recorded_as_it_ended(tmp_path: Path, monkeypatch: pyt
     # A proxy for the world outside, at an address where nothing listens.
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    take_database(tmp_path / "home")
     answers = json.loads(run("_quick_flow.py", str(tmp_path / "home"), "30"))
     assert answers == [[True, {"Completed": 30}], [True, {"Cached": 30}]]
     assert (tmp_path / "home" / "prefect.db").exists()

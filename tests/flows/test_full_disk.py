@@ -122,7 +122,7 @@ def test_nothing_is_paid_for_where_nothing_can_be_kept(user: User, disk: SmallDi
 def test_where_prefect_has_no_room_the_disk_is_named(lone_user: User) -> None:
     try:
         with SmallDisk(lone_user.folder / "output") as mounted, model() as server:
-            mounted.fill(3 << 20)
+            mounted.fill(1 << 19)
             lone_user.write("config.toml", settings(server.url))
             ended = mounted.seen_by(lone_user).run()
             assert not server.requests()

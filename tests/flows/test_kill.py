@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.blows import Kind
 from tests.crash.kill import rehearse
-from tests.flows.command import config, flow_run_states, model, outlives, take_database, until
+from tests.flows.command import config, flow_run_states, model, outlives, until
 
 if TYPE_CHECKING:
     from tests.crash.report import Report
@@ -56,7 +56,6 @@ def test_a_killed_group_leaves_no_embedded_server_and_no_run_that_seems_to_go_on
     home = lone_user.folder / "output" / ".prefect"
     with model(latency_ms=60_000.0) as server:
         lone_user.write("config.toml", config(server.url, more="[execution]\ngrace_seconds = 0.1"))
-        take_database(home)
         killed = lone_user.start()
         assert server.until_requests(1, killed)
         servers = killed.children()

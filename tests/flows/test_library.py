@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from tests.flows.command import ROOT, asked_twice, config, model, outlives, rows_of, take_database
+from tests.flows.command import ROOT, asked_twice, config, model, outlives, rows_of
 
 if TYPE_CHECKING:
     from tests.flows.command import User
@@ -121,7 +121,6 @@ assert child() != server
 
 
 def test_an_embedded_server_that_dies_is_started_again(lone_user: User) -> None:
-    take_database(lone_user.folder / "output" / ".prefect")
     ended = lone_user.run(program=(sys.executable, "-c", DYING))
     assert ended.code == 0, ended.err
     assert ended.out.splitlines() == ["the embedded Prefect server does not answer", "12", "12"]
@@ -131,7 +130,6 @@ def test_the_readmes_example_runs(lone_user: User) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(example.splitlines()) <= 10
-    take_database(lone_user.folder / "output" / ".prefect")
     process = lone_user.start(program=(sys.executable, "-c", example))
     ended = process.end()
     assert ended.code == 0, ended.err

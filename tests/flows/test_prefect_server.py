@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.flows.command import TIMEOUT, config, flow_run_states, free_port, model, rows_of, take_database
+from tests.flows.command import TIMEOUT, config, flow_run_states, free_port, model, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,6 @@ def test_a_server_that_dies_costs_no_row_and_does_not_hold_up_the_end(lone_user:
     with model(latency_ms=300.0) as server:
         lone_user.write("config.toml", config(server.url, subtopics=2, prompts=3, concurrency=2))
         home = lone_user.folder / "output" / ".prefect"
-        take_database(home)
         process = lone_user.start("--json")
         assert server.until_requests(2, process)
         (embedded,) = process.children()

@@ -128,10 +128,13 @@ async def test_what_was_claimed_elsewhere_is_free_after_its_lease(url: str, stac
         await connection.execute(of_there.values(place="elsewhere"))
     assert await there.claims.take(KEY) is Claim.OURS
     assert await here.claims.take(KEY) is Claim.THEIRS
-    async with here.transaction("written") as connection:
-        await connection.execute(of_there.values(seen=owners.c.seen - LEASE - 1))
-    await here.claims.free(KEY)
-    assert await here.claims.take(KEY) is Claim.OURS
+    while True:
+        async with here.transaction("written") as connection:
+            await connection.execute(of_there.values(seen=owners.c.seen - LEASE - 1))
+        await here.claims.free(KEY)
+        # It may have said that it lives just then.
+        if await here.claims.take(KEY) is Claim.OURS:
+            break
     # It lives after all: what it claims from now on counts again, and what it lost is somebody else's.
     there.claims.give_back(KEY)
     there.claims._looked = 0.0

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.report.plots import draw_plots
-from tasks.core.report.svg import MOST_TICKS, WIDTH, Scale
+from tasks.core.report.plots import MOST_TICKS, WIDTH, Scale, draw_plots
 from tasks.core.report.tally import AnswerRate, Scored, Tally
 from tests.core.report.made import HOSTILE, facts, judged_rows
 
