@@ -22,6 +22,7 @@ from tasks.core.ledger.schema import ledger_url, usual_url
 from tasks.core.portable.mirror import fetch_session
 from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
+from tasks.core.rows.given import read_prompts
 from tasks.core.rows.transformed import find_mode
 from tasks.core.secrets import Keys, may_be_read, read_env_file, variables_named
 from tasks.core.session.dataset import DATASET, REASONING
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from flows.request import ConfigRequest, FlowRequest, TransformRequest
     from tasks.core.config.load import Loaded
+    from tasks.core.rows.given import GivenPrompts
     from tasks.core.session.record import Order
     from tasks.core.session.resuming import Resumption
     from tasks.core.session.retrying import Only
@@ -73,6 +75,8 @@ class CheckedRequest:
         only: Which failures of the session are asked again; None for all that is missing.
         further: Whether further samples are asked for in place of answers that cannot be used, where only
             those are missing.
+        prompts: What stands in the file of prompts; None where there is none, and where a session is
+            resumed that has them.
     """
 
     config: Config
@@ -84,6 +88,7 @@ class CheckedRequest:
     accept_changes: bool = False
     only: Only | None = None
     further: bool = False
+    prompts: GivenPrompts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,10 @@ async def check_run(
     resume, config_file = request.resume, request.config
     text, overridden, named = "", request.settings, read_only(request.only)
     not_followed: Sequence[str] = ()
+    as_recorded = False
     if settings is None and resume and not config_file and not _has_default():
         settings, not_followed = await _recorded(request)
+        as_recorded = True
     elif settings is None and not config_file and not _has_default():
         raise UsageError(
             f"there is no {DEFAULT_CONFIG}; to begin: cp config.example.toml {DEFAULT_CONFIG}, or try --demo"
@@ -162,18 +169,62 @@ async def check_run(
         generation = settings.generation.model_copy(update={"seed": seed})
         settings = settings.model_copy(update={"generation": generation})
         overridden["generation.seed"] = seed
-    keys = await take_keys(settings, request.env_file, blocks, by_parameters=by_parameters)
+    config, prompts = await asyncio.to_thread(take_prompts, settings, resumption, as_recorded=as_recorded)
+    keys = await take_keys(config, request.env_file, blocks, by_parameters=by_parameters)
     return CheckedRequest(
-        settings,
+        config,
         keys,
         text,
         overridden,
-        (*not_followed, *rules.warnings(settings)),
+        (*not_followed, *rules.warnings(config)),
         resumption,
         accept_changes=request.accept_changes,
         only=named,
         further=request.further,
+        prompts=prompts,
     )
+
+
+def take_prompts(
+    config: Config, resumption: Resumption | None, *, as_recorded: bool = False
+) -> tuple[Config, GivenPrompts | None]:
+    """The prompts of the file that is named, and the configuration with their number and its digest.
+
+    Args:
+        config: The configuration.
+        resumption: The session that it is for, if there is one yet.
+        as_recorded: Whether the configuration is the session's own.
+
+    Returns:
+        None for the prompts where none are given, and where the session goes on with those that it has: by
+        its own settings, where the file is gone, and where it is the same.
+
+    Raises:
+        UsageError: The file cannot be used.
+    """
+    if not config.input.prompts:
+        return config, None
+    before = resumption.before if resumption is not None and resumption.record.adopted else None
+    generation, prompts = config.generation, None
+    if before is None or not (as_recorded or not Path(config.input.prompts).exists()):
+        is_set = "similarity_threshold" in generation.model_fields_set
+        threshold = generation.similarity_threshold if is_set else None
+        prompts = read_prompts(config.input, generation.main_topic, threshold=threshold)
+        count, digest = len(prompts.jobs), prompts.digest
+    else:
+        count, digest = before.generation.num_prompts_per_subtopic, before.input.sha256
+    if prompts is not None and before is not None and _are_of(before, config, digest):
+        prompts, count = None, before.generation.num_prompts_per_subtopic
+    counted = generation.model_copy(update={"num_prompts_per_subtopic": count})
+    given = config.input.model_copy(update={"sha256": digest})
+    return config.model_copy(update={"generation": counted, "input": given}), prompts
+
+
+def _are_of(before: Config, config: Config, digest: str) -> bool:
+    """Whether a configuration takes the same prompts of a file with this digest as one before it did."""
+    thresholds = {each.generation.similarity_threshold for each in (before, config)}
+    same = {"prompts": before.input.prompts, "skip_bad": before.input.skip_bad, "sha256": digest}
+    return len(thresholds) == 1 and config.input.model_copy(update=same) == before.input
 
 
 async def check_transform(
@@ -264,7 +315,7 @@ def _has_default() -> bool:
 def _named_here() -> set[tuple[str, str]]:
     """The variables that config.toml and the environment here name, each with its endpoint."""
     try:
-        config = load_here(Path(DEFAULT_CONFIG)).config
+        config = load_here(Path(DEFAULT_CONFIG), for_run=False).config
     except UsageError:
         return set()  # There is none; or it is of no use to the runs that it is for either.
     return {(model.base_url, name) for model in models_of(config) for name in variables_named(model)}
@@ -275,6 +326,7 @@ def load_here(
     overrides: Mapping[str, Any] = MappingProxyType({}),
     *,
     table: Mapping[str, Any] | None = None,
+    for_run: bool = True,
 ) -> Loaded:
     """A configuration of the user's own, as `load_config` reads it.
 
@@ -287,7 +339,7 @@ def load_here(
             f"{path} is a file of a session that came from elsewhere, and no configuration of yours: look at "
             "it, and give a copy that lies in another folder"
         )
-    return load_config(path, overrides=overrides, table=table)
+    return load_config(path, overrides=overrides, table=table, for_run=for_run)
 
 
 def refusal_of(session: str, orders: Sequence[Order], command: str, *, unmarked: bool = False) -> UsageError:

@@ -10,7 +10,9 @@ if __name__ == "__main__":
 
     sys.exit(main(["run", *sys.argv[1:]]))
 
+import asyncio
 import logging
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,6 @@ from flows.process import progress as display
 from flows.process.console import Console, current
 from flows.process.end import bounded_end
 from flows.request import FlowRequest, takes
-from flows.review import review_dataset
 from flows.setup import opened
 from flows.shards import Shards, check_shards
 from flows.stages import find_all_subtopics, make_all_pairs, make_wanted_pairs, write_all_prompts
@@ -35,6 +36,9 @@ from tasks.core.errors import SessionError, UnfinishedError, VellumforgeError
 from tasks.core.generation.pairs import is_left_alone
 from tasks.core.generation.waves import Made
 from tasks.core.models import Phase
+from tasks.core.printable import reason_of
+from tasks.core.report.page import Review, write_report
+from tasks.core.report.tally import facts_of
 from tasks.core.session.record import Counts
 from tasks.core.summary import (
     Stopwatch,
@@ -122,7 +126,7 @@ async def _stages(work: OpenRun) -> Summary:
             work.copy_soon()
             await shards.work([job for job in jobs if not is_left_alone(run, job)])
         if candidates is None:
-            made = Made(jobs, await make_all_pairs(run, jobs, session.keep), {})
+            made = Made(jobs, await make_all_pairs(run, jobs, session.keep), dict(work.dropped))
         else:
             made = await make_wanted_pairs(run, candidates, jobs, session.keep)
         state.failures = made.open
@@ -140,8 +144,44 @@ async def _stages(work: OpenRun) -> Summary:
     missing = missing_from(run, made, taken_over=taken_over)
     session.record = replace(session.record, missing=missing)
     await session.finish(complete=is_complete(run, made, taken_over=taken_over))
-    await review_dataset(work, made)
+    await _review(work, made)
     return summarize(run, session, made, watch, taken_over=taken_over)
+
+
+LOOKED_AT_ONCE = 500
+"""Rows that are looked at, in some ten milliseconds, before a run that is stopped is looked for."""
+
+
+async def _review(work: OpenRun, made: Made) -> None:
+    """Look at the finished dataset, and write its report; the dataset is there whatever comes of that."""
+    session, state = work.session, work.session.checkpoint.state
+    review = Review(session.folder, state.jobs, max_tokens=work.run.config.lint.max_tokens or None)
+    try:
+        # In a thread: signals, the page and the mirror have their turn meanwhile.
+        while await asyncio.to_thread(review.go_on, LOOKED_AT_ONCE):
+            pass
+        session.lint = review.lint()
+    except Exception as error:  # noqa: BLE001 - the dataset is there, whatever cannot be read in it
+        log.warning("the dataset was not looked at, and no report was written: %s", reason_of(error))
+        return
+    if line := session.lint.brief():
+        log.info("%s", line)
+    failures = Counter(failure.cause for outcome in made.outcomes for failure in outcome.failures)
+    try:
+        facts = await facts_of(
+            work.run.ledger,
+            session.record,
+            session.name,
+            work.run.config,
+            subtopics=state.subtopics,
+            jobs=state.jobs,
+            dropped=made.dropped,
+            lost=made.lost,
+            failed=dict((failures - Counter(made.lost)).most_common()),
+        )
+        session.report = await asyncio.to_thread(write_report, session.folder, facts, review)
+    except Exception as error:  # noqa: BLE001 - the dataset is there, whatever is wrong with its picture
+        log.warning("no report was written: %s", reason_of(error))
 
 
 def _note_numbers(work: OpenRun, *, through: bool) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 OUTPUT_FOLDER = "output.folder"
+PROMPTS = "input.prompts"
+SKIP_BAD = "input.skip_bad"
 COLLECTIONS = {tuple[str, ...]: list[str] | None, dict[str, Any]: dict[str, Any] | None}
 """What Prefect's form sends for a collection: a list or an object, and null for an empty field."""
 
@@ -174,12 +176,22 @@ class ConfigRequest(EnvFile, ConfigFile):
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedRequest(OutputFolder, ConfigRequest):
-    """A configuration and the output folder that it is used with."""
+    """A configuration, with the output folder and the prompts that it is used with.
+
+    Attributes:
+        prompts: A file of prompts of one's own, in place of input.prompts: .txt, .jsonl, .json, .csv or
+            .parquet, each also with .gz. They are answered, and none are written.
+        skip_bad: Leave lines out of it that are no prompts.
+    """
+
+    prompts: str = ""
+    skip_bad: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that win over file and environment, by dotted key."""
-        return {**self.overrides, OUTPUT_FOLDER: self.output} if self.output else dict(self.overrides)
+        given = {OUTPUT_FOLDER: self.output, PROMPTS: self.prompts, SKIP_BAD: self.skip_bad}
+        return {**self.overrides, **{key: value for key, value in given.items() if value}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,8 @@ class OpenRun:
         run: What its operations work with.
         session: The session that is written.
         subtopics: Subtopics that were taken over from elsewhere; None when they are to be found.
-        jobs: Jobs that were taken over; None when their prompts are to be written.
+        jobs: Jobs that were taken over or given; None when their prompts are to be written.
+        dropped: Prompts that were given and left out, as `duplicate` or `near_duplicate`.
         copy_soon: Asks for a copy to the mirror, if there is one: called at the end of a phase.
     """
 
@@ -56,6 +57,7 @@ class OpenRun:
     session: Session
     subtopics: Sequence[str] | None
     jobs: Sequence[Job] | None
+    dropped: Mapping[str, int]
     copy_soon: Callable[[], None]
 
 
@@ -71,7 +73,9 @@ async def check_ledger(checked: CheckedRequest) -> None:
             ledger_url(checked.config), Path(checked.config.output.folder)
         ) as ledger:
             accept = checked.accept_changes
-            await check_resumption(checked.resumption, checked.config, ledger, accept_changes=accept)
+            await check_resumption(
+                checked.resumption, checked.config, ledger, accept_changes=accept, given=_given(checked)
+            )
             await _retry(checked, ledger)
 
 
@@ -101,7 +105,8 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
         if retried is not None:
             config = with_seed_of(retried, config, always=True)
         elif resumption is not None:
-            await check_resumption(resumption, config, ledger, accept_changes=checked.accept_changes)
+            accept = checked.accept_changes
+            await check_resumption(resumption, config, ledger, accept_changes=accept, given=_given(checked))
             retry = await _retry(replace(checked, resumption=resumption), ledger)
         with open_session(
             config,
@@ -113,7 +118,8 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
             resumption=resumption,
             held=resumption is not None,
         ) as session:
-            has_jobs = await _has_jobs(session, resumption, ledger)
+            given = _given(checked)
+            has_jobs = given is not None or await _has_jobs(session, resumption, ledger)
             policy = Policy(
                 replaces=config.generation.replaces and not has_jobs,
                 mends_forms=resumption is None or not resumption.record.complete,
@@ -133,11 +139,16 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
                 checked_first(run, purposes_of(config)),
                 mirrored(run, session) as copy_soon,
             ):
-                subtopics, jobs = await _taken_over(run, session, resumption)
+                subtopics, jobs = await _taken_over(run, session, resumption, given)
                 if retry is not None and retry.note:
                     log.warning(retry.note)
-                yield OpenRun(run, session, subtopics, jobs, copy_soon)
+                dropped = {} if checked.prompts is None else checked.prompts.dropped
+                yield OpenRun(run, session, subtopics, jobs, dropped, copy_soon)
             await record_session(ledger, session.name, session.record)
+
+
+def _given(checked: CheckedRequest) -> Sequence[Job] | None:
+    return None if checked.prompts is None else checked.prompts.jobs
 
 
 async def _retry(checked: CheckedRequest, ledger: Ledger) -> Retry | None:
@@ -208,9 +219,15 @@ async def _adopted(session: Session, ledger: Ledger) -> tuple[Sequence[str], Seq
 
 
 async def _taken_over(
-    run: Run, session: Session, resumption: Resumption | None
+    run: Run, session: Session, resumption: Resumption | None, given: Sequence[Job] | None
 ) -> tuple[Sequence[str] | None, Sequence[Job] | None]:
     """The subtopics and jobs of a session that has them from elsewhere, and the session recorded."""
+    if given is not None:
+        # What was in the file stays the session's, whatever becomes of the file.
+        session.record = replace(session.record, adopted=True)
+        await record_session(run.ledger, session.name, session.record, pack_jobs((), given))
+        session.write_description()
+        return (), given
     if resumption is not None and resumption.foreign:
         # Under the settings that bought them: where those changed, the old rows are not the new answers.
         config = resumption.before or run.config

@@ -49,7 +49,7 @@ class Workspace:
         self.config = config
         if config is None and (file or Path(DEFAULT_CONFIG).exists()):
             overrides = {OUTPUT_FOLDER: output} if output else {}
-            self.config = load_here(Path(file or DEFAULT_CONFIG), overrides).config
+            self.config = load_here(Path(file or DEFAULT_CONFIG), overrides, for_run=False).config
         section = self.config.output if self.config else Output()
         self.folder = Path(output or section.folder)
         check_folder(self.folder, writes=writes)

@@ -122,7 +122,9 @@ async def estimated(checked: CheckedRequest, ledger: Ledger) -> Estimate:
         LedgerError: The ledger cannot be read.
     """
     config = checked.config
-    if checked.resumption is None or checked.resumption.foreign:
+    if checked.prompts is not None:
+        found = await survey(config, ledger, jobs=checked.prompts.jobs)
+    elif checked.resumption is None or checked.resumption.foreign:
         found = await survey(config, ledger)
     else:
         found = await survey_resumption(checked.resumption.record, config, ledger)
@@ -257,7 +259,8 @@ async def _preview(request: FlowRequest, number: int, *, json: bool) -> None:
                 checked_first(run, purposes_of(config)),
                 display.shown(console.progress),
             ):
-                made = await preview(run, number)
+                given = None if checked.prompts is None else checked.prompts.jobs
+                made = await preview(run, number, given=given)
             whole = await estimated(checked, ledger)
     (_show_json if json else _show)(made, run.budget.run, run.budget.prices, whole)
     if made.failures:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.checking import DEFAULT_CONFIG
+from flows.checking import DEFAULT_CONFIG, take_prompts
 from flows.commands.estimate import spending_lines
 from flows.process.terminal import tell, tell_json
 from flows.request import RunRequest
@@ -15,6 +15,7 @@ from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
 from tasks.core.files import check_file
+from tasks.core.forecast.survey import survey
 from tasks.core.ledger.failures import failures_of
 from tasks.core.ledger.sessions import find_session_row, spent_by
 from tasks.core.portable.archive import export_session, import_session
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from flows.request import CleanRequest, Location
     from tasks.core.config.settings import Config
+    from tasks.core.models import Job
     from tasks.core.portable.merging import Merged
     from tasks.core.session.ledger import Pruned
     from tasks.core.session.record import SessionRecord
@@ -138,17 +140,19 @@ def diff(session: str, other: str, location: Location) -> int:
     if not other:
         if place.config is None:
             raise UsageError("name a second session, or a configuration with --config")
-        after, title = place.config, f"{session} -> {location.config or DEFAULT_CONFIG}"
+        after, prompts = take_prompts(place.config, first)
+        title = f"{session} -> {location.config or DEFAULT_CONFIG}"
     else:
         second = find_resumption(asyncio.run(_whole(place, other)))
         if second.before is None:
             raise UsageError(f"the settings of session {other} are not known")
-        after, title = second.before, f"{session} -> {other}"
+        after, prompts, title = second.before, None, f"{session} -> {other}"
     tell(title)
     changes = changes_between(first.before, after, idle=True)
     tell(*(lines_of_changes(changes) or ["  the settings are the same"]))
     if not other:
-        for line in asyncio.run(_costs(place, first.record, after)):
+        jobs = None if prompts is None else prompts.jobs
+        for line in asyncio.run(_costs(place, first.record, after, jobs)):
             tell(f"  {line}")
     else:
         for line in _progress_lines(place.folder, session, other):
@@ -156,8 +160,12 @@ def diff(session: str, other: str, location: Location) -> int:
     return 0
 
 
-async def _costs(place: Workspace, record: SessionRecord, config: Config) -> list[str]:
+async def _costs(
+    place: Workspace, record: SessionRecord, config: Config, jobs: Sequence[Job] | None
+) -> list[str]:
     async with place.ledger() as ledger:
+        if jobs is not None:
+            return cost_lines(await survey(config, ledger, jobs=jobs))
         return cost_lines(await survey_resumption(record, config, ledger))
 
 

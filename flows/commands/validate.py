@@ -19,6 +19,7 @@ from flows.process.server import EmbeddedServer
 from flows.process.terminal import tell, tell_json
 from tasks.core.exchange.limit_headers import NO_ADVICE
 from tasks.core.preflight import ping_all, sample_requests, targets_of
+from tasks.core.printable import printable_line
 from tasks.core.questions import models_of
 from tasks.core.secrets import variables_of
 
@@ -137,8 +138,11 @@ def _lines(found: Findings) -> list[str]:
     generation = found.checked.config.generation
     count = generation.wanted_pairs
     each = generation.num_prompts_per_subtopic
+    given = found.checked.config.input.prompts
     size = (
-        f"{count:,} pairs from {generation.num_subtopics:,} subtopics"
+        f"{count:,} prompts of {printable_line(given, 200)}"
+        if given
+        else f"{count:,} pairs from {generation.num_subtopics:,} subtopics"
         if generation.target_pairs
         else f"{generation.num_subtopics:,} x {each:,} = {count:,} prompts"
     )

@@ -56,6 +56,10 @@ _LATER = frozenset(
         "generation.cut_chatter",
         "lint.drop",
         "lint.max_tokens",
+        "input.prompt_column",
+        "input.system_column",
+        "input.sha256",
+        "input.subtopics",
         *(
             f"models.{role}.{key}"
             for role in ("main", "rejected", "judge")
@@ -105,6 +109,14 @@ EFFECTS: dict[str, Effect] = {
     "generation.enable_checkpointing": Effect.NONE,
     "generation.checkpoint_interval": Effect.NONE,
     "generation.resume_from_session": Effect.NONE,
+    # What a file says is in its jobs, whose items are part of a block's key.
+    "input.prompts": Effect.NONE,
+    "input.sha256": Effect.PROMPTS,
+    "input.prompt_column": Effect.PROMPTS,
+    "input.system_column": Effect.PROMPTS,
+    "input.keep_columns": Effect.ROWS,
+    "input.skip_bad": Effect.NONE,
+    "input.subtopics": _LISTS,
     **{f"models.main.{key}": _MAIN for key in _SAMPLING},
     **{f"models.rejected.{key}": Effect.PAIRS for key in _SAMPLING},
     **{f"models.judge.{key}": Effect.JUDGE for key in _SAMPLING},

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations of jobs
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 
 class Phase(StrEnum):
@@ -49,6 +47,22 @@ class Job:
     sub_topic: str
     prompt: str
     first_sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GivenJob(Job):
+    """A prompt of the user's own; its `id` is the number of its line, or row, in their file.
+
+    Attributes:
+        system: The system prompt under which it is answered; "" for that of the templates.
+        history: What was said before it, as role and content; empty for a single question.
+        kept: The columns that go along into its rows: JSON values by name.
+    """
+
+    system: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+    # Without a default: by it, a job that was packed is told from those that were found.
+    kept: dict[str, Any] = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

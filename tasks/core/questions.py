@@ -6,13 +6,14 @@ of arrival), and of its sample. That is what makes a re-run find every answer in
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.core.answers.rubric import criteria_in
 from tasks.core.config.templates import compile_template
 from tasks.core.config.values import UNSET
 from tasks.core.exchange.request import ITEMS, SCORES, SEED_STRIDE, ChatRequest
-from tasks.core.models import Purpose
+from tasks.core.models import GivenJob, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,10 @@ def is_judged(config: Config) -> bool:
 def purposes_of(config: Config) -> tuple[Purpose, ...]:
     """The kinds of call that generating with this configuration makes."""
     unused = {Purpose.REASONING}
+    if config.input.prompts:
+        unused |= {Purpose.SUBTOPICS, Purpose.PROMPTS}
+    elif config.input.subtopics:
+        unused.add(Purpose.SUBTOPICS)
     if config.generation.dataset_mode == "sft":
         unused.add(Purpose.REJECTED)
     if not is_judged(config):
@@ -142,19 +147,30 @@ class Questions:
 
     def system_prompt(self, job: Job) -> str:
         """The system prompt under which the job's chosen answer is asked for; "" when there is none."""
-        return self._system(Purpose.CHOSEN, _job_values(job))
+        own = job.system if isinstance(job, GivenJob) else ""
+        return own or self._system(Purpose.CHOSEN, _job_values(job))
 
     def chosen(self, job: Job, sample: int) -> ChatRequest:
         """Ask the main model to answer the job's prompt."""
-        return self._request(Purpose.CHOSEN, _job_values(job), job.first_sample + sample)
+        return self._answer(Purpose.CHOSEN, job, sample)
 
     def rejected(self, job: Job, sample: int) -> ChatRequest:
         """Ask the rejected model to answer the job's prompt."""
-        return self._request(Purpose.REJECTED, _job_values(job), job.first_sample + sample)
+        return self._answer(Purpose.REJECTED, job, sample)
+
+    def _answer(self, purpose: Purpose, job: Job, sample: int) -> ChatRequest:
+        """Ask for an answer: what was said before goes as it is, the template is around the last turn."""
+        request = self._request(purpose, _job_values(job), job.first_sample + sample)
+        if not isinstance(job, GivenJob) or not (job.system or job.history):
+            return request
+        *system, asked = request.messages
+        if job.system:
+            system = [("system", job.system)]
+        return replace(request, messages=(*system, *job.history, asked))
 
     def judge(self, job: Job, text: str, sample: int, *, explain: bool) -> ChatRequest:
         """Ask the judge to score `text` as an answer to the job's prompt, with or without reasoning."""
-        values = _job_values(job) | {"StoryText": text}
+        values = _job_values(job) | {"Prompt": whole_prompt(job), "StoryText": text}
         suffix = "" if explain else _SCORES_ALONE
         shape = _Shape(SCORES, criteria=self._criteria, explain=explain)
         return self._request(Purpose.JUDGE, values, job.first_sample + sample, shape=shape, suffix=suffix)
@@ -238,6 +254,14 @@ class Questions:
             return parameters
         # With the same seed, a further sample would be the same answer once more.
         return {**parameters, "seed": (model.seed + sample) % SEEDS}
+
+
+def whole_prompt(job: Job) -> str:
+    """What a job asks, with what was said before it: a judge must know what is answered."""
+    if not isinstance(job, GivenJob) or not job.history:
+        return job.prompt
+    turns = (*job.history, ("user", job.prompt))
+    return "\n\n".join(f"{role}: {content}" for role, content in turns)
 
 
 def _job_values(job: Job) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def others(key: str, value: Any) -> list[Any]:
         return [0.5, 7]
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
-    texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit"
+    texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit", "0" * 64
     return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"]]
 
 
@@ -167,6 +167,7 @@ def test_decisive_settings_are_named_with_their_values() -> None:
         "judge_filtering.max_rejected_score": 3.0,
         "lint.drop": [],
         "lint.max_tokens": 0,
+        "input.keep_columns": [],
     }
     assert value_of(config, "models.rejected.model_name") is None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_origin
 
@@ -20,11 +21,11 @@ from tasks.core import files
 from tasks.core.config import rules
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
 from tasks.core.config.settings import Config, default_of, settings
+from tasks.core.config.values import MAX_TOPIC_CHARACTERS
 from tasks.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
@@ -142,6 +143,7 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     text: str | None = None,
     table: Mapping[str, Any] | None = None,
+    for_run: bool = True,
 ) -> Loaded:
     """Bring all sources together and check the outcome.
 
@@ -153,6 +155,8 @@ def load_config(
             JSON or TOML.
         text: TOML in place of the file's content.
         table: Settings in place of the file's, as nested tables.
+        for_run: Whether it says what a run makes; else it may be silent on topic and counts, which a command
+            on sessions does not need, and a run with prompts of one's own is not given.
 
     Raises:
         ConfigError: The file cannot be read, or anything is wrong with any setting: all of it at once.
@@ -167,7 +171,7 @@ def load_config(
     ]
     for layer in layers:
         _move_burst_percent(layer)
-    config, found = _validate([layer.data for layer in layers])
+    config, found = _validate([layer.data for layer in layers], for_run=for_run)
 
     lowest_first = layers[::-1]
     origins = {key: origin for layer in lowest_first for key, origin in layer.origins.items()}
@@ -328,15 +332,47 @@ def _move_burst_percent(layer: _Layer) -> None:
         layer.problems.append(Problem(name, message))
 
 
-def _validate(layers: list[dict[str, Any]]) -> tuple[Config | None, list[Problem]]:
+def _validate(layers: list[dict[str, Any]], *, for_run: bool) -> tuple[Config | None, list[Problem]]:
     # Sections that must be there are empty rather than missing, so that their missing keys are named.
     merged = _Merged(layers=[*layers, {"generation": {}, "models": {}}]).model_extra or {}
+    _fill_by_input(merged)
+    if not for_run and isinstance(merged["generation"], dict):
+        merged["generation"] = _UNSAID | merged["generation"]
     try:
         config, errors = Config.model_validate(merged), []
     except ValidationError as error:
         config, errors = None, error.errors(include_url=False)
     draft = rules.Draft(merged, frozenset(error["loc"] for error in errors))
     return config, [*from_errors(errors), *rules.problems(draft)]
+
+
+def _fill_by_input(merged: dict[str, Any]) -> None:
+    """Give what prompts or subtopics of one's own make needless: how many there are, and for prompts a topic.
+
+    How many prompts a file holds is known when it is read. They go to the models as they are, unless there
+    are templates: the built-in ones are made for prompts of a topic.
+    """
+    given, generation = merged.get("input"), merged["generation"]
+    if not isinstance(given, dict) or not isinstance(generation, dict):
+        return
+    prompts, subtopics = given.get("prompts"), given.get("subtopics")
+    if isinstance(prompts, str) and prompts.strip():
+        counts = {"num_subtopics": 1, "num_prompts_per_subtopic": 1}
+        merged["generation"] = {"main_topic": _topic_of(prompts)} | generation | counts
+        templates = merged.get("prompt_templates", {})
+        if isinstance(templates, dict):
+            merged["prompt_templates"] = _AS_IT_IS | templates
+    elif isinstance(subtopics, list) and subtopics:
+        merged["generation"] = generation | {"num_subtopics": len(subtopics)}
+
+
+_UNSAID: Final = {"main_topic": "prompts", "num_subtopics": 1, "num_prompts_per_subtopic": 1}
+_AS_IT_IS: Final = {"chosen_generation": "{{.Prompt}}", "rejected_generation": "{{.Prompt}}"}
+
+
+def _topic_of(prompts: str) -> str:
+    """The topic of a file of prompts where none is given: its name without its endings."""
+    return Path(prompts).name.split(".")[0][:MAX_TOPIC_CHARACTERS].strip() or "prompts"
 
 
 def _with_origin(problem: Problem, origins: Mapping[str, str]) -> Problem:

@@ -85,6 +85,7 @@ class Draft:
 def problems(draft: Draft) -> Iterator[Problem]:
     """Everything that is wrong between settings which are right by themselves."""
     yield from _beyond_limits(draft)
+    yield from _input_unclear(draft)
     yield from _models_missing(draft)
     yield from _contexts_too_small(draft)
     yield from _providers_unclear(draft, "provider_rate_limits")
@@ -109,6 +110,19 @@ def _beyond_limits(draft: Draft) -> Iterator[Problem]:
         for item in field.metadata:
             if isinstance(item, Limit) and value is not None and value > item.maximum:
                 yield with_value(key, value, allowed_range(key))
+
+
+def _input_unclear(draft: Draft) -> Iterator[Problem]:
+    """What has no place beside prompts of one's own, which are all answered and are replaced by no others."""
+    if not draft.get("input.prompts"):
+        return
+    if draft.get("input.subtopics"):
+        yield Problem("input.subtopics", "has no place beside input.prompts; keep one")
+    if draft.get("generation.target_pairs"):
+        yield Problem(
+            "generation.target_pairs",
+            "has no place beside input.prompts: all prompts of the file are answered",
+        )
 
 
 def _tokens_unlimited(draft: Draft) -> Iterator[Problem]:
@@ -208,7 +222,13 @@ def _prices_missing(draft: Draft) -> Iterator[Problem]:
 
 
 def _templates_unusable(draft: Draft) -> Iterator[Problem]:
-    needed = {"subtopic_generation", "prompt_generation", "chosen_generation"}
+    needed = {"chosen_generation"}
+    if not draft.get("input.prompts"):
+        needed |= (
+            {"prompt_generation"}
+            if draft.get("input.subtopics")
+            else {"prompt_generation", "subtopic_generation"}
+        )
     if draft.get("generation.dataset_mode") != "sft":
         needed.add("rejected_generation")
     if _reasons_for_judge(draft):

@@ -33,9 +33,11 @@ from tasks.core.config.values import (
     check_extra_body,
     check_formats,
     check_headers,
+    check_kept,
     check_ledger_url,
     check_license,
     check_mirror_url,
+    check_sha256,
     check_stop,
     check_topic,
     check_variable,
@@ -195,6 +197,38 @@ class Generation(Section):
     def replaces(self) -> bool:
         """Whether what yields no usable pair is replaced by new prompts."""
         return self.max_candidates > 1
+
+
+class Input(Section):
+    """Prompts or subtopics of one's own, in place of those that a model writes."""
+
+    prompts: Line = Field(
+        "",
+        title="Prompts",
+        description="File of prompts: .txt (one a line), .jsonl, .json, .csv or .parquet, each also as .gz; "
+        "all of them are answered, and no subtopics and prompts are written.",
+    )
+    prompt_column: Line = Field(
+        "prompt",
+        min_length=1,
+        description="Column that holds the prompt: a text, or messages that end with a turn of the user.",
+    )
+    system_column: Line = Field(
+        "", description="Column with a system prompt for its row alone; empty for none."
+    )
+    keep_columns: Annotated[list[str], AfterValidator(check_each_once), AfterValidator(check_kept)] = Field(
+        default_factory=list[str], description="Columns that go along into every row of the dataset."
+    )
+    skip_bad: bool = Field(default=False, description="Leave lines out that are no prompts.")
+    sha256: Annotated[str, AfterValidator(check_sha256)] = Field(
+        "",
+        title="SHA-256",
+        description="Digest of the file, which must then be that very one; a session notes that of its own.",
+    )
+    subtopics: Annotated[list[Line], AfterValidator(check_each_once)] = Field(
+        default_factory=list[str],
+        description="These subtopics, for which prompts are written; none when empty.",
+    )
 
 
 class JudgeFiltering(Section):

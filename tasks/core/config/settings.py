@@ -18,6 +18,7 @@ from tasks.core.config.sections import (
     FileType,
     Generation,
     HuggingFace,
+    Input,
     Judge,
     JudgeFiltering,
     Lint,
@@ -50,6 +51,7 @@ __all__ = [
     "FileType",
     "Generation",
     "HuggingFace",
+    "Input",
     "Judge",
     "JudgeFiltering",
     "Lint",
@@ -76,6 +78,7 @@ class Config(Section):
 
     # Checked field by field; `load.load_config` checks the rest. Forms show the sections in this order.
     generation: Generation
+    input: Input = Input()
     models: Models
     judge_filtering: JudgeFiltering = JudgeFiltering()
     lint: Lint = Lint()

@@ -192,6 +192,40 @@ def check_each_once(value: list[_Format]) -> list[_Format]:
     return value
 
 
+OF_ROWS: Final = frozenset(
+    {
+        *("main_topic", "sub_topic", "prompt", "chosen", "rejected", "completion", "label", "history"),
+        *("conversations", "messages", "instruction", "output", "chosen_scores", "rejected_scores"),
+        *("chosen_score_total", "rejected_score_total", "preference_margin"),
+    }
+)
+"""Names of columns that the rows of a dataset have of themselves."""
+
+
+def check_kept(value: list[str]) -> list[str]:
+    """The value, when each of its names can be that of a further column.
+
+    Raises:
+        ValueError: One is empty, or a column of the rows already.
+    """
+    if not all(value):
+        raise ValueError("must not hold an empty name")
+    if taken := sorted(OF_ROWS.intersection(value)):
+        raise ValueError(f"names what rows have of themselves ({', '.join(taken)}); rename it in the file")
+    return value
+
+
+def check_sha256(value: str) -> str:
+    """The value, when it is empty or a digest in hexadecimal.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not re.fullmatch(r"(?:[0-9a-f]{64})?", value):
+        raise ValueError("must be 64 digits, 0 to 9 and a to f, as sha256sum prints them")
+    return value
+
+
 def check_formats(value: list[_Format]) -> list[_Format]:
     """The value, when it names each format once, and the session's own rows among them.
 

@@ -6,16 +6,19 @@ the same, whatever is in it.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.errors import UsageError
 from tasks.core.export.rows import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.rows.formats import HISTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from tasks.core.config.settings import Generation, Reasoning
     from tasks.core.export.shards import Bounds
@@ -29,7 +32,18 @@ class ParquetFile:
     is sent little when a dataset grows.
     """
 
-    def __init__(self, file: IO[bytes], schema: pa.Schema, bounds: Bounds) -> None:
+    def __init__(
+        self, file: IO[bytes], schema: pa.Schema, bounds: Bounds, as_text: Collection[str] = ()
+    ) -> None:
+        """Begin a file.
+
+        Args:
+            file: Where it goes.
+            schema: The columns.
+            bounds: How large its groups are.
+            as_text: The columns whose values are of several types: each is written as JSON.
+        """
+        self._as_text = as_text
         self._file = file
         self._schema = schema
         self._bounds = bounds
@@ -52,6 +66,9 @@ class ParquetFile:
 
     def write(self, row: Row, size: int) -> None:
         """Write a row whose texts have about so many bytes."""
+        for name in self._as_text:
+            if row[name] is not None:
+                row = row | {name: orjson.dumps(row[name]).decode()}
         self._rows.append(row)
         self._waiting += size
         if len(self._rows) >= self._bounds.group_rows or self._waiting >= self._bounds.group_bytes:
@@ -84,7 +101,11 @@ _MESSAGE = {"role": _TEXT, "content": _TEXT}
 
 
 def schema_of(
-    configuration: str, generation: Generation, reasoning: Reasoning, criteria: Collection[str]
+    configuration: str,
+    generation: Generation,
+    reasoning: Reasoning,
+    criteria: Collection[str],
+    kept: Mapping[str, str] = MappingProxyType({}),
 ) -> pa.Schema:
     """The schema of a configuration's rows.
 
@@ -93,6 +114,7 @@ def schema_of(
         generation: The settings that the form of native rows depends on.
         reasoning: Where the reasoning goes; `reasoning_content` is a field of its own.
         criteria: All criteria of all scores, which are columns in native rows of mo-dpo.
+        kept: Further columns with the types of their values, as `Spool.kept` gives them.
 
     Raises:
         UsageError: There are too many criteria for columns.
@@ -107,7 +129,25 @@ def schema_of(
     }
     scores = _list({"criterion": _TEXT} | _SCORE)
     trl[SCORES] = trl[DPO] | _TOPICS | {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
-    return pa.schema(_native(generation, criteria) if configuration == NATIVE else trl[configuration])
+    native = configuration == NATIVE
+    columns = _native(generation, criteria) if native else trl[configuration]
+    # TRL's rows have what was said before among their messages, and those of ShareGPT as well.
+    in_messages = not native or "conversations" in columns
+    further = {name: _FURTHER[its_type] for name, its_type in kept.items()}
+    if in_messages:
+        further.pop(HISTORY, None)
+    return pa.schema(columns | further)
+
+
+_FURTHER = {
+    "": _TEXT,
+    "text": _TEXT,
+    "json": _TEXT,
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    HISTORY: pa.list_(pa.struct(_MESSAGE)),
+}
 
 
 def _native(generation: Generation, criteria: Collection[str]) -> dict[str, pa.DataType]:

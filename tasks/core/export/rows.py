@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tasks.core.config.settings import DatasetMode
 from tasks.core.generation.pairs import wants_explanations
+from tasks.core.models import GivenJob
 from tasks.core.questions import Questions, purposes_of
 from tasks.core.rows import formats
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config, FileType, OutputFormat, Reasoning
     from tasks.core.models import Job, Pair, Scores, Text
-    from tasks.core.rows.formats import Row
+    from tasks.core.rows.formats import Message, Row
 
 
 DATA: Final = "data"
@@ -92,8 +93,6 @@ def path_of(configuration: str, split: str, number: int, count: int, file_type: 
     return f"{DATA}/{configuration}/{split}-{number:05}-of-{count:05}.{file_type}"
 
 
-Message = dict[str, str]
-
 _TRL: dict[str, tuple[str, ...]] = {
     "sft": (SFT, PROMPT_COMPLETION),
     "dpo": (DPO,),
@@ -130,6 +129,10 @@ class Rows:
         if configuration == NATIVE:
             inline = self.reasoning == "inline"
             return formats.rows_of(self.config, formats.with_reasoning(self.config, pair) if inline else pair)
+        rows = self._trl(configuration, pair)
+        return [row | pair.job.kept for row in rows] if isinstance(pair.job, GivenJob) else rows
+
+    def _trl(self, configuration: str, pair: Pair) -> list[Row]:
         prompt, chosen = self._prompt(pair.job), [self._answer(pair.chosen)]
         if configuration == SFT:
             return [{"messages": [*prompt, *chosen]}]
@@ -145,9 +148,11 @@ class Rows:
         return [row | _scored(pair) if configuration == SCORES else row]
 
     def _prompt(self, job: Job) -> list[Message]:
-        system = self._questions.system_prompt(job)
-        user = {"role": "user", "content": job.prompt}
-        return [{"role": "system", "content": system}, user] if system else [user]
+        before = formats.messages_before(job)
+        if not before or before[0]["role"] != "system":
+            system = self._questions.system_prompt(job)
+            before = [{"role": "system", "content": system}, *before] if system else before
+        return [*before, {"role": "user", "content": job.prompt}]
 
     def _answer(self, text: Text) -> Message:
         if self.reasoning == "inline":

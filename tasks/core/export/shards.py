@@ -171,9 +171,10 @@ class Subtopics:
 
     def add(self, job: Job) -> str:
         """Count a pair's job; returns the subtopic's mark, which `test` knows it by."""
-        mark = intern(fingerprint(job.sub_topic))
-        self._pairs[mark] += 1
         prompt = blake2b(fingerprint(job.prompt).encode(), digest_size=16).digest()
+        # Prompts of one's own have no subtopic: each stands for itself.
+        mark = intern(fingerprint(job.sub_topic) or prompt.hex())
+        self._pairs[mark] += 1
         other = self._prompts.setdefault(prompt, mark)
         if other != mark:
             first, second = sorted((self._root(mark), self._root(other)))

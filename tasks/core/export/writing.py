@@ -19,7 +19,8 @@ from tasks.core.export.rows import (
     configurations_of,
 )
 from tasks.core.export.shards import Bounds, JsonLinesFile, SplitFiles, Subtopics, mixed
-from tasks.core.models import Job, Pair, Score, Scores, Text
+from tasks.core.models import GivenJob, Job, Pair, Score, Scores, Text
+from tasks.core.rows.formats import HISTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,8 +128,9 @@ def _beginner(
     from tasks.core.export.parquet import ParquetFile, schema_of  # noqa: PLC0415
 
     generation = wanted.config.generation
-    schema = schema_of(configuration, generation, wanted.reasoning, spool.criteria)
-    return partial(ParquetFile, schema=schema, bounds=bounds)
+    schema = schema_of(configuration, generation, wanted.reasoning, spool.criteria, spool.kept)
+    as_text = [name for name, its_type in spool.kept.items() if its_type == "json"]
+    return partial(ParquetFile, schema=schema, bounds=bounds, as_text=as_text)
 
 
 def _rows_of(
@@ -164,6 +166,8 @@ class Spool:
         self.subtopics = Subtopics()
         self._folder = folder
         self._criteria: set[str] = set()
+        self._kept: dict[str, str] = {}
+        self._has_history = False
         self._marks: dict[int, str] = {}
         self._places: dict[int, tuple[int, int]] = {}
         self._size = 0
@@ -191,6 +195,11 @@ class Spool:
         """The criteria of all scores; sorted, for pairs come in no set order."""
         return tuple(sorted(self._criteria))
 
+    @property
+    def kept(self) -> dict[str, str]:
+        """The further columns of the rows, each with the type of its values: see `type_of`."""
+        return self._kept | ({HISTORY: HISTORY} if self._has_history else {})
+
     def add(self, pair: Pair) -> None:
         """Take a pair; of a job that is there already the first one counts.
 
@@ -212,6 +221,10 @@ class Spool:
         self._marks[job.id] = self.subtopics.add(job)
         for scores in (pair.chosen_scores, pair.rejected_scores):
             self._criteria.update(scores.criteria if scores else ())
+        if isinstance(job, GivenJob):
+            self._has_history = self._has_history or bool(job.history or job.system)
+            for name, value in job.kept.items():
+                self._kept[name] = type_of(value, self._kept.get(name, ""))
 
     def jobs(self) -> list[tuple[int, str]]:
         """The id of each job, ascending, with the mark of its subtopic."""
@@ -249,12 +262,38 @@ def _unpacked(packed: bytes) -> Pair:
     document = orjson.loads(packed)
     rejected = document["rejected"]
     return Pair(
-        Job(**document["job"]),
+        _job(document["job"]),
         Text(**document["chosen"]),
         None if rejected is None else Text(**rejected),
         _scores(document["chosen_scores"]),
         _scores(document["rejected_scores"]),
     )
+
+
+def _job(document: dict[str, Any]) -> Job:
+    if "kept" not in document:
+        return Job(**document)
+    return GivenJob(**document | {"history": tuple(map(tuple, document["history"]))})
+
+
+def type_of(value: object, before: str = "") -> str:
+    """The type of a column's values, as far as they are known: `text`, `bool`, `int`, `float`, else `json`.
+
+    Args:
+        value: The next of them; None is of every type.
+        before: The type of those before; "" where nothing but None was there.
+    """
+    if value is None:
+        return before
+    its_own = _TYPES.get(type(value), "json")
+    if its_own == "int" and not -(1 << 63) <= int(str(value)) < 1 << 63:
+        its_own = "json"
+    if before in {"", its_own}:
+        return its_own
+    return "float" if {before, its_own} == {"int", "float"} else "json"
+
+
+_TYPES = {str: "text", bool: "bool", int: "int", float: "float"}
 
 
 def _scores(document: dict[str, Any] | None) -> Scores | None:

@@ -324,19 +324,18 @@ class Preview:
     failures: tuple[Failure, ...]
 
 
-async def preview(run: Run, number: int) -> Preview:
+async def preview(run: Run, number: int, *, given: Sequence[Job] | None = None) -> Preview:
     """Make the pairs of so many jobs, or of fewer when the first subtopics have no more.
+
+    Args:
+        run: The run.
+        number: How many.
+        given: The jobs of the user's own prompts, of which the first are taken; None to have some written.
 
     Raises:
         PhaseError: The subtopics or their prompts did not come about.
     """
-    names = await find_subtopics(run)
-    first = [Subtopic(index, name) for index, name in enumerate(names[:number])]
-    run.progress.begin(Phase.PROMPTS, len(first))
-    found = await write_prompts(run, first)
-    await run.list_failures(entry.failure for entry in found if entry.failure)
-    run.progress.done = len(first)
-    jobs = _spread(jobs_of(run, _without_duplicates(run, found)), number)
+    jobs = await _first_jobs(run, number) if given is None else given[:number]
     run.progress.begin(Phase.PAIRS, len(jobs))
     pairs: dict[int, Pair | None] = {}
 
@@ -349,6 +348,17 @@ async def preview(run: Run, number: int) -> Preview:
     outcomes = await settle(jobs, make)
     failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
     return Preview(tuple(jobs), pairs, failures)
+
+
+async def _first_jobs(run: Run, number: int) -> Sequence[Job]:
+    """Some jobs, one of each of the first subtopics, then a second."""
+    names = await find_subtopics(run)
+    first = [Subtopic(index, name) for index, name in enumerate(names[:number])]
+    run.progress.begin(Phase.PROMPTS, len(first))
+    found = await write_prompts(run, first)
+    await run.list_failures(entry.failure for entry in found if entry.failure)
+    run.progress.done = len(first)
+    return _spread(jobs_of(run, _without_duplicates(run, found)), number)
 
 
 def _without_duplicates(run: Run, found: Sequence[SubtopicPrompts]) -> list[SubtopicPrompts]:

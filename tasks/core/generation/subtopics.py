@@ -40,11 +40,14 @@ async def find_subtopics(run: Run) -> tuple[str, ...]:
     """The subtopics of the configuration's topic, in order.
 
     Returns:
-        As many as were asked for, or fewer when the model has no more that are new.
+        As many as were asked for, or fewer when the model has no more that are new; those that were given,
+        where they were.
 
     Raises:
         PhaseError: A request failed for good, or no subtopic came at all. Answers are kept; run again.
     """
+    if given := run.config.input.subtopics:
+        return tuple(given)
     wanted = run.config.generation.num_subtopics
     run.progress.begin(Phase.SUBTOPICS, wanted)
     question = _question(run)

@@ -139,11 +139,16 @@ def _models(facts: CardFacts) -> Iterator[str]:
     generation = config.generation
     yield "## How it was made"
     subtopics, each = generation.num_subtopics, generation.num_prompts_per_subtopic
+    whence = (
+        "prompts that were given"
+        if config.input.prompts
+        else f"{subtopics:,} subtopics, {each:,} prompts each"
+    )
     made: list[tuple[str, str]] = [
         ("topic", _title(facts)),
         ("mode", generation.dataset_mode),
         ("begun", f"{datetime.fromtimestamp(facts.created, UTC):%Y-%m-%d}"),
-        ("pairs asked for", f"{generation.wanted_pairs:,} ({subtopics:,} subtopics, {each:,} prompts each)"),
+        ("pairs asked for", f"{generation.wanted_pairs:,} ({whence})"),
         ("complete", "yes" if facts.complete else "no: some of what was asked for did not come about"),
         ("seed", str(generation.seed)),
         ("configuration, SHA-256", configuration_hash(config)),

@@ -21,6 +21,7 @@ from tasks.core.generation.pairs import is_kept_out, kept_out
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import is_judged
+from tasks.core.rows.formats import text_of
 from tasks.core.sameness import drop_duplicates, fingerprint
 from tasks.core.session.adoption import adopt_pairs, pack_jobs
 from tasks.core.session.folder import check_name, find_session, locked
@@ -208,7 +209,9 @@ def _check_together(parts: Sequence[Part]) -> None:
     """
     first, *others = parts
     for part in others:
-        for key in ("main_topic", "dataset_mode"):
+        # Prompts of one's own have no topic.
+        given = first.config.input.prompts and part.config.input.prompts
+        for key in ("dataset_mode",) if given else ("main_topic", "dataset_mode"):
             one, other = (getattr(item.config.generation, key) for item in (first, part))
             if one != other:
                 raise UsageError(
@@ -225,12 +228,13 @@ def _choose(parts: Sequence[Part]) -> Choice:
     for part in parts:
         for job in part.jobs:
             # What stands there first keeps its place, also where another's pair takes it.
-            there = best.setdefault(fingerprint(job.prompt), (part, job))
+            asked = fingerprint(text_of(job))
+            there = best.setdefault(asked, (part, job))
             if there[1] is job:
                 continue
             duplicates[part.folder.name] += 1
             if _worth(config, part, job) > _worth(config, *there):
-                best[fingerprint(job.prompt)] = part, job
+                best[asked] = part, job
     found: list[tuple[Job, Pair | None]] = []
     left_out = 0
     for part, job in best.values():

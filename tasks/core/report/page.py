@@ -29,6 +29,7 @@ from tasks.core.report.tally import (
     cover,
     find_alike,
 )
+from tasks.core.rows.formats import text_of
 from tasks.core.rows.samples import read_samples
 from tasks.core.session.dataset import DATASET, REASONING
 
@@ -150,7 +151,7 @@ def render(facts: ReportFacts, tally: Tally, lint: Report) -> str:
         lint=lint,
         found=[(item, in_words(item, lint.unit)) for item in lint.findings],
         alike={
-            "prompts": find_alike([job.prompt for job in tally.kept]),
+            "prompts": find_alike([text_of(job) for job in tally.kept]),
             "subtopics": find_alike(facts.subtopics),
         },
         plots=draw_plots(facts, tally),

@@ -22,6 +22,7 @@ from tasks.core.ledger.schema import calls
 from tasks.core.ledger.sessions import spent_by
 from tasks.core.printable import visible_text
 from tasks.core.questions import model_for, purposes_of
+from tasks.core.rows.formats import text_of
 from tasks.core.rows.samples import BadLine, Sample, read_samples
 from tasks.core.sameness import most_alike, shares, spread
 from tasks.core.session.retrying import unusable_answers
@@ -129,7 +130,7 @@ class Tally:
         self.scores: dict[str, Scored] = {}
         self.subtopics: Counter[str] = Counter()
         self.kept: list[Job] = []
-        self._jobs = {job.prompt: job for job in jobs}
+        self._jobs = {text_of(job): job for job in jobs}
         self._drawn: list[tuple[int, int, PageExample]] = []
 
     def add(self, item: Sample | BadLine) -> None:

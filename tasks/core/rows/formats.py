@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tasks.core.models import GivenJob
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tasks.core.config.settings import Config
-    from tasks.core.models import Pair, Scores, Text
+    from tasks.core.models import Job, Pair, Scores, Text
 
 Row = dict[str, Any]
+Message = dict[str, str]
+
+CONVERSATIONS = "conversations"
+HISTORY = "history"
+"""The column of a row with what was said before its prompt, where that was more than a question."""
+_SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def rows_of(config: Config, pair: Pair) -> list[Row]:
@@ -19,13 +29,41 @@ def rows_of(config: Config, pair: Pair) -> list[Row]:
     generation = config.generation
     match generation.dataset_mode:
         case "sft":
-            return [_sft(pair, generation.sft_format, topics=generation.include_topic_columns)]
+            rows = [_sft(pair, generation.sft_format, topics=generation.include_topic_columns)]
         case "dpo":
-            return [_dpo(pair)]
+            rows = [_dpo(pair)]
         case "kto":
-            return _kto(pair)
+            rows = _kto(pair)
         case _:
-            return [_mo_dpo(pair)]
+            rows = [_mo_dpo(pair)]
+    return rows if not isinstance(pair.job, GivenJob) else [_given(row, pair.job) for row in rows]
+
+
+def messages_before(job: Job) -> list[Message]:
+    """What was said before a job's prompt, with a system prompt of its own; nothing where it has none."""
+    if not isinstance(job, GivenJob):
+        return []
+    system = [("system", job.system)] if job.system else []
+    return [{"role": role, "content": content} for role, content in (*system, *job.history)]
+
+
+def asked_text(before: Iterable[str], prompt: str) -> str:
+    """A prompt with what was said before it, as one text: by it, two prompts are told apart."""
+    return "\n\n".join([*before, prompt])
+
+
+def text_of(job: Job) -> str:
+    """All that a job asks, as one text."""
+    return asked_text((turn["content"] for turn in messages_before(job)), job.prompt)
+
+
+def _given(row: Row, job: GivenJob) -> Row:
+    """A row of a prompt of the user's own: what was said before it, and the columns that go along."""
+    before = messages_before(job)
+    if before and CONVERSATIONS in row:
+        turns = [{"from": _SHAREGPT[turn["role"]], "value": turn["content"]} for turn in before]
+        return row | {CONVERSATIONS: [*turns, *row[CONVERSATIONS]], **job.kept}
+    return row | ({HISTORY: before} if before else {}) | job.kept
 
 
 def lines_of(config: Config, pair: Pair) -> bytes:
@@ -54,7 +92,7 @@ def _sft(pair: Pair, sft_format: str, *, topics: bool) -> Row:
     if sft_format == "alpaca":
         return row | {"instruction": job.prompt, "output": pair.chosen.content}
     turns = [{"from": "human", "value": job.prompt}, {"from": "gpt", "value": pair.chosen.content}]
-    return row | {"conversations": turns}
+    return row | {CONVERSATIONS: turns}
 
 
 def _dpo(pair: Pair) -> Row:

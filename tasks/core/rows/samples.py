@@ -14,6 +14,7 @@ import orjson
 
 from tasks.core import files
 from tasks.core.errors import UsageError
+from tasks.core.rows.formats import HISTORY, asked_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -140,11 +141,11 @@ def _form(row: dict[str, Any], number: int) -> Sample:
     if "instruction" in row:
         context = _text(row, "input") if row.get("input") else ""
         prompt = "\n\n".join(filter(None, (_text(row, "instruction"), context)))
-        return Sample("sft", number, prompt, _text(row, "output"))
+        return Sample("sft", number, _asked(row, prompt), _text(row, "output"))
     if "label" in row:
         if not isinstance(row["label"], bool):
             raise _NoRowError("label is neither true nor false")
-        prompt, completion = _text(row, "prompt"), _text(row, "completion")
+        prompt, completion = _asked(row, _text(row, "prompt")), _text(row, "completion")
         sides = (completion, None) if row["label"] else (None, completion)
         return Sample("kto", number, prompt, *sides)
     if "chosen" in row or "rejected" in row:
@@ -152,7 +153,7 @@ def _form(row: dict[str, Any], number: int) -> Sample:
         margin = _margin(row)
         mode = "dpo" if margin is None else "mo-dpo"
         good, bad = (_scores(row.get(name)) for name in ("chosen_scores", "rejected_scores"))
-        sample = Sample(mode, number, prompt, chosen, rejected, margin)
+        sample = Sample(mode, number, _asked(row, prompt), chosen, rejected, margin)
         return replace(sample, chosen_scores=good, rejected_scores=bad) if good or bad else sample
     raise _NoRowError("it is no row of sft, dpo, kto or mo-dpo")
 
@@ -162,6 +163,16 @@ def _text(row: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise _NoRowError(f"{name} is {'no text' if name in row else 'missing'}")
     return value
+
+
+def _asked(row: dict[str, Any], prompt: str) -> str:
+    """The prompt, after what was said before it, where the row tells."""
+    history = row.get(HISTORY)
+    if history is None:
+        return prompt
+    if not isinstance(history, list) or not all(isinstance(turn, dict) for turn in history):
+        raise _NoRowError(f"{HISTORY} is no list of messages")
+    return asked_text((_text(turn, "content") for turn in history), prompt)
 
 
 def _conversation(turns: object, number: int) -> Sample:

@@ -253,7 +253,7 @@ def _prompt(row: dict[str, Any]) -> str:
     value = _given(row, "prompt")
     if isinstance(value, str):
         return value
-    turns = _turns(value, "prompt")
+    turns = read_turns(value, "prompt")
     return _asked(turns, "prompt")
 
 
@@ -263,7 +263,7 @@ def _answer(value: object, name: str) -> Text:
         return value
     if isinstance(value, str):
         return Text(value)
-    turns = _turns(value, name)
+    turns = read_turns(value, name)
     if [role for role, _ in turns] != ["assistant"]:
         raise NoRowError(f"{name} is neither a text nor one message of the model")
     return turns[0][1]
@@ -271,7 +271,7 @@ def _answer(value: object, name: str) -> Text:
 
 def _conversation(value: object, name: str) -> tuple[str, Text]:
     """What was asked in a conversation, and the answer at its end."""
-    turns = _turns(value, name)
+    turns = read_turns(value, name)
     if turns[-1:] and turns[-1][0] == "assistant":
         return _asked(turns[:-1], name), turns[-1][1]
     raise NoRowError(f"{name} does not end with an answer of the model")
@@ -285,8 +285,12 @@ def _asked(turns: Sequence[tuple[str, Text]], name: str) -> str:
     return said[0][1]
 
 
-def _turns(value: object, name: str) -> list[tuple[str, Text]]:
-    """Messages as role and text, whatever they call them."""
+def read_turns(value: object, name: str) -> list[tuple[str, Text]]:
+    """Messages as role and text, whatever they call them.
+
+    Raises:
+        NoRowError: They are none.
+    """
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise NoRowError(f"{name} is neither a text nor a list of messages")
     turns = []

@@ -21,7 +21,7 @@ from tasks.core.forecast.survey import AT_A_TIME, survey
 from tasks.core.generation.pairs import wants_explanations
 from tasks.core.generation.run import all_of
 from tasks.core.ledger.schema import LedgerEntry
-from tasks.core.models import Job  # noqa: TC001 - pydantic needs it at run time
+from tasks.core.models import GivenJob, Job  # noqa: TC001 - pydantic needs them at run time
 from tasks.core.questions import Questions, is_judged
 from tasks.core.rows.vellumforge2 import ForeignRow
 
@@ -166,7 +166,7 @@ def unfiltered(config: Config) -> Config:
 
 def pack_jobs(subtopics: Sequence[str], jobs: Sequence[Job] | None) -> bytes:
     """Subtopics and jobs that were taken over, as the ledger keeps them; `unpack_jobs` is the way back."""
-    taken = _TakenOver(tuple(subtopics), None if jobs is None else list(jobs))
+    taken = _TakenOver(tuple(subtopics), None if jobs is None else list[Job](jobs))
     return zlib.compress(orjson.dumps(taken))
 
 
@@ -180,13 +180,13 @@ def unpack_jobs(packed: bytes) -> tuple[tuple[str, ...], list[Job] | None]:
         taken = _TAKEN_OVER.validate_json(zlib.decompress(packed))
     except (zlib.error, ValidationError) as error:
         raise SessionError("the jobs that were taken over cannot be read: they are damaged") from error
-    return taken.subtopics, taken.jobs
+    return taken.subtopics, None if taken.jobs is None else list[Job](taken.jobs)
 
 
 @dataclass(frozen=True, slots=True)
 class _TakenOver:
     subtopics: tuple[str, ...]
-    jobs: list[Job] | None
+    jobs: list[GivenJob | Job] | None
 
 
 _TAKEN_OVER = TypeAdapter(_TakenOver)

@@ -214,6 +214,7 @@ ORDERS: Final = (
         for role in ROLES
         for name in ("base_url", "api_key_env", "api_key_block", "headers")
     ),
+    "input.prompts",
     "provider_rate_limits",
     "provider_token_limits",
     "execution.shards",
@@ -223,7 +224,8 @@ ORDERS: Final = (
     "output.mirror",
     "huggingface.repo_id",
 )
-"""Settings that say where requests, keys and files go, who works, and how fast a provider is asked."""
+"""Settings that say which file is read, where requests, keys and files go, who works, and how fast a provider
+is asked."""
 _OF_SHARDS: Final = ("execution.shards", "execution.work_pool")
 _OF_VELLUMFORGE2: Final = ("base_url", "provider_rate_limits", "repo_id")
 _MOST_SHOWN: Final = 2000

@@ -220,9 +220,21 @@ def with_seed_of(resumption: Resumption, config: Config, *, always: bool = False
 
 
 async def check_resumption(
-    resumption: Resumption, config: Config, ledger: Ledger, *, accept_changes: bool
+    resumption: Resumption,
+    config: Config,
+    ledger: Ledger,
+    *,
+    accept_changes: bool,
+    given: Sequence[Job] | None = None,
 ) -> list[Change]:
     """Make sure that going on is what the user wants.
+
+    Args:
+        resumption: The session.
+        config: The configuration.
+        ledger: The ledger.
+        accept_changes: Whether settings may differ that change the outcome.
+        given: The jobs of the user's own prompts, where their file was read again.
 
     Returns:
         The settings that changed and were accepted, or ask for more.
@@ -249,11 +261,15 @@ async def check_resumption(
         reasons.append(f"session {name} has its answers in another ledger than this one")
     if reasons:
         reasons += lines_of_changes(changes)
-        if taken_over and changes:
+        if given is not None and changes:
+            reasons.append(
+                "its prompts are those that its file held when it began: with --accept-changes, those of now"
+            )
+        elif taken_over and changes:
             reasons.append(
                 "its subtopics and prompts were taken over: a resume keeps them and asks for no others"
             )
-        reasons += await _costs(resumption, config, ledger)
+        reasons += await _costs(resumption, config, ledger, given)
         reasons.append("to go on all the same: --accept-changes; to keep both: run without resuming")
         raise UsageError(*reasons)
     if record.complete and not changes and not await _can_heal(record, config, ledger):
@@ -297,11 +313,16 @@ async def settled_refusals(record: SessionRecord, config: Config, ledger: Ledger
     return refused if found.done - len(found.lost) >= config.generation.wanted_pairs else {}
 
 
-async def _costs(resumption: Resumption, config: Config, ledger: Ledger) -> list[str]:
+async def _costs(
+    resumption: Resumption, config: Config, ledger: Ledger, given: Sequence[Job] | None
+) -> list[str]:
     """What going on would cost; of a session not taken over yet, the ledger knows nothing."""
     if resumption.foreign:
         return []
-    found = await survey_resumption(resumption.record, config, ledger)
+    if given is None:
+        found = await survey_resumption(resumption.record, config, ledger)
+    else:
+        found = await survey(config, ledger, jobs=given)
     return ["what going on would cost:", *(f"  {line}" for line in cost_lines(found))]
 
 

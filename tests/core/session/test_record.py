@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.core.config.settings import ModelConfig
+from tasks.core.config.settings import Input, ModelConfig
 from tasks.core.config.settings import settings as every_setting
 from tasks.core.errors import SessionError
 from tasks.core.ledger.ledger import Ledger
@@ -167,6 +167,7 @@ HARMLESS = {
     *("output.mirror_minutes", "output.formats", "output.file_type", "output.reasoning"),
     *("output.test_share", "output.split_seed", "huggingface.license", "provider_burst_percent"),
     *("execution.grace_seconds", "execution.patience_minutes", "execution.stop_at_loss"),
+    *(f"input.{key}" for key in Input.model_fields if key != "prompts"),
     *("execution.adaptive_concurrency", "execution.max_answer_megabytes", "execution.preflight"),
 }
 """Settings, and sections of settings, that decide what is asked and made, and not where anything goes."""
