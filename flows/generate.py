@@ -55,7 +55,7 @@ log = logging.getLogger("vellumforge.generate")
 
 
 @flow(name="generate", persist_result=False)
-@takes(FlowRequest, "config", "settings", "resume", "accept_changes", "trust_session")
+@takes(FlowRequest, "config", "settings", "prompts", "skip_bad", "resume", "accept_changes", "trust_session")
 async def generate(request: FlowRequest, *, settings: Inline | None = None) -> Summary | State[Any]:
     """Generate a preference dataset.
 

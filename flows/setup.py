@@ -15,14 +15,13 @@ from tasks.core.ledger.sessions import find_session_row
 from tasks.core.portable.mirror import mirrored
 from tasks.core.preflight import checked_first
 from tasks.core.questions import Questions, purposes_of
-from tasks.core.session.adoption import pack_jobs, unpack_jobs
+from tasks.core.session.adoption import brings_jobs, pack_jobs, take_over, unpack_jobs
 from tasks.core.session.folder import find_session, locked
 from tasks.core.session.ledger import open_ledger
 from tasks.core.session.record import record_session, restore_record
 from tasks.core.session.resuming import check_resumption, find_resumption, settled_refusals, with_seed_of
 from tasks.core.session.retrying import plan_further, plan_retry
 from tasks.core.session.session import open_session
-from tasks.core.takeover import brings_jobs, take_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

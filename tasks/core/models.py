@@ -101,14 +101,35 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several answers to a prompt, judged.
+
+    Attributes:
+        model: The section of its model: main or rejected.
+        number: Which of that model's answers it is, from 0.
+        text: The answer.
+        scores: What the judge said of it.
+    """
+
+    model: str
+    number: int
+    text: Text
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A job's answers; `rejected` is None in sft, scores are None where nothing was judged."""
+    """A job's answers; `rejected` is None in sft, scores are None where nothing was judged.
+
+    `candidates` are those that both were chosen of, where there were several.
+    """
 
     job: Job
     chosen: Text
     rejected: Text | None = None
     chosen_scores: Scores | None = None
     rejected_scores: Scores | None = None
+    candidates: tuple[Candidate, ...] = field(default=(), kw_only=True)
 
 
 UNUSABLE = frozenset(

@@ -66,8 +66,9 @@ def model_for(config: Config, purpose: Purpose) -> ModelConfig:
 
 
 def is_judged(config: Config) -> bool:
-    """Whether pairs are scored: always in mo-dpo, elsewhere when judge filtering is on."""
-    return config.generation.dataset_mode == "mo-dpo" or config.judge_filtering.enabled
+    """Whether pairs are scored: always in mo-dpo, elsewhere where something is decided by scores."""
+    by_scores = config.judge_filtering.enabled or config.candidates.needs_scores
+    return config.generation.dataset_mode == "mo-dpo" or by_scores
 
 
 def purposes_of(config: Config) -> tuple[Purpose, ...]:
@@ -77,7 +78,7 @@ def purposes_of(config: Config) -> tuple[Purpose, ...]:
         unused |= {Purpose.SUBTOPICS, Purpose.PROMPTS}
     elif config.input.subtopics:
         unused.add(Purpose.SUBTOPICS)
-    if config.generation.dataset_mode == "sft":
+    if config.generation.dataset_mode == "sft" or "rejected" not in config.candidates.models:
         unused.add(Purpose.REJECTED)
     if not is_judged(config):
         unused.add(Purpose.JUDGE)

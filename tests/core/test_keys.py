@@ -56,7 +56,7 @@ def others(key: str, value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
     texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit", "0" * 64
-    return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"]]
+    return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"], ["main"]]
 
 
 def with_another(config: Config, key: str) -> Config:
@@ -168,6 +168,12 @@ def test_decisive_settings_are_named_with_their_values() -> None:
         "lint.drop": [],
         "lint.max_tokens": 0,
         "input.keep_columns": [],
+        "candidates.count": 1,
+        "candidates.models": ["main", "rejected"],
+        "candidates.choose": "by_model",
+        "candidates.min_margin": 0.0,
+        "candidates.on_policy": "",
+        "candidates.max_length_ratio": 0.0,
     }
     assert value_of(config, "models.rejected.model_name") is None
 

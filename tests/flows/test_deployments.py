@@ -400,6 +400,8 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
     assert names == [
         "config",
         "settings",
+        "prompts",
+        "skip_bad",
         "resume",
         "accept_changes",
         "trust_session",

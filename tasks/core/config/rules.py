@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.core.config.problems import allowed_range, dotted, with_value
-from tasks.core.config.settings import PromptTemplates, default_of, settings
+from tasks.core.config.settings import CandidateChoice, PromptTemplates, default_of, settings
 from tasks.core.config.templates import compile_template
 from tasks.core.config.values import POSTGRES, PROVIDERS, Limit, check_provider_name, provider_of
 from tasks.core.errors import Problem, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tasks.core.config.settings import Config
 
@@ -153,8 +153,10 @@ def _shards_impossible(draft: Draft) -> Iterator[Problem]:
 
 def _models_missing(draft: Draft) -> Iterator[Problem]:
     mode = draft.get("generation.dataset_mode")
-    if mode not in {None, "sft"} and not draft.has("models.rejected"):
+    answering = draft.get("candidates.models") or ("main", "rejected")
+    if mode not in {None, "sft"} and "rejected" in answering and not draft.has("models.rejected"):
         yield Problem("models.rejected", f'is missing; generation.dataset_mode = "{mode}" needs it')
+    yield from _candidates_too_few(draft, mode, answering)
     reasons = _reasons_for_judge(draft)
     if not reasons:
         return
@@ -165,13 +167,39 @@ def _models_missing(draft: Draft) -> Iterator[Problem]:
         yield Problem("models.judge", f"is not enabled; {needed}")
 
 
+def _candidates_too_few(draft: Draft, mode: str | None, answering: Sequence[str]) -> Iterator[Problem]:
+    """What leaves nothing to choose from."""
+    rule, policy = draft.get("candidates.choose"), draft.get("candidates.on_policy")
+    if mode in {None, "sft"}:
+        return
+    if policy and policy not in answering:
+        yield Problem("candidates.on_policy", f'is "{policy}", which is not among candidates.models')
+    if "rejected" in answering:
+        return
+    if rule == "by_model":
+        yield Problem("candidates.choose", 'is "by_model"; main alone answers, so take another rule')
+    if draft.get("candidates.count") == 1:
+        yield Problem("candidates.count", "is 1; main alone answers, so a pair needs 2 or more")
+
+
 def _reasons_for_judge(draft: Draft) -> list[str]:
     reasons = []
     if draft.get("generation.dataset_mode") == "mo-dpo":
         reasons.append('generation.dataset_mode = "mo-dpo"')
     if draft.get("judge_filtering.enabled"):
         reasons.append("judge_filtering.enabled = true")
+    reasons += [f"candidates.{name}" for name in CandidateChoice.model_fields if _is_chosen_by(draft, name)][
+        :1
+    ]
     return reasons
+
+
+def _is_chosen_by(draft: Draft, name: str) -> bool:
+    """Whether a setting of [candidates] means that pairs are chosen by scores."""
+    if name not in {"count", "models", "choose", "min_margin"}:
+        return False
+    value = draft.get(f"candidates.{name}")
+    return value is not None and value != default_of(f"candidates.{name}")
 
 
 def _contexts_too_small(draft: Draft) -> Iterator[Problem]:
@@ -229,7 +257,9 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
             if draft.get("input.subtopics")
             else {"prompt_generation", "subtopic_generation"}
         )
-    if draft.get("generation.dataset_mode") != "sft":
+    if draft.get("generation.dataset_mode") != "sft" and "rejected" in (
+        draft.get("candidates.models") or ("main", "rejected")
+    ):
         needed.add("rejected_generation")
     if _reasons_for_judge(draft):
         needed.add("judge_rubric")
@@ -273,6 +303,7 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield f"generation.include_topic_columns has no effect in mode {mode}"
     if generation.reasoning_capture_rejected and not generation.enable_reasoning_capture:
         yield "generation.reasoning_capture_rejected has no effect without enable_reasoning_capture"
+    yield from _candidates_without_effect(config)
     for role, name, reason in _IDLE:
         model = getattr(config.models, role)
         if model is not None and name in model.model_fields_set:
@@ -281,3 +312,17 @@ def _without_effect(config: Config) -> Iterator[str]:
     if rejected is not None and rejected.structured_output in {"json_schema", "json_object"}:
         name = "use_json_mode" if rejected.use_json_mode else "structured_output"
         yield f"models.rejected.{name} has no effect: that model is never asked for JSON"
+
+
+def _candidates_without_effect(config: Config) -> Iterator[str]:
+    choice, mode = config.candidates, config.generation.dataset_mode
+    if mode == "sft":
+        for name in ("min_margin", "on_policy", "max_length_ratio"):
+            if getattr(choice, name):
+                yield f"candidates.{name} has no effect in mode sft: it is for pairs"
+    elif not choice.is_active:
+        for name in ("on_policy", "max_length_ratio"):
+            if getattr(choice, name):
+                yield f"candidates.{name} has no effect where each model answers once, and nothing is chosen"
+    if choice.count > 1 and config.models.main.temperature == 0:
+        yield "candidates.count has little effect with models.main.temperature = 0: the answers are alike"

@@ -13,6 +13,7 @@ from tasks.core.config import templates as defaults
 from tasks.core.config.values import (
     MAX_TOPIC_CHARACTERS,
     MOST,
+    MOST_CANDIDATES,
     MOST_SHARDS,
     Average,
     Candidates,
@@ -23,6 +24,7 @@ from tasks.core.config.values import (
     Line,
     Nucleus,
     OwnTemperature,
+    Ratio,
     Seconds,
     Share,
     Size,
@@ -38,6 +40,7 @@ from tasks.core.config.values import (
     check_license,
     check_mirror_url,
     check_sha256,
+    check_some,
     check_stop,
     check_topic,
     check_variable,
@@ -244,6 +247,48 @@ class JudgeFiltering(Section):
     max_rejected_score: Average = Field(
         3.0, description="Highest average score of a rejected answer that is kept."
     )
+
+
+CandidateModel = Literal["main", "rejected"]
+ChoiceRule = Literal["by_model", "best_worst", "best_random", "best_mean_minus_2_sd"]
+
+
+class CandidateChoice(Section):
+    """Several answers to a prompt, and the rule that chooses two of them by the judge's scores."""
+
+    count: int = Field(
+        1, ge=1, le=MOST_CANDIDATES, description="Answers of each model to each prompt; all are judged."
+    )
+    models: Annotated[list[CandidateModel], AfterValidator(check_each_once), AfterValidator(check_some)] = (
+        Field(
+            default_factory=lambda: list[CandidateModel](["main", "rejected"]),
+            description="The models that answer: main, or main and rejected. In mode sft main alone does.",
+        )
+    )
+    choose: ChoiceRule = Field(
+        "by_model",
+        description="by_model: the best of main against the worst of rejected; else the best of all, against "
+        "the worst, one at random, or the one nearest to two standard deviations below the mean.",
+    )
+    min_margin: float = Field(
+        0.0, ge=0, le=4, description="Least distance of the two scores; pairs that are closer are kept out."
+    )
+    on_policy: Literal["", "main", "rejected"] = Field(
+        "", description="Model of which at least one side must be; empty for any."
+    )
+    max_length_ratio: Ratio = Field(
+        0.0, description="Most that the longer side may be of the shorter one, 1 or more; 0 for any."
+    )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is anything to choose: else each model answers once, as main against rejected."""
+        return self.count > 1 or self.choose != "by_model" or self.models != ["main", "rejected"]
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether pairs are judged for it."""
+        return self.is_active or self.min_margin != 0
 
 
 class Lint(Section):

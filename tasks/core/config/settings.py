@@ -13,6 +13,7 @@ from pydantic import Field
 
 from tasks.core.config.sections import (
     Budget,
+    CandidateChoice,
     DatasetMode,
     Execution,
     FileType,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROVIDERS",
     "Budget",
+    "CandidateChoice",
     "Config",
     "DatasetMode",
     "Execution",
@@ -78,8 +80,9 @@ class Config(Section):
 
     # Checked field by field; `load.load_config` checks the rest. Forms show the sections in this order.
     generation: Generation
-    input: Input = Input()
     models: Models
+    input: Input = Input()
+    candidates: CandidateChoice = CandidateChoice()
     judge_filtering: JudgeFiltering = JudgeFiltering()
     lint: Lint = Lint()
     prompt_templates: PromptTemplates = PromptTemplates()

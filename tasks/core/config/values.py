@@ -39,6 +39,7 @@ PROVIDERS: Final = tuple(dict.fromkeys(PROVIDER_HOSTS.values()))
 MOST: Final = 2**31 - 1
 """No whole number may be larger: beyond it lie typing errors and what other programs cannot read."""
 MOST_SHARDS: Final = 256
+MOST_CANDIDATES: Final = 64
 MAX_TOPIC_CHARACTERS: Final = 500
 MAX_TEMPLATE_BYTES: Final = 50 * 1024
 
@@ -192,6 +193,28 @@ def check_each_once(value: list[_Format]) -> list[_Format]:
     return value
 
 
+def check_some(value: list[_Format]) -> list[_Format]:
+    """The value, when main is among it.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if "main" not in value:
+        raise ValueError('must hold "main"')
+    return value
+
+
+def check_ratio(value: float) -> float:
+    """The value, when it is 0, or a ratio of the longer to the shorter.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if 0 < value < 1:
+        raise ValueError("allowed: 0, or 1 and more")
+    return value
+
+
 OF_ROWS: Final = frozenset(
     {
         *("main_topic", "sub_topic", "prompt", "chosen", "rejected", "completion", "label", "history"),
@@ -304,6 +327,7 @@ Average = Annotated[float, Field(ge=1, le=5)]
 Candidates = Annotated[float, Field(ge=1, le=1000)]
 Likeness = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(ge=0), AfterValidator(check_ratio)]
 Dollars = Annotated[float, Field(ge=0)]
 Line = Annotated[str, AfterValidator(check_line)]
 Template = Annotated[str, AfterValidator(check_template_size)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -209,7 +209,7 @@ class Spool:
         job = pair.job
         if job.id in self._places:
             return
-        packed = orjson.dumps(pair)
+        packed = orjson.dumps(replace(pair, candidates=()) if pair.candidates else pair)
         try:
             # A write that failed, or a pair that was read, may have left it elsewhere.
             self._file.seek(self._size)

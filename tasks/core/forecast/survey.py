@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.core.cost import Observed, Sums, tokens_for
 from tasks.core.errors import CallError, PhaseError
-from tasks.core.generation.asking import SAMPLES_A_ROUND
+from tasks.core.generation.candidates import SAMPLES_A_CANDIDATE, is_of_several, spots_of
 from tasks.core.generation.pairs import make_pairs, score_pair
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.run import PLAIN, Policy, Run, all_of
@@ -25,7 +25,7 @@ from tasks.core.ledger.client import LedgerClient
 from tasks.core.ledger.schema import usage_of
 from tasks.core.models import Pair, Purpose
 from tasks.core.progress import Progress
-from tasks.core.questions import is_judged, purposes_of
+from tasks.core.questions import is_judged
 from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config
     from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.candidates import Spot
     from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Failure, Job
@@ -87,7 +88,7 @@ class Survey:
         self.keys.add(request.key)
         self.reused[request.purpose] += 1
         # Of subtopics, every sample is another chunk.
-        further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_ROUND > 0
+        further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_CANDIDATE > 0
         self.observed.setdefault(request.purpose, Observed()).add(usage_of(request, answer), further=further)
 
     def miss(self, request: ChatRequest) -> None:
@@ -140,10 +141,9 @@ async def survey(
     # Where the lists are all there and short, the models had no more: nothing will follow from them.
     if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
         unknown = max(0, config.generation.wanted_pairs - (len(found.jobs) - len(found.lost)))
-        for purpose in purposes_of(config):
-            if purpose in walk.answers:
-                found.to_pay[purpose] += unknown
-                found.to_pay[Purpose.JUDGE] += unknown * is_judged(config)
+        for spot in walk.spots:
+            found.to_pay[spot.purpose] += unknown
+            found.to_pay[Purpose.JUDGE] += unknown * is_judged(config)
     return found
 
 
@@ -153,9 +153,7 @@ class _Walk:
     def __init__(
         self, run: SurveyRun, found: Survey, keep: Callable[[Job, Pair | None], None] | None
     ) -> None:
-        self.answers = [
-            purpose for purpose in purposes_of(run.config) if purpose in {Purpose.CHOSEN, Purpose.REJECTED}
-        ]
+        self.spots = spots_of(run.config)
         self._run = run
         self._found = found
         self._keep = keep
@@ -200,10 +198,10 @@ class _Walk:
                 unpaid = {
                     failure.item
                     for failure in outcome.failures
-                    if failure.cause == UNPAID and failure.purpose in self.answers
+                    if failure.cause == UNPAID and failure.purpose is not Purpose.JUDGE
                 }
-                halves = [(job, side) for job in block if f"job {job.id}" in unpaid for side in self.answers]
-                await all_of(_judge_alone(run, job, side) for job, side in halves)
+                parts = [(job, spot) for job in block if f"job {job.id}" in unpaid for spot in self.spots]
+                await all_of(_judge_alone(run, job, spot) for job, spot in parts)
         return outcomes
 
     def _count(self, job: Job, pair: Pair | None) -> None:
@@ -212,16 +210,14 @@ class _Walk:
             self._keep(job, pair)
 
 
-async def _judge_alone(run: SurveyRun, job: Job, side: Purpose) -> None:
+async def _judge_alone(run: SurveyRun, job: Job, spot: Spot) -> None:
     """Count the judge's call for one answer of a pair that is not whole."""
-    read, question = run.reading.chosen, run.questions.chosen
-    if side is Purpose.REJECTED:
-        read, question = run.reading.rejected, run.questions.rejected
+    read = spot.reader(run.reading, of_several=is_of_several(run.config))
     try:
-        text = await run.ask_until_usable(lambda sample: question(job, sample), read)
-    except CallError:
-        # An answer that is not there cannot have been judged.
-        run.found.to_pay[Purpose.JUDGE] += 1
+        text = await run.ask_until_usable(lambda sample: spot.question(run.questions, job, sample), read)
+    except CallError as error:
+        # An answer that is not there cannot have been judged; one that is of no use is not.
+        run.found.to_pay[Purpose.JUDGE] += error.cause == UNPAID
         return
     with suppress(CallError):
         await score_pair(run, Pair(job, text))

@@ -48,6 +48,9 @@ HELP = {
     "refused": "another model or another wording of the template",
     "token_exhaustion": "a higher max_output_tokens",
     "too_short": "a template that asks for longer answers",
+    "length_ratio": "a higher candidates.max_length_ratio, or templates that ask both sides for one length",
+    "no_margin": "a lower candidates.min_margin, more candidates, or models that differ more",
+    "off_policy": "more candidates, or no candidates.on_policy",
     "filtered": "other thresholds in judge_filtering, or other models",
 }
 """What helps against a cause, in words that end a sentence."""

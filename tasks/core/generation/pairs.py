@@ -20,10 +20,11 @@ from tasks.core.errors import (
     UnusableAnswerError,
     VellumforgeError,
 )
+from tasks.core.generation.candidates import CAUSES, choose, is_of_several, misfit, spots_of
 from tasks.core.generation.losses import Loss
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.lint.linter import PREFIX, dropped_by
-from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Pair, Phase, Purpose
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose, Text
 from tasks.core.questions import is_judged
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config
     from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.generation.candidates import Spot
     from tasks.core.generation.run import Run
-    from tasks.core.models import Failure, Job, Scores, Text
+    from tasks.core.models import Failure, Job, Scores
 
 
 async def score_pair(run: Run, pair: Pair) -> Pair:
@@ -118,8 +120,11 @@ class _Ask:
     job: Job
     chosen: ChatRequest
     rejected: ChatRequest | None
+    candidates: tuple[ChatRequest, ...] = ()
 
     def requests(self) -> tuple[ChatRequest, ...]:
+        if self.candidates:
+            return self.candidates
         return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
 
 
@@ -138,7 +143,7 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     Raises:
         SessionError: `keep` could not write a pair; the run is stopped, and nothing more is paid for.
     """
-    block = _Block(run, keep)
+    block = _Candidates(run, keep) if run.config.candidates.is_active else _Block(run, keep)
     asks = [block.ask(job) for job in jobs]
     block.known = await run.client.recall(request for ask in asks for request in ask.requests())
     waiting = []
@@ -183,17 +188,19 @@ async def settle(
 
 
 def kept_out(config: Config, pair: Pair) -> str:
-    """Why a pair is not in the dataset: `lint_<check>`, `filtered`, or "" when it is there."""
-    return dropped_by(config, pair) or ("" if passes(config, pair) else FILTERED)
+    """Why a pair is not in the dataset: `lint_<check>`, `filtered` or what `misfit` says; "" when it is."""
+    return dropped_by(config, pair) or misfit(config, pair) or ("" if passes(config, pair) else FILTERED)
 
 
 def is_kept_out(cause: str) -> bool:
-    """Whether a job has its answers, and thresholds or lint keep its pair out."""
-    return cause == FILTERED or cause.startswith(PREFIX)
+    """Whether a job has its answers, and thresholds, lint or the choice of candidates keep its pair out."""
+    return cause == FILTERED or cause in CAUSES or cause.startswith(PREFIX)
 
 
 def is_left_alone(run: Run, job: Job) -> bool:
     """Whether a job is not worked on, because one of its questions was refused for good."""
+    if run.config.candidates.is_active:
+        return False  # Of several answers, others may do.
     alone, questions = run.client.left_alone, run.questions
     return bool(alone) and (questions.chosen(job, 0).key in alone or questions.rejected(job, 0).key in alone)
 
@@ -356,6 +363,84 @@ class _Block:
             return _Failed(Purpose.REJECTED, error)
 
 
+class _Candidates(_Block):
+    """The same, with several answers to each prompt, of which two become a pair."""
+
+    def __init__(self, run: Run, keep: Callable[[Job, Pair | None], None]) -> None:
+        super().__init__(run, keep)
+        self._spots = spots_of(run.config)
+
+    def ask(self, job: Job) -> _Ask:
+        requests = tuple(spot.question(self._run.questions, job, 0) for spot in self._spots)
+        return _Ask(job, requests[0], None, requests)
+
+    def is_answered(self, ask: _Ask) -> bool:
+        return all(self.known[request.key] is not None for request in ask.requests())
+
+    async def _made(self, ask: _Ask) -> Pair | _Failed:
+        run, config = self._run, self._run.config
+        async with run.generating:
+            answers = await all_of(
+                self._answer(ask.job, spot, request)
+                for spot, request in zip(self._spots, ask.requests(), strict=True)
+            )
+        failed = [answer for answer in answers if isinstance(answer, _Failed)]
+        judged: list[Candidate] = []
+        if not any(map(_is_open, failed)):
+            texts = [
+                (spot, answer)
+                for spot, answer in zip(self._spots, answers, strict=True)
+                if isinstance(answer, Text)
+            ]
+            found = await self._judged(ask.job, texts)
+            failed += [item for item in found if isinstance(item, _Failed)]
+            judged = [item for item in found if isinstance(item, Candidate)]
+        # One that is still to come may be the best: the choice is made when all are decided.
+        if any(map(_is_open, failed)) or not _can_choose(config, judged):
+            # What may come about is what is asked again.
+            return min(failed, key=lambda item: (not _is_open(item), isinstance(item.error, RefusedError)))
+        return choose(config, ask.job, judged)
+
+    async def _answer(self, job: Job, spot: Spot, first: ChatRequest) -> Text | _Failed:
+        run = self._run
+        try:
+            return await run.ask_until_usable(
+                lambda sample: spot.question(run.questions, job, sample) if sample else first,
+                spot.reader(run.reading, of_several=is_of_several(run.config)),
+                self.known,
+            )
+        except CallError as error:
+            return _Failed(spot.purpose, error)
+
+    async def _judged(self, job: Job, texts: Sequence[tuple[Spot, Text]]) -> list[Candidate | _Failed]:
+        """The answers with their scores, all on the same criteria; see `score_pair`."""
+        expected = rubric_criteria(self._run.config)
+        scores = await all_of(self._scores(job, text, expected) for _, text in texts)
+        known = [item for item in scores if not isinstance(item, _Failed)]
+        every = tuple({name: None for item in known for name in item.criteria})
+        if any(len(item.criteria) < len(every) for item in known):
+            scores = await all_of(self._scores(job, text, every) for _, text in texts)
+        return [
+            item if isinstance(item, _Failed) else Candidate(spot.model, spot.number, text, item)
+            for (spot, text), item in zip(texts, scores, strict=True)
+        ]
+
+    async def _scores(self, job: Job, text: Text, criteria: tuple[str, ...] | None) -> Scores | _Failed:
+        try:
+            return await _score(self._run, job, text, criteria)
+        except CallError as error:
+            return _Failed(Purpose.JUDGE, error)
+
+
+def _can_choose(config: Config, candidates: Sequence[Candidate]) -> bool:
+    """Whether a pair can be made of these candidates."""
+    if config.generation.dataset_mode == "sft":
+        return bool(candidates)
+    if config.candidates.choose == "by_model":
+        return {item.model for item in candidates} == {"main", "rejected"}
+    return len(candidates) > 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Failed:
     """A failed call of a job."""
@@ -377,6 +462,11 @@ def _decisive(chosen: Text | _Failed, rejected: Text | _Failed | None) -> _Faile
     )
 
 
+def _is_open(failed: _Failed) -> bool:
+    """Whether a call that failed may come about yet: it is no use to choose before that."""
+    return failed.error.cause not in UNUSABLE and failed.error.cause != QUESTION_REFUSED
+
+
 def _loss_of(failure: Failure, error: CallError) -> Loss:
     answer = error.answer if isinstance(error, UnusableAnswerError) else ""
     return Loss(failure.item, failure.purpose, failure.cause, failure.message, answer)
@@ -385,8 +475,9 @@ def _loss_of(failure: Failure, error: CallError) -> Loss:
 def _kept_out(pair: Pair, cause: str) -> Loss:
     """A pair that thresholds or lint keep out, with its scores where those decide."""
     item, answer = f"job {pair.job.id}", pair.chosen.content
-    if cause == FILTERED:
+    if cause == FILTERED or cause in CAUSES:
+        by = "judge_filtering" if cause == FILTERED else "[candidates]"
         sides = {"chosen": pair.chosen_scores, "rejected": pair.rejected_scores}
         scored = " and ".join(f"{side} {scores.total:.2f}" for side, scores in sides.items() if scores)
-        return Loss(item, Purpose.JUDGE, cause, f"judge_filtering keeps it out, with {scored}", answer)
+        return Loss(item, Purpose.JUDGE, cause, f"{by} keeps it out, with {scored}", answer)
     return Loss(item, Purpose.CHOSEN, cause, "lint.drop keeps it out", answer)

@@ -205,7 +205,7 @@ def _check_together(parts: Sequence[Part]) -> None:
     """Refuse sessions whose rows do not belong into one dataset.
 
     Raises:
-        UsageError: Their topics or modes differ.
+        UsageError: Their topics or modes differ, or what their pairs are chosen by.
     """
     first, *others = parts
     for part in others:
@@ -218,6 +218,11 @@ def _check_together(parts: Sequence[Part]) -> None:
                     f"sessions {first.folder.name} and {part.folder.name} cannot be merged: "
                     f"generation.{key} is {one!r} in one and {other!r} in the other"
                 )
+        if first.config.candidates != part.config.candidates:
+            raise UsageError(
+                f"sessions {first.folder.name} and {part.folder.name} cannot be merged: their "
+                "settings of [candidates] differ"
+            )
 
 
 def _choose(parts: Sequence[Part]) -> Choice:

@@ -71,6 +71,29 @@ def lines_of(config: Config, pair: Pair) -> bytes:
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows_of(config, pair))
 
 
+def candidates_line(pair: Pair) -> bytes:
+    """All answers to a prompt as one JSON line: of each its model, its scores, and what it was taken for."""
+    sides = {id(pair.chosen): "chosen", id(pair.rejected): "rejected"}
+    row: Row = {
+        "prompt": pair.job.prompt,
+        "candidates": [
+            {
+                "model": item.model,
+                "number": item.number,
+                "content": item.text.content,
+                "reasoning": item.text.reasoning,
+                "score_total": item.scores.total,
+                "scores": _scores(item.scores),
+                "choice": sides.get(id(item.text), ""),
+            }
+            for item in pair.candidates
+        ],
+    }
+    if isinstance(pair.job, GivenJob):
+        row = _given(row, pair.job)
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def with_reasoning(config: Config, pair: Pair) -> Pair:
     """The pair as `dataset_reasoning.jsonl` holds it: each answer after its reasoning in think tags."""
     rejected = pair.rejected

@@ -27,10 +27,23 @@ if TYPE_CHECKING:
 
 SFT, DPO, KTO, MO_DPO = "sft", "dpo", "kto", "mo-dpo"
 
-_UNJUDGED: Mapping[str, Any] = {"generation.dataset_mode": "dpo", "judge_filtering.enabled": False}
-_MAIN_ALONE: Mapping[str, Any] = {"generation.dataset_mode": "sft", "judge_filtering.enabled": False}
+# A row is made of its own answers, and of one more at most: none are chosen from several.
+_CHOSEN_BY_NOTHING: dict[str, Any] = {
+    "candidates.count": 1,
+    "candidates.models": ["main", "rejected"],
+    "candidates.choose": "by_model",
+    "candidates.min_margin": 0.0,
+}
+_UNJUDGED: Mapping[str, Any] = _CHOSEN_BY_NOTHING | {
+    "generation.dataset_mode": "dpo",
+    "judge_filtering.enabled": False,
+}
+_MAIN_ALONE: Mapping[str, Any] = _CHOSEN_BY_NOTHING | {
+    "generation.dataset_mode": "sft",
+    "judge_filtering.enabled": False,
+}
 # Main and judge, the judge asked as in mo-dpo; mo-dpo itself would want a rejected model as well.
-_JUDGED: Mapping[str, Any] = {
+_JUDGED: Mapping[str, Any] = _CHOSEN_BY_NOTHING | {
     "generation.dataset_mode": "sft",
     "judge_filtering.enabled": True,
     "judge_filtering.use_explanations": True,

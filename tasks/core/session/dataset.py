@@ -29,6 +29,9 @@ DATASET = "dataset.jsonl"
 REASONING = "dataset_reasoning.jsonl"
 """The file of the same rows with the reasoning before the answers."""
 
+CANDIDATES = "candidates.jsonl"
+"""The file of all answers that the rows were chosen of."""
+
 PIECE = 1 << 20
 """Bytes that are read at a time where only line ends are counted."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError, UsageError
 from tasks.core.forecast.survey import UNPAID, Survey, SurveyRun, survey
+from tasks.core.generation.candidates import is_of_several, spots_of
 from tasks.core.generation.pairs import wants_explanations
 from tasks.core.generation.run import further_tries
 from tasks.core.ledger.failures import failures_by_request, refused_questions
@@ -29,12 +30,11 @@ from tasks.core.session.record import settings_of
 from tasks.core.session.resuming import survey_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tasks.core.config.settings import Config
-    from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.ledger.ledger import Ledger
-    from tasks.core.models import Failure, Job, Text
+    from tasks.core.models import Failure, Job
     from tasks.core.session.record import SessionRecord
     from tasks.core.session.resuming import Resumption
 
@@ -323,14 +323,10 @@ async def _variables(
 async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) -> dict[str, str]:
     """The answer that a call of the judge was about, of the job's two; none where it is not found."""
     run = SurveyRun(config, ledger, Survey())
-    sides: list[tuple[Callable[[Job, int], ChatRequest], Callable[[Answer], Text]]] = [
-        (run.questions.chosen, run.reading.chosen)
-    ]
-    if config.generation.dataset_mode != "sft":
-        sides.append((run.questions.rejected, run.reading.rejected))
-    for question, read in sides:
+    for spot in spots_of(config):
+        read = spot.reader(run.reading, of_several=is_of_several(config))
         with suppress(CallError):
-            text = await run.ask_until_usable(partial(question, job), read)
+            text = await run.ask_until_usable(partial(spot.question, run.questions, job), read)
             last, explain = failure.attempts - 1, wants_explanations(config)
             asked = run.questions.judge(job, text.content, last, explain=explain)
             if asked.key.hex() == failure.request:

@@ -18,9 +18,9 @@ from tasks.core.errors import SessionError
 from tasks.core.export.rows import TRL
 from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
-from tasks.core.rows.formats import lines_of, with_reasoning
+from tasks.core.rows.formats import candidates_line, lines_of, with_reasoning
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
-from tasks.core.session.dataset import DATASET, REASONING, DatasetFile, journal
+from tasks.core.session.dataset import CANDIDATES, DATASET, REASONING, DatasetFile, journal
 from tasks.core.session.exporting import export_to
 from tasks.core.session.folder import create_folder, locked
 from tasks.core.session.record import BACKUP, SessionRecord, write_record
@@ -50,6 +50,7 @@ class Session:
         backup: The text of its `config.toml.bak`; "" to leave what is there.
         dataset: `dataset.jsonl`.
         reasoning: `dataset_reasoning.jsonl`, or None without reasoning capture.
+        candidates: `candidates.jsonl`, or None where each model answers once.
         checkpoint: `checkpoint.json`.
         lint: What lint found in the finished dataset; None before that.
         exported: What was written for trainers, once the session is complete; None without that format.
@@ -69,6 +70,8 @@ class Session:
         self.dataset = DatasetFile(folder / DATASET)
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / REASONING) if capture else None
+        several = config.candidates.is_active
+        self.candidates = DatasetFile(folder / CANDIDATES) if several else None
         self._pairs = Spool(folder) if TRL in config.output.formats else None
         self.checkpoint = CheckpointWriter(
             folder / "checkpoint.json",
@@ -112,6 +115,8 @@ class Session:
             self._progress.rows += lines.count(b"\n")
             if self.reasoning is not None:
                 self.reasoning.add(job.id, lines_of(self._config, with_reasoning(self._config, pair)))
+            if self.candidates is not None:
+                self.candidates.add(job.id, candidates_line(pair))
             if self._pairs is not None:
                 self._pairs.add(pair)
         self.checkpoint.completed(job.id)
@@ -176,7 +181,7 @@ class Session:
         return export_to(self.folder / TRL, pairs, wanted)
 
     def _files(self) -> list[DatasetFile]:
-        return [self.dataset] if self.reasoning is None else [self.dataset, self.reasoning]
+        return [file for file in (self.dataset, self.reasoning, self.candidates) if file is not None]
 
 
 @contextmanager

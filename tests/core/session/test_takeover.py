@@ -15,8 +15,8 @@ from tasks.core.ledger.schema import ledger_url
 from tasks.core.ledger.sessions import count_calls
 from tasks.core.models import Purpose
 from tasks.core.questions import Questions
+from tasks.core.session.adoption import ORIGINAL, take_over
 from tasks.core.session.dataset import DATASET
-from tasks.core.takeover import ORIGINAL, take_over
 from tests.core.running import configured
 from tests.core.session.vellumforge2 import (
     UUID,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.core.config.settings import Config
     from tasks.core.forecast.survey import Survey
     from tasks.core.models import Job, Pair
-    from tasks.core.takeover import Takeover
+    from tasks.core.session.adoption import Takeover
 
 JOBS = go_jobs()
 

@@ -1,0 +1,172 @@
+"""Several answers to a prompt, and which two of them become a pair.
+
+The choice is a pure function of texts, scores and the prompt: made again under other rules, it asks nothing.
+It does not depend on the order of the candidates.
+
+Sources: the best against the worst gets worse as there are more of them, and an answer two standard
+deviations below the mean is a better rejected one (arXiv 2502.16825).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Final
+
+from tasks.core.models import Pair, Purpose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tasks.core.answers.usable import Reading
+    from tasks.core.config.settings import CandidateChoice, Config
+    from tasks.core.exchange.request import Answer, ChatRequest
+    from tasks.core.models import Candidate, Job, Text
+    from tasks.core.questions import Questions
+
+SAMPLES_A_CANDIDATE: Final = 1 << 10
+"""Samples from one candidate of a model to its next: more than any answer is tried."""
+
+NO_MARGIN: Final = "no_margin"
+"""Why a pair is kept out whose scores are too close."""
+LENGTH_RATIO: Final = "length_ratio"
+"""Why a pair is kept out of which one side is too long beside the other, where no two candidates fit."""
+OFF_POLICY: Final = "off_policy"
+"""Why a pair is kept out of which no side is the model's that one must be."""
+CAUSES: Final = frozenset({NO_MARGIN, LENGTH_RATIO, OFF_POLICY})
+
+BELOW: Final = 2.0
+"""Standard deviations below the mean at which a rejected answer is best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place for one answer to each prompt: which model gives it, and which of its answers it is."""
+
+    purpose: Purpose
+    number: int
+
+    @property
+    def model(self) -> str:
+        """The section of the model."""
+        return "rejected" if self.purpose is Purpose.REJECTED else "main"
+
+    def question(self, questions: Questions, job: Job, sample: int) -> ChatRequest:
+        """The request for it; a further sample asks again."""
+        ask = questions.rejected if self.purpose is Purpose.REJECTED else questions.chosen
+        return ask(job, self.number * SAMPLES_A_CANDIDATE + sample)
+
+    def reader(self, reading: Reading, *, of_several: bool) -> Callable[[Answer], Text]:
+        """How it is read: whatever may become the chosen side must be fit for that."""
+        rejected = self.purpose is Purpose.REJECTED and not of_several
+        return reading.rejected if rejected else reading.chosen
+
+
+def spots_of(config: Config) -> tuple[Spot, ...]:
+    """The answers that are asked for to each prompt."""
+    choice, purposes = config.candidates, [Purpose.CHOSEN]
+    if config.generation.dataset_mode != "sft" and "rejected" in choice.models:
+        purposes.append(Purpose.REJECTED)
+    return tuple(Spot(purpose, number) for purpose in purposes for number in range(choice.count))
+
+
+def is_of_several(config: Config) -> bool:
+    """Whether any answer may become the chosen side, and not main's alone."""
+    return config.candidates.is_active and config.candidates.choose != "by_model"
+
+
+def choose(config: Config, job: Job, candidates: Sequence[Candidate]) -> Pair:
+    """The pair that the rule makes of some candidates.
+
+    The first two that fit are taken: the best chosen side that fits to any rejected one, and the rejected one
+    that the rule prefers. Where no two fit, they are chosen as if all did, and `misfit` says why.
+
+    Args:
+        config: The rule, and the seed by which one is drawn at random.
+        job: The job.
+        candidates: Two or more, of each model one where they are chosen by model; in sft one or more.
+    """
+    choice = config.candidates
+    ranked = sorted(candidates, key=lambda item: (-item.scores.total, _mark(item)))
+    if config.generation.dataset_mode == "sft":
+        best = ranked[0]
+        return Pair(job, best.text, None, best.scores, candidates=tuple(candidates))
+    ways = list(_ways(config, job, ranked))
+    chosen, rejected = next((way for way in ways if not _misfit(choice, *way)), ways[0])
+    sides = chosen.text, rejected.text, chosen.scores, rejected.scores
+    return Pair(job, *sides, candidates=tuple(candidates))
+
+
+def _ways(config: Config, job: Job, ranked: Sequence[Candidate]) -> Iterator[tuple[Candidate, Candidate]]:
+    """All pairs that may be made, those first that the rule prefers."""
+    by_model = config.candidates.choose == "by_model"
+    for chosen in ranked:
+        if by_model and chosen.model != "main":
+            continue
+        others = [
+            item for item in ranked if item is not chosen and (not by_model or item.model == "rejected")
+        ]
+        # No answer is better than itself.
+        lower = [item for item in others if item.scores.total <= chosen.scores.total]
+        for rejected in _preferred(config, job, ranked, others if by_model else lower):
+            yield chosen, rejected
+
+
+def _preferred(
+    config: Config, job: Job, ranked: Sequence[Candidate], others: Sequence[Candidate]
+) -> list[Candidate]:
+    """Candidates for the rejected side, the one that the rule prefers first."""
+    match config.candidates.choose:
+        case "best_random":
+            drawn = f"{config.generation.seed}\0{job.prompt}"
+            return sorted(others, key=lambda item: blake2b(drawn.encode() + _mark(item)).digest())
+        case "best_mean_minus_2_sd":
+            totals = [item.scores.total for item in ranked]
+            goal = fmean(totals) - BELOW * pstdev(totals)
+            # To the last bit, a mean depends on the order of its terms.
+            return sorted(others, key=lambda item: (round(abs(item.scores.total - goal), 9), _mark(item)))
+        case _:
+            return sorted(others, key=lambda item: (item.scores.total, _mark(item)))
+
+
+def _mark(candidate: Candidate) -> bytes:
+    """What equals are told apart by: their texts, and never their places."""
+    return blake2b(
+        f"{candidate.model}\0{candidate.text.content}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
+
+
+def _misfit(choice: CandidateChoice, chosen: Candidate, rejected: Candidate) -> str:
+    if chosen.text.content == rejected.text.content:
+        return NO_MARGIN
+    if choice.on_policy and choice.on_policy not in {chosen.model, rejected.model}:
+        return OFF_POLICY
+    lengths = sorted((len(chosen.text.content), len(rejected.text.content)))
+    if choice.max_length_ratio and lengths[1] > choice.max_length_ratio * lengths[0]:
+        return LENGTH_RATIO
+    return ""
+
+
+def misfit(config: Config, pair: Pair) -> str:
+    """Why a pair is kept out by the rule of candidates; "" when it is not.
+
+    A `min_margin` below 0 keeps out none.
+    """
+    choice = config.candidates
+    if (
+        choice.min_margin < 0
+        or pair.rejected is None
+        or pair.chosen_scores is None
+        or pair.rejected_scores is None
+    ):
+        return ""
+    # Without a least margin, a pair is what the models made of it.
+    if 0 < choice.min_margin > pair.chosen_scores.total - pair.rejected_scores.total:
+        return NO_MARGIN
+    sides = [_found(pair, pair.chosen), _found(pair, pair.rejected)]
+    return _misfit(choice, sides[0], sides[1]) if sides[0] and sides[1] else ""
+
+
+def _found(pair: Pair, text: Text) -> Candidate | None:
+    return next((item for item in pair.candidates if item.text is text), None)

@@ -1,0 +1,131 @@
+"""Several answers to a prompt: another choice of the same ones is free, and further ones cost themselves."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.flows.command import PROGRAM, asked_twice, config, model, rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.flows.command import Ended, User
+
+SUBTOPICS, PROMPTS = 2, 4
+PAIRS = SUBTOPICS * PROMPTS
+LISTS = 1 + SUBTOPICS
+
+
+def settings(
+    url: str, mode: str = "mo-dpo", *, replaced: bool = False, of: dict[str, Any] | None = None, **choice: Any
+) -> str:
+    lines = [f"{name} = {json.dumps(value)}" for name, value in (choice | (of or {})).items()]
+    more = "[candidates]\n" + "\n".join(lines) + "\n"
+    text = config(url, mode=mode, subtopics=SUBTOPICS, prompts=PROMPTS, more=more, replaced=replaced)
+    return text.replace("enabled = false", "enabled = true")
+
+
+def done(user: User, *words: str, code: int = 0) -> Ended:
+    ended = user.run(*words, "--json")
+    assert ended.code == code, ended.err
+    return ended
+
+
+def candidates_of(session: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (session / "candidates.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["sft", "dpo", "kto", "mo-dpo"])
+def test_another_choice_is_free_and_the_same_as_from_the_start(user: User, mode: str) -> None:
+    models = 1 if mode == "sft" else 2
+    with model() as server:
+        user.write("config.toml", settings(server.url, mode, count=3, choose="best_worst"))
+        ended = user.run("estimate", "--json", program=PROGRAM)
+        told = json.loads(ended.out)["total"]["to_pay"]
+        assert told == LISTS + 2 * 3 * models * PAIRS
+        assert done(user).summary["paid"] == told
+        (first,) = user.sessions()
+        rows = rows_of(first)
+        assert len(rows) == PAIRS * (1 + (mode == "kto"))
+        for row in candidates_of(first):
+            assert len(row["candidates"]) == 3 * models
+            best = next(item for item in row["candidates"] if item["choice"] == "chosen")
+            assert best["score_total"] == max(item["score_total"] for item in row["candidates"])
+
+        other = {"count": 3, "choose": "best_mean_minus_2_sd", "max_length_ratio": 1.5, "min_margin": 0.25}
+        user.write("config.toml", settings(server.url, mode, of=other))
+        ended = user.run("checkpoint", "diff", first.name, program=PROGRAM)
+        assert "candidates.choose" in ended.out
+        assert "judge: 0 calls reused" not in ended.out
+        assert all(" 0 to be paid for" in line for line in ended.out.splitlines() if "calls reused" in line)
+        refused = user.run("checkpoint", "resume", first.name, program=PROGRAM)
+        assert refused.code == 2
+        assert "candidates.choose" in refused.err
+        ended = user.run("checkpoint", "resume", first.name, "--accept-changes", program=PROGRAM)
+        assert ended.code in {0, 1}, ended.err
+        assert done(user).summary["paid"] == 0
+        second = user.sessions()[-1]
+        for name in ("dataset.jsonl", "candidates.jsonl"):
+            assert (first / name).read_bytes() == (second / name).read_bytes()
+
+        asked = len(server.requests())
+        user.write("config.toml", settings(server.url, mode, count=5, choose="best_worst"))
+        assert done(user).summary["paid"] == 2 * 2 * models * PAIRS
+        assert len(server.requests()) == asked + 2 * 2 * models * PAIRS
+        assert not asked_twice(server.requests())
+
+
+def test_one_answer_of_each_is_what_it_was_without_the_section(user: User) -> None:
+    with model() as server:
+        text = settings(server.url, count=1)
+        user.write("config.toml", text.replace("[candidates]\ncount = 1\n", ""))
+        done(user)
+        user.write("config.toml", text)
+        assert done(user).summary["paid"] == 0
+        user.write("config.toml", settings(server.url, count=2))
+        assert done(user).summary["paid"] == 4 * PAIRS, "the first of each are those that were there"
+        first, second, third = user.sessions()
+        assert (first / "dataset.jsonl").read_bytes() == (second / "dataset.jsonl").read_bytes()
+        assert not (second / "candidates.jsonl").exists()
+        for row, kept in zip(candidates_of(third), rows_of(first), strict=True):
+            contents = [item["content"] for item in row["candidates"] if item["number"] == 0]
+            assert contents == [kept["chosen"], kept["rejected"]]
+
+
+def test_pairs_that_are_too_close_are_replaced_until_there_are_enough(user: User) -> None:
+    choice = {"count": 2, "models": ["main"], "choose": "best_worst", "min_margin": 0.3}
+    with model() as server:
+        text = settings(server.url, replaced=True, of=choice)
+        user.write("config.toml", text.replace("[generation]", "[generation]\nmax_candidates = 20"))
+        ended = done(user)
+        assert ended.summary["rows"] == PAIRS
+        assert ended.summary["lost"].get("no_margin", 0) > 0, "the case is in vain where none is too close"
+        (session,) = user.sessions()
+        assert all(row["preference_margin"] >= 0.3 for row in rows_of(session))
+        rows = (session / "dataset.jsonl").read_bytes()
+        assert done(user).summary["paid"] == 0
+        assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == rows
+
+
+def test_killed_and_resumed_it_comes_to_the_same_and_pays_once(user: User) -> None:
+    with model(latency_ms=30.0, refuse=0.1) as server:
+        user.write("config.toml", settings(server.url, count=3, choose="best_random"))
+        for stop in (12, 40, 80):
+            process = user.start(*(["--resume", user.sessions()[0].name] if user.sessions() else []))
+            assert server.until_requests(stop, process)
+            process.kill(group=True)
+            assert process.end().code == -signal.SIGKILL
+        (session,) = user.sessions()
+        ended = user.run("--resume", session.name)
+        assert ended.code in {0, 3}, ended.err
+        rows = (session / "dataset.jsonl").read_bytes()
+        # What was in flight when it was killed is asked again, and nothing else.
+        assert len(asked_twice(server.requests())) <= 3 * 8 * 6
+        asked = len(server.requests())
+        user.run("--json")
+        assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == rows
+        assert len(server.requests()) - asked <= len(rows.splitlines())
