@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from flows.commands import checkpoint, ledger
-from flows.commands.dataset import export, failures, lint, report, upload
+from flows.commands.dataset import export, failures, lint, report, tune, upload
 from flows.commands.run import estimate, preview, retry, run, transform, validate
 from flows.process.terminal import DISTRIBUTION, PROGRAM, all_said, keep_streams, say
 from tasks.core.errors import UsageError, VellumforgeError
@@ -56,6 +56,7 @@ for _command in (
     lint,
     failures,
     report,
+    tune,
 ):
     app.command(_command)
 

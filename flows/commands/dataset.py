@@ -1,4 +1,4 @@
-"""The commands over what a session made: `lint`, `report`, `export`, `upload` and `failures`."""
+"""The commands over what a session made: `lint`, `report`, `tune`, `export`, `upload` and `failures`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tasks.core.session import exporting, listing, record, resuming, retrying
     from tasks.core.session import folder as folders
     from tasks.core.session.exporting import ExportRequest
+    from tasks.core.session.resuming import Tuned
     from tasks.core.session.retrying import Answered
 else:
     asyncio, hub, workspace = when_used("asyncio", "flows.hub", "flows.workspace")
@@ -309,6 +310,50 @@ MESSAGE_SHOWN = 200
 ITEM_SHOWN = 60
 ANSWER_SHOWN = 600
 VARIABLE_SHOWN = 200
+
+
+def tune(session: Session, /, location: AtLocation = HERE, *, json: Json = False) -> int:
+    """Say what other thresholds, and other choices among candidates, would keep of a session.
+
+    Nothing is asked. A resume with such a setting and --accept-changes then keeps just that, for nothing.
+    """
+    place = workspace.Workspace(location)
+    found = asyncio.run(_tuned(place, session))
+    if json:
+        tell_json({"session": session, "settings": [item.document() for item in found]})
+    else:
+        tell(*_tuned_lines(found))
+    return 0
+
+
+async def _tuned(place: Workspace, session: str) -> list[Tuned]:
+    folder = folders.find_session(place.folder, session)
+    async with place.ledger() as ledger:
+        await record.restore_record(folder, ledger)
+        found = resuming.find_resumption(folder)
+        if found.foreign or found.before is None:
+            raise UsageError(f"the settings of session {session} are not known; resume it first")
+        if found.record.ledger not in {"", ledger.id}:
+            raise UsageError(f"session {session} has its answers in another ledger than this one")
+        return await resuming.tune(found.record, found.before, ledger)
+
+
+def _tuned_lines(found: Sequence[Tuned]) -> list[str]:
+    """A line for each setting, in columns; those of one setting stand together."""
+    lines = [f"{'':34}{'kept':>16}{'chosen':>9}{'margin':>9}{'chosen longer':>16}"]
+    before = ""
+    for item in found:
+        name = f"{item.key} = {item.value}" if item.key else "as it is"
+        if item.key != before:
+            lines.append("")
+        before = item.key
+        numbers = item.document()
+        kept = f"{item.kept:,} of {item.of:,}"
+        means = [numbers[name] for name in ("chosen_score", "margin", "chosen_longer")]
+        shown = [f"{'' if mean is None else format(mean, '.2f'):>9}" for mean in means[:2]]
+        share = "" if means[2] is None else format(means[2], ".0%")
+        lines.append(f"{name.partition('.')[2] or name:34}{kept:>16}{''.join(shown)}{share:>16}")
+    return lines
 
 
 def failures(

@@ -79,6 +79,47 @@ def test_another_choice_is_free_and_the_same_as_from_the_start(user: User, mode:
         assert not asked_twice(server.requests())
 
 
+def test_what_tune_says_is_what_the_runs_then_keep(user: User) -> None:
+    with model() as server:
+        text = settings(server.url, "dpo", count=3, choose="best_worst", min_margin=1.0)
+        user.write("config.toml", text)
+        done(user, code=0)
+        (session,) = user.sessions()
+        asked = len(server.requests())
+        ended = user.run("tune", session.name, "--json", program=PROGRAM)
+        assert ended.code == 0, ended.err
+        found = json.loads(ended.out)["settings"]
+        assert found[0]["kept"] == len(rows_of(session))
+        assert {item["of"] for item in found} == {PAIRS}
+        kept = {(item["setting"], item["value"]): item for item in found}
+        tried = (
+            ("candidates.min_margin", 0.5),
+            ("candidates.min_margin", 2.0),
+            ("candidates.choose", "by_model"),
+            ("candidates.choose", "best_random"),
+            ("candidates.max_length_ratio", 1.25),
+            ("judge_filtering.min_chosen_score", 4.5),
+            ("judge_filtering.max_rejected_score", 2.0),
+        )
+        for key, value in tried:
+            words = ["--set", f"{key}={value}"]
+            if key.startswith("judge_filtering"):
+                words += ["--set", "judge_filtering.enabled=true"]
+            ended = user.run(*words, "--json")
+            assert ended.code in {0, 3}, ended.err
+            assert ended.summary["kept"] == kept[key, value]["kept"], key
+        assert len({item["kept"] for item in found}) > 2, "the case is in vain where all keep as many"
+        assert len(server.requests()) == asked
+        shown = user.run("tune", session.name, program=PROGRAM)
+        (line,) = [line for line in shown.out.splitlines() if line.startswith("min_margin = 0.5 ")]
+        assert f" {kept['candidates.min_margin', 0.5]['kept']} of {PAIRS} " in line
+        user.write("config.toml", config(server.url))
+        done(user)
+        refused = user.run("tune", user.sessions()[-1].name, program=PROGRAM)
+        assert refused.code == 2
+        assert "there is nothing to tune without a judge" in refused.err
+
+
 def test_one_answer_of_each_is_what_it_was_without_the_section(user: User) -> None:
     with model() as server:
         text = settings(server.url, count=1)

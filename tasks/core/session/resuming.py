@@ -8,16 +8,20 @@ is refused, unless the user wants it so.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tasks.core import files
 from tasks.core.config.load import load_config
+from tasks.core.config.settings import CandidateChoice
 from tasks.core.errors import ConfigError, SessionError, UsageError
 from tasks.core.forecast.survey import survey
+from tasks.core.generation.candidates import choose
+from tasks.core.generation.pairs import kept_out
 from tasks.core.keys import EFFECTS, Effect, value_of
 from tasks.core.ledger.failures import refused_questions
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.models import Purpose
+from tasks.core.questions import is_judged
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import is_finished
@@ -30,7 +34,7 @@ from tasks.core.session.record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tasks.core.config.settings import Config
@@ -390,3 +394,116 @@ async def survey_unfiltered(
     found = await survey_session(record, config, ledger)
     await survey(unfiltered(config), ledger, keep, jobs=found.jobs, subtopics=found.subtopics)
     return found
+
+
+MARGINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+HIGHEST_CHOSEN = (3.0, 3.5, 4.0, 4.5, 5.0)
+LOWEST_REJECTED = (4.0, 3.5, 3.0, 2.5, 2.0)
+RATIOS = (3.0, 2.0, 1.5, 1.25)
+"""Values that are tried, beside the one that is set."""
+
+
+@dataclass(slots=True)
+class Tuned:
+    """What a setting would keep of a session's judged pairs.
+
+    Attributes:
+        key: The setting; "" for the session as it is.
+        value: Its value.
+        of: Pairs that are judged.
+        kept: Those that would be kept.
+        chosen: Sum of the scores of their chosen sides.
+        margin: Sum of the distances of their scores.
+        longer: Those whose chosen side is the longer one.
+    """
+
+    key: str
+    value: Any
+    of: int = 0
+    kept: int = 0
+    chosen: float = 0.0
+    margin: float = 0.0
+    longer: int = 0
+
+    def add(self, pair: Pair, *, kept: bool) -> None:
+        """Take a pair into account."""
+        self.of += 1
+        if not kept:
+            return
+        self.kept += 1
+        self.chosen += pair.chosen_scores.total if pair.chosen_scores else 0.0
+        if pair.rejected is not None and pair.chosen_scores and pair.rejected_scores:
+            self.margin += pair.chosen_scores.total - pair.rejected_scores.total
+            self.longer += len(pair.chosen.content) > len(pair.rejected.content)
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain data, with means in place of sums; null where nothing is kept."""
+        means = {"chosen_score": self.chosen, "margin": self.margin, "chosen_longer": float(self.longer)}
+        found = {name: round(total / self.kept, 4) if self.kept else None for name, total in means.items()}
+        return {"setting": self.key, "value": self.value, "kept": self.kept, "of": self.of, **found}
+
+
+async def tune(record: SessionRecord, config: Config, ledger: Ledger) -> list[Tuned]:
+    """What other thresholds, and other choices among candidates, would keep of a session; asks for nothing.
+
+    Args:
+        record: The session.
+        config: Its configuration.
+        ledger: The ledger.
+
+    Raises:
+        UsageError: The session's pairs are not judged.
+        LedgerError: The ledger cannot be read.
+        SessionError: The jobs that the session took over are damaged.
+    """
+    if not is_judged(config):
+        raise UsageError("its pairs have no scores: there is nothing to tune without a judge")
+    tried = [(Tuned(key, value), _with_setting(config, key, value)) for key, value in _values(config)]
+    # What is chosen depends on all of the section but the margin.
+    rules = [other.candidates.model_dump_json(exclude={"min_margin"}) for _, other in tried]
+
+    def keep(job: Job, pair: Pair | None) -> None:
+        if pair is None or pair.chosen_scores is None:
+            return
+        chosen: dict[str, Pair] = {}
+        for (found, other), rule in zip(tried, rules, strict=True):
+            if pair.candidates and rule not in chosen:
+                chosen[rule] = choose(other, job, pair.candidates)
+            one = chosen.get(rule, pair)
+            found.add(one, kept=not kept_out(other, one))
+
+    await survey_unfiltered(record, config, ledger, keep)
+    return [found for found, _ in tried]
+
+
+def _values(config: Config) -> Iterator[tuple[str, Any]]:
+    """The settings that are tried, with their values: first the session as it is."""
+    yield "", None
+    choice, limits, mode = config.candidates, config.judge_filtering, config.generation.dataset_mode
+    if mode != "mo-dpo":
+        yield from _beside("judge_filtering.min_chosen_score", limits.min_chosen_score, HIGHEST_CHOSEN)
+        if mode != "sft":
+            yield from _beside(
+                "judge_filtering.max_rejected_score", limits.max_rejected_score, LOWEST_REJECTED
+            )
+    if mode == "sft":
+        return
+    yield from _beside("candidates.min_margin", choice.min_margin, MARGINS)
+    if choice.is_active:
+        rules = get_args(CandidateChoice.model_fields["choose"].annotation)
+        both = "rejected" in choice.models
+        yield from (("candidates.choose", rule) for rule in rules if both or rule != "by_model")
+        yield from _beside("candidates.max_length_ratio", choice.max_length_ratio, (0.0, *RATIOS))
+
+
+def _beside(key: str, own: float, values: Sequence[float]) -> Iterator[tuple[str, float]]:
+    yield from ((key, value) for value in sorted({own, *values}, reverse=values[0] > values[-1]))
+
+
+def _with_setting(config: Config, key: str, value: Any) -> Config:
+    """The configuration with another value; a threshold means that filtering is on."""
+    section, _, name = key.partition(".")
+    if not key:
+        return config
+    changes = {name: value} | ({"enabled": True} if section == "judge_filtering" else {})
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
