@@ -153,6 +153,7 @@ async def check_run(
         path = Path(config_file or DEFAULT_CONFIG) if settings is None else None
         loaded = load_here(path, overridden, table=settings)
         settings, text, overridden = loaded.config, loaded.text, dict(loaded.overridden)
+        not_followed = loaded.hints
     output = Path(settings.output.folder)
     check_folder(output, writes=False)
     check_store(settings.output.mirror, output)

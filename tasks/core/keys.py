@@ -96,7 +96,7 @@ EFFECTS: dict[str, Effect] = {
     "generation.num_subtopics": Effect.SUBTOPICS,
     "generation.num_prompts_per_subtopic": Effect.PROMPTS,
     "generation.target_pairs": Effect.PROMPTS,
-    "generation.max_candidates": Effect.NONE,
+    "generation.max_prompts_per_pair": Effect.NONE,
     "generation.similarity_threshold": _LISTS,
     "generation.subtopic_chunk_size": Effect.SUBTOPICS,
     "generation.over_generation_buffer": Effect.SUBTOPICS,

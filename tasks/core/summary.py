@@ -43,7 +43,7 @@ class Summary(Payment):
         missing: Pairs that are wanted and for which there is no prompt.
         refused: Questions that a server refuses for good, where pairs are missing; a resume asks them again.
         unreadable: Subtopics that were answered without a list of prompts, where pairs are missing.
-        spent: Whether that is because max_candidates is reached.
+        spent: Whether that is because max_prompts_per_pair is reached.
         failures: Things that failed in this run and may come about in the next, subtopics and jobs.
         causes: The same by cause, the most frequent first.
         truncated: Chosen answers that stopped at the token limit.
@@ -118,7 +118,7 @@ class Summary(Payment):
         if self.spent:
             missing.append(
                 f"{self.kept:,} of {_counted(self.wanted, 'pair')} after {self.jobs:,} prompts, as many as "
-                "generation.max_candidates allows; raise it and resume"
+                "generation.max_prompts_per_pair allows; raise it and resume"
             )
         elif self.missing:
             why = "" if self.failures else f" ({self._why()})"

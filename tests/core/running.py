@@ -72,7 +72,7 @@ def configured(url: str = NOBODY, **settings: Any) -> Config:
             "num_subtopics": 2,
             "num_prompts_per_subtopic": 2,
             "over_generation_buffer": 0.0,
-            "max_candidates": 1.0,
+            "max_prompts_per_pair": 1.0,
             "similarity_threshold": 1.0,
             "dataset_mode": "dpo",
         },

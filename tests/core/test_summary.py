@@ -146,7 +146,7 @@ def test_what_else_is_to_be_said_is_said_in_a_line(change: dict[str, Any], line:
             {"jobs": 2400, "kept": 1000, "rows": 1000, "missing": 200, "spent": True},
             (
                 "finished with 1,000 of 1,200 pairs after 2,400 prompts, as many as "
-                "generation.max_candidates allows; raise it and resume; 1,000 rows are written"
+                "generation.max_prompts_per_pair allows; raise it and resume; 1,000 rows are written"
             ),
         ),
     ],

@@ -603,7 +603,7 @@ def config(
         "enable_checkpointing = true",
         "checkpoint_interval = 1",
         generation,
-        *(() if replaced else ("max_candidates = 1", "similarity_threshold = 1")),
+        *(() if replaced else ("max_prompts_per_pair = 1", "similarity_threshold = 1")),
     ]
     for role, name, extra in (
         ("main", "strong-writer", ""),

@@ -141,7 +141,7 @@ def test_pairs_that_are_too_close_are_replaced_until_there_are_enough(user: User
     choice = {"count": 2, "models": ["main"], "choose": "best_worst", "min_margin": 0.3}
     with model() as server:
         text = settings(server.url, replaced=True, of=choice)
-        user.write("config.toml", text.replace("[generation]", "[generation]\nmax_candidates = 20"))
+        user.write("config.toml", text.replace("[generation]", "[generation]\nmax_prompts_per_pair = 20"))
         ended = done(user)
         assert ended.summary["rows"] == PAIRS
         assert ended.summary["lost"].get("no_margin", 0) > 0, "the case is in vain where none is too close"

@@ -152,7 +152,7 @@ def test_killed_while_replacing_it_comes_to_the_same_and_pays_once(user: User, t
 
 def test_what_thresholds_and_lint_keep_out_is_replaced(user: User) -> None:
     with model(cut=0.1) as server:
-        generation = "max_candidates = 20"
+        generation = "max_prompts_per_pair = 20"
         user.write("config.toml", settings(server, generation=generation, more=FILTERED + LINTED))
         ended = user.run("--json")
         (session,) = user.sessions()
@@ -172,7 +172,7 @@ def test_what_thresholds_and_lint_keep_out_is_replaced(user: User) -> None:
 
 def test_it_ends_where_as_many_prompts_were_answered_as_may_be(user: User) -> None:
     with model(refuse=0.5) as server:
-        user.write("config.toml", settings(server, generation="max_candidates = 1.2"))
+        user.write("config.toml", settings(server, generation="max_prompts_per_pair = 1.2"))
         ended = user.run("--json")
         assert ended.code == 3
         summary = ended.summary
@@ -181,13 +181,13 @@ def test_it_ends_where_as_many_prompts_were_answered_as_may_be(user: User) -> No
         assert summary["kept"] + sum(summary["lost"].values()) == most
         assert summary["missing"] == PAIRS - summary["kept"] > 0
         said = (
-            f"{summary['kept']} of {PAIRS} pairs after {most} prompts, as many as generation.max_candidates"
+            f"{summary['kept']} of {PAIRS} pairs after {most} prompts, as many as generation.max_prompts_per"
         )
         assert said in ended.err
         (session,) = user.sessions()
         assert len(rows_of(session)) == summary["kept"]
 
-        more = ("--set", "generation.max_candidates=10")
+        more = ("--set", "generation.max_prompts_per_pair=10")
         resumed = user.run("checkpoint", "resume", session.name, "--json", *more, program=PROGRAM)
         check(resumed, session)
         assert not asked_twice(server.requests())

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 from tasks.core import files
 from tasks.core.config import rules
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
+from tasks.core.config.sections import RENAMED
 from tasks.core.config.settings import Config, default_of, settings
 from tasks.core.config.values import MAX_TOPIC_CHARACTERS
 from tasks.core.errors import ConfigError, Problem
@@ -99,12 +100,14 @@ class Loaded:
         source: The file's path as given, "settings" for a table, or "built-in demo".
         text: The file's text, character for character; "" for a table.
         overridden: Dotted key to value of what the command line or the environment set.
+        hints: What was given under an older name, a line each.
     """
 
     config: Config
     source: str
     text: str
     overridden: Mapping[str, Any]
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -115,6 +118,7 @@ class _Layer:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
 
 
 class _Merged(BaseSettings):
@@ -171,6 +175,7 @@ def load_config(
     ]
     for layer in layers:
         _move_burst_percent(layer)
+        _rename(layer)
     config, found = _validate([layer.data for layer in layers], for_run=for_run)
 
     lowest_first = layers[::-1]
@@ -180,7 +185,8 @@ def load_config(
     if config is None or problems:
         raise ConfigError(source, tuple(problems))
     overridden = {key: value for layer in lowest_first for key, value in layer.values.items()}
-    return Loaded(config, source, text, MappingProxyType(overridden))
+    hints = dict.fromkeys(hint for layer in lowest_first for hint in layer.hints)
+    return Loaded(config, source, text, MappingProxyType(overridden), tuple(hints))
 
 
 def given_settings(
@@ -271,7 +277,10 @@ def _as_variable(key: str) -> str:
 def _single_settings(given: Iterator[tuple[str, Any, str]], *, spelled: Callable[[str], str]) -> _Layer:
     """A layer of settings given one by one, as (dotted key, value, origin)."""
     layer = _Layer()
-    for key, given_value, origin in given:
+    for given_key, given_value, origin in given:
+        key = RENAMED.get(given_key, given_key)
+        if key != given_key:
+            layer.hints.append(_hint(given_key))
         if key not in settings():
             layer.problems.append(Problem(dotted(key.split(".")), f"{_unknown(key, spelled)} ({origin})"))
             continue
@@ -330,6 +339,25 @@ def _move_burst_percent(layer: _Layer) -> None:
     if layer.data.setdefault(name, table[name]) != table[name]:
         message = "stands at the top level and inside [provider_rate_limits], with different values; keep one"
         layer.problems.append(Problem(name, message))
+
+
+def _rename(layer: _Layer) -> None:
+    """Bring settings of a file that stand under an older name to the one that they have now."""
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        table = layer.data.get(section)
+        if not isinstance(table, dict) or name not in table:
+            continue
+        layer.hints.append(_hint(old))
+        its_own = new.partition(".")[2]
+        if its_own in table:
+            message = f"is the older name of {new}, which is given as well; keep one"
+            layer.problems.append(Problem(old, message))
+        layer.data[section] = {its_own: table[name]} | {key: table[key] for key in table if key != name}
+
+
+def _hint(old: str) -> str:
+    return f"{old} is called {RENAMED[old]} by now"
 
 
 def _validate(layers: list[dict[str, Any]], *, for_run: bool) -> tuple[Config | None, list[Problem]]:

@@ -108,8 +108,25 @@ FileType = Literal["parquet", "jsonl"]
 Reasoning = Literal["none", "inline", "reasoning_content"]
 
 
+RENAMED: Final = {"generation.max_candidates": "generation.max_prompts_per_pair"}
+"""Older names of settings, by dotted key."""
+
+
 class Generation(Section):
     """What to make, how much of it, and how the work is done."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, given: object) -> object:
+        """Settings that were recorded under an older name."""
+        if not isinstance(given, dict):
+            return given
+        found = dict(given)
+        for old, new in RENAMED.items():
+            before, now = old.partition(".")[2], new.partition(".")[2]
+            if before in found and now not in found:
+                found[now] = found.pop(before)
+        return found
 
     main_topic: Annotated[Line, AfterValidator(check_topic)] = Field(
         title="Main topic",
@@ -129,7 +146,7 @@ class Generation(Section):
         title="Pairs",
         description="How many pairs the dataset holds; 0 for num_subtopics x num_prompts_per_subtopic.",
     )
-    max_candidates: Candidates = Field(
+    max_prompts_per_pair: Candidates = Field(
         2.0,
         description="Most prompts that are answered for each pair that is wanted: what is refused, kept out "
         "or fails for good is replaced by new prompts up to there; 1 replaces nothing.",
@@ -194,12 +211,12 @@ class Generation(Section):
     def most_candidates(self) -> int:
         """The prompts that may be answered for them."""
         # The factor as it was written: in floats, 100 * 1.1 is a little over 110.
-        return math.ceil(self.wanted_pairs * Fraction(str(self.max_candidates)))
+        return math.ceil(self.wanted_pairs * Fraction(str(self.max_prompts_per_pair)))
 
     @property
     def replaces(self) -> bool:
         """Whether what yields no usable pair is replaced by new prompts."""
-        return self.max_candidates > 1
+        return self.max_prompts_per_pair > 1
 
 
 class Input(Section):

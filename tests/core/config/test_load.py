@@ -157,6 +157,24 @@ def test_lists_and_tables_are_given_as_json_and_lists_as_toml_too() -> None:
         assert "must be a list" in problems(models__main__stop=value)["models.main.stop"]
 
 
+def test_an_older_name_is_taken_with_a_hint() -> None:
+    older = MINIMAL.replace("[generation]", "[generation]\nmax_candidates = 3.0")
+    hint = ("generation.max_candidates is called generation.max_prompts_per_pair by now",)
+    for found in (
+        load(older),
+        load(generation__max_candidates="3.0"),
+        load(environ={f"{ENV_PREFIX}GENERATION__MAX_CANDIDATES": "3"}),
+    ):
+        assert (found.config.generation.max_prompts_per_pair, found.hints) == (3.0, hint)
+    assert load().hints == ()
+    assert load(older, generation__max_prompts_per_pair=5.0).config.generation.max_prompts_per_pair == 5.0
+    both = older.replace("max_candidates", "max_prompts_per_pair = 2.0\nmax_candidates")
+    assert "keep one" in problems(both)["generation.max_candidates"]
+    recorded = load(older).config.model_dump(mode="json", exclude_unset=True)
+    recorded["generation"]["max_candidates"] = recorded["generation"].pop("max_prompts_per_pair")
+    assert Config.model_validate(recorded) == load(older).config
+
+
 def test_a_problem_within_an_entry_says_where_the_entry_came_from() -> None:
     prices = '{"gpt-4.1": {"input": -1, "output": 0}}'
     found = problems(MINIMAL + "[pricing.weak]\ninput = 0\noutput = -2", pricing=prices)

@@ -280,7 +280,7 @@ async def test_what_a_failed_request_was_to_bring_is_not_asked_of_another(tmp_pa
             return Reply(status=500)
         return [f"{chat.subject}{chat.round}{number}" for number in range(2)]
 
-    settings: dict[str, Any] = {"generation__max_candidates": 3.0, "models__main__max_retries": 0}
+    settings: dict[str, Any] = {"generation__max_prompts_per_pair": 3.0, "models__main__max_retries": 0}
     async with ChatServer(script) as server, running(tmp_path, server.base_url, **settings) as run:
         candidates = await complete_prompts(run, await write_prompts(run, subtopics("xy")))
         jobs = jobs_of(run, candidates.found)

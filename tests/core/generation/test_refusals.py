@@ -39,7 +39,7 @@ WANTED = 6
 LIMITS: dict[str, Any] = {
     "generation__num_subtopics": 3,
     "generation__num_prompts_per_subtopic": 2,
-    "generation__max_candidates": 4.0,
+    "generation__max_prompts_per_pair": 4.0,
     "generation__min_success_rate": 0.1,
     "generation__concurrency": 4,
     "models__main__max_retries": 1,
