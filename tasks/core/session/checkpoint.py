@@ -25,7 +25,7 @@ from tasks.core.errors import SessionError
 from tasks.core.models import Job, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tasks.core.config.settings import Config
@@ -39,6 +39,8 @@ REST = 99
 NANOSECONDS = 10**9
 _INDENT = orjson.OPT_INDENT_2
 _NEVER = "0001-01-01T00:00:00Z"
+JOBS_AT_ONCE = 500
+"""Jobs that are rendered at once."""
 
 
 @dataclass(slots=True)
@@ -69,12 +71,13 @@ class CheckpointState:
     failures: int = 0
     filtered: int = 0
 
-    def render(self, now: float, fixed: bytes | None = None) -> bytes:
-        """The file's bytes; `fixed` is what `fixed_part` rendered before."""
-        parts = [self._beginning(now), fixed or self.fixed_part(), self._rest(now)]
-        # Each part is a JSON object of its own: without the inner braces they are one.
-        inner = [part[1:-1].strip(b"\n") for part in parts]
-        return b"{\n" + b",\n".join(inner) + b"\n}"
+    def render(self, now: float, fixed: Sequence[bytes] = ()) -> list[bytes]:
+        """The file in pieces; `fixed` is what `fixed_part` rendered before.
+
+        They are never put together: the prompts of a large run would be in memory several times.
+        """
+        fixed = fixed or self.fixed_part()
+        return [b"{\n", self._beginning(now), b",\n", *fixed, b",\n", self._rest(now), b"\n}"]
 
     @property
     def content(self) -> tuple[bool, bool, int]:
@@ -82,21 +85,35 @@ class CheckpointState:
         prompted = self.phase in {Phase.PAIRS, Phase.COMPLETE}
         return self.phase is not Phase.SUBTOPICS, prompted, len(self.jobs)
 
-    def fixed_part(self) -> bytes:
+    def fixed_part(self) -> list[bytes]:
         """The subtopics and prompts as JSON: most of the file."""
         generated, prompted, _ = self.content
-        jobs = [
-            {"ID": job.id, "MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
-            for job in self.jobs
-        ]
-        document = {
+        before = {
             "subtopics_complete": generated,
             "subtopics": list(self.subtopics) or None,
             "prompts_complete": prompted,
-            "prompts": jobs or None,
-            "failed_subtopics": list(self.failed_subtopics) or None,
         }
-        return orjson.dumps(document, option=_INDENT)
+        return [
+            _inner(before),
+            *self._prompts(),
+            _inner({"failed_subtopics": list(self.failed_subtopics) or None}),
+        ]
+
+    def _prompts(self) -> Iterator[bytes]:
+        if not self.jobs:
+            yield b',\n  "prompts": null,\n'
+            return
+        begin, end = b'  "prompts": [\n', b"\n  ]"
+        separator = b",\n" + begin
+        for start in range(0, len(self.jobs), JOBS_AT_ONCE):
+            jobs = [
+                {"ID": job.id, "MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
+                for job in self.jobs[start : start + JOBS_AT_ONCE]
+            ]
+            yield separator
+            yield _inner({"prompts": jobs})[len(begin) : -len(end)]
+            separator = b",\n"
+        yield end + b",\n"
 
     def _beginning(self, now: float) -> bytes:
         document = {
@@ -105,7 +122,7 @@ class CheckpointState:
             "last_saved_at": rfc3339(now),
             "current_phase": str(self.phase),
         }
-        return orjson.dumps(document, option=_INDENT)
+        return _inner(document)
 
     def _rest(self, now: float) -> bytes:
         done = len(self.completed) - self.filtered
@@ -127,7 +144,12 @@ class CheckpointState:
             },
             "config_hash": self.config_hash,
         }
-        return orjson.dumps(document, option=_INDENT)
+        return _inner(document)
+
+
+def _inner(document: dict[str, Any]) -> bytes:
+    """An object as JSON, without its braces: side by side, several are one."""
+    return orjson.dumps(document, option=_INDENT)[2:-2]
 
 
 class CheckpointWriter:
@@ -155,7 +177,7 @@ class CheckpointWriter:
         self._interval = interval
         self._floor = floor
         self._unsaved = 0
-        self._fixed: bytes | None = None
+        self._fixed: list[bytes] = []
         self._fixed_for = self.state.content
         self._wake = asyncio.Event()
         # Held while a file is written: whoever waits for it renders its state after that.
@@ -204,12 +226,12 @@ class CheckpointWriter:
             if len(self.state.completed) < self._floor and self.state.phase is not Phase.COMPLETE:
                 return 0.0
             started, rendering = time.perf_counter(), time.thread_time()
-            if self._fixed is None or self._fixed_for != self.state.content:
+            if not self._fixed or self._fixed_for != self.state.content:
                 self._fixed, self._fixed_for = self.state.fixed_part(), self.state.content
-            content = self.state.render(time.time(), self._fixed)
+            pieces = self.state.render(time.time(), self._fixed)
             self.cpu_seconds += time.thread_time() - rendering
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._put, content)
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._put, pieces)
             except OSError as error:
                 if not self._warned:
                     self._warned = True
@@ -218,11 +240,12 @@ class CheckpointWriter:
             self.seconds += took
             return took
 
-    def _put(self, content: bytes) -> None:
+    def _put(self, pieces: Sequence[bytes]) -> None:
         """Replace the file; in the writer's thread."""
         began = time.thread_time()
         try:
-            files.write(self._path, content)
+            with files.replaced(self._path) as file:
+                file.writelines(pieces)
         finally:
             self.cpu_seconds += time.thread_time() - began
 

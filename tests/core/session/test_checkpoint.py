@@ -107,8 +107,8 @@ def new_state(**changes: Any) -> CheckpointState:
 
 def test_a_finished_session_is_written_as_vellumforge2_writes_it() -> None:
     state = complete()
-    assert state.render(STARTED + 9.75).decode() == COMPLETE
-    assert state.render(STARTED + 9.75, state.fixed_part()).decode() == COMPLETE
+    assert b"".join(state.render(STARTED + 9.75)).decode() == COMPLETE
+    assert b"".join(state.render(STARTED + 9.75, state.fixed_part())).decode() == COMPLETE
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_session_that_is_worked_on_says_how_far_it_is(
     phase: Phase, subtopics: tuple[str, ...], jobs: tuple[Job, ...], expected: tuple[Any, ...]
 ) -> None:
     state = new_state(phase=phase, subtopics=subtopics, jobs=jobs, failed_subtopics=["x"])
-    document = json.loads(state.render(STARTED))
+    document = json.loads(b"".join(state.render(STARTED)))
     parts = ("subtopics_complete", "subtopics", "prompts_complete", "prompts")
     assert tuple(document[part] for part in parts) == expected
     assert document["current_phase"] == str(phase)
@@ -148,7 +148,9 @@ def test_a_session_that_is_worked_on_says_how_far_it_is(
 
 
 def test_without_a_finished_job_there_is_no_average() -> None:
-    stats = json.loads(new_state(ended=STARTED + 2, completed=[4], filtered=1).render(STARTED))["stats"]
+    stats = json.loads(b"".join(new_state(ended=STARTED + 2, completed=[4], filtered=1).render(STARTED)))[
+        "stats"
+    ]
     assert (stats["SuccessCount"], stats["TotalDuration"], stats["AverageDuration"]) == (0, 2 * 10**9, 0)
 
 
@@ -315,7 +317,7 @@ async def test_a_session_that_ends_with_fewer_jobs_than_before_says_so(tmp_path:
 
 def test_the_time_of_earlier_runs_counts_and_the_pause_between_them_does_not() -> None:
     state = new_state(seconds_before=100.0, resumed=STARTED + 5000, ended=STARTED + 5010, completed=[1, 2])
-    stats = json.loads(state.render(STARTED))["stats"]
+    stats = json.loads(b"".join(state.render(STARTED)))["stats"]
     assert stats["StartTime"] == rfc3339(STARTED)
     assert (stats["TotalDuration"], stats["AverageDuration"]) == (110 * 10**9, 55 * 10**9)
 
