@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from tasks.core.transform.reading import FirstPass
 
     Blocks = Callable[[Collection[str]], Awaitable[Mapping[str, SecretStr]]]
+
+log = logging.getLogger("vellumforge.checking")
 
 DEFAULT_CONFIG = "config.toml"
 DEFAULT_ENV_FILE = ".env"
@@ -177,7 +180,7 @@ async def check_run(
         keys,
         text,
         overridden,
-        (*not_followed, *rules.warnings(config)),
+        (*not_followed, *([prompts.skipped] if prompts and prompts.skipped else ()), *rules.warnings(config)),
         resumption,
         accept_changes=request.accept_changes,
         only=named,
@@ -206,26 +209,44 @@ def take_prompts(
     if not config.input.prompts:
         return config, None
     before = resumption.before if resumption is not None and resumption.record.adopted else None
-    generation, prompts = config.generation, None
-    if before is None or not (as_recorded or not Path(config.input.prompts).exists()):
-        is_set = "similarity_threshold" in generation.model_fields_set
-        threshold = generation.similarity_threshold if is_set else None
-        prompts = read_prompts(config.input, generation.main_topic, threshold=threshold)
+    prompts = None
+    if before is None or not (as_recorded or _is_gone(before, config)):
+        prompts = read_prompts(config.input, config.generation.main_topic, threshold=_threshold(config))
         count, digest = len(prompts.jobs), prompts.digest
-    else:
+    if before is not None and (prompts is None or _are_of(before, config, prompts.digest)):
+        prompts = None
         count, digest = before.generation.num_prompts_per_subtopic, before.input.sha256
-    if prompts is not None and before is not None and _are_of(before, config, digest):
-        prompts, count = None, before.generation.num_prompts_per_subtopic
-    counted = generation.model_copy(update={"num_prompts_per_subtopic": count})
+    generation = config.generation.model_copy(update={"num_prompts_per_subtopic": count})
     given = config.input.model_copy(update={"sha256": digest})
-    return config.model_copy(update={"generation": counted, "input": given}), prompts
+    return config.model_copy(update={"generation": generation, "input": given}), prompts
+
+
+def _is_gone(before: Config, config: Config) -> bool:
+    """Whether the file that a session had its prompts of is not there any more; it goes on without it."""
+    same = {"skip_bad": before.input.skip_bad, "sha256": config.input.sha256 or before.input.sha256}
+    gone = config.input.model_copy(update=same) == before.input and not _is_there(config.input.prompts)
+    if gone:
+        log.warning("%s is not there; the session goes on with the prompts that it has", config.input.prompts)
+    return gone
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:
+        return True  # Of no use, which reading it will say.
+
+
+def _threshold(config: Config) -> float | None:
+    """Likeness from which prompts of a file are left out; None where it is not set."""
+    generation = config.generation
+    return generation.similarity_threshold if "similarity_threshold" in generation.model_fields_set else None
 
 
 def _are_of(before: Config, config: Config, digest: str) -> bool:
     """Whether a configuration takes the same prompts of a file with this digest as one before it did."""
-    thresholds = {each.generation.similarity_threshold for each in (before, config)}
     same = {"prompts": before.input.prompts, "skip_bad": before.input.skip_bad, "sha256": digest}
-    return len(thresholds) == 1 and config.input.model_copy(update=same) == before.input
+    return _threshold(before) == _threshold(config) and config.input.model_copy(update=same) == before.input
 
 
 async def check_transform(

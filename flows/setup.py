@@ -107,6 +107,12 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
             accept = checked.accept_changes
             await check_resumption(resumption, config, ledger, accept_changes=accept, given=_given(checked))
             retry = await _retry(replace(checked, resumption=resumption), ledger)
+        given = _given(checked)
+        if resumption is not None and given is not None:
+            # Before the session says that its prompts are others: else a kill in between leaves the old ones
+            # under the new digest.
+            record = replace(resumption.record, adopted=True)
+            await record_session(ledger, resumption.folder.name, record, pack_jobs((), given))
         with open_session(
             config,
             progress,
@@ -117,7 +123,6 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
             resumption=resumption,
             held=resumption is not None,
         ) as session:
-            given = _given(checked)
             has_jobs = given is not None or await _has_jobs(session, resumption, ledger)
             policy = Policy(
                 replaces=config.generation.replaces and not has_jobs,

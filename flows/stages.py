@@ -129,7 +129,8 @@ async def make_all_pairs(
 def _blocks_at_once(run: Run, size: int) -> int:
     """Enough blocks that `concurrency` jobs are in flight although some blocks are almost done."""
     jobs = 2 * run.config.generation.concurrency + STRAGGLERS
-    jobs += JUDGE_BACKLOG if is_judged(run.config) else 0
+    # A job that waits holds all of its answers.
+    jobs += JUDGE_BACKLOG // run.config.candidates.count if is_judged(run.config) else 0
     return 1 + -(-jobs // size)
 
 

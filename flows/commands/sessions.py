@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.checking import DEFAULT_CONFIG, take_prompts
+from flows.checking import DEFAULT_CONFIG, load_here, take_prompts
 from flows.commands.estimate import spending_lines
 from flows.process.terminal import tell, tell_json
-from flows.request import RunRequest
+from flows.request import OUTPUT_FOLDER, RunRequest
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
@@ -140,7 +140,10 @@ def diff(session: str, other: str, location: Location) -> int:
     if not other:
         if place.config is None:
             raise UsageError("name a second session, or a configuration with --config")
-        after, prompts = take_prompts(place.config, first)
+        # Of this one, all must be said: what it is silent on would be taken for other settings.
+        overrides = {OUTPUT_FOLDER: location.output} if location.output else {}
+        config = load_here(Path(location.config or DEFAULT_CONFIG), overrides).config
+        after, prompts = take_prompts(config, first)
         title = f"{session} -> {location.config or DEFAULT_CONFIG}"
     else:
         second = find_resumption(asyncio.run(_whole(place, other)))

@@ -109,12 +109,14 @@ class Candidate:
         number: Which of that model's answers it is, from 0.
         text: The answer.
         scores: What the judge said of it.
+        is_fit: Whether it may become the chosen side: no refusal, not too short, not broken off.
     """
 
     model: str
     number: int
     text: Text
     scores: Scores
+    is_fit: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,22 @@ def model_for(config: Config, purpose: Purpose) -> ModelConfig:
 
 def is_judged(config: Config) -> bool:
     """Whether pairs are scored: always in mo-dpo, elsewhere where something is decided by scores."""
-    by_scores = config.judge_filtering.enabled or config.candidates.needs_scores
+    by_scores = config.judge_filtering.enabled or needs_scores(config)
     return config.generation.dataset_mode == "mo-dpo" or by_scores
+
+
+def chooses(config: Config) -> bool:
+    """Whether a pair is chosen of several answers; else each model answers once, as main against rejected."""
+    choice = config.candidates
+    if config.generation.dataset_mode == "sft":
+        return choice.count > 1
+    return choice.count > 1 or choice.choose != "by_model" or choice.models != ["main", "rejected"]
+
+
+def needs_scores(config: Config) -> bool:
+    """Whether pairs are judged because of [candidates]."""
+    margin = config.candidates.min_margin if config.generation.dataset_mode != "sft" else 0
+    return chooses(config) or margin != 0
 
 
 def purposes_of(config: Config) -> tuple[Purpose, ...]:

@@ -175,3 +175,47 @@ def test_a_session_goes_elsewhere_and_is_exported_merged_and_compared(user: User
         done("checkpoint", "diff", first, second, "--output", "output")
         done("checkpoint", "export", first, "--to", "moved.zip", "--output", "output")
         assert len(server.requests()) == asked
+
+
+def test_whatever_is_killed_when_the_file_has_changed_no_prompt_is_lost(user: User) -> None:
+    """The models are away when the changed file is accepted; the next resume answers what stands in it."""
+    with model() as server:
+        user.write("config.toml", settings(server.url))
+        write(user, ["One?", "Two?"])
+        assert user.run("--prompts", "mine.jsonl").code == 0
+        (session,) = user.sessions()
+        write(user, ["One?", "Two?", "Three?"])
+        resume = ("checkpoint", "resume", session.name, "--prompts", "mine.jsonl")
+        server.stop()
+        failed = user.run(*resume, "--accept-changes", program=PROGRAM)
+        assert failed.code != 0
+        server.start()
+        ended = user.run(*resume, program=PROGRAM)
+        assert ended.code == 0, ended.err
+        assert [prompt for prompt, _ in asked_of(session)] == ["One?", "Two?", "Three?"]
+        other = user.run("checkpoint", "resume", session.name, "--prompts", "other.jsonl", program=PROGRAM)
+        assert (other.code, other.err.splitlines()[0]) == (
+            2,
+            "vellumforge2: other.jsonl cannot be read: No such file or directory",
+        )
+
+
+def test_what_is_left_out_is_said_and_a_made_row_is_no_conversation_for_a_transform(user: User) -> None:
+    with model() as server:
+        user.write("config.toml", settings(server.url))
+        talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+        rows: list[object] = [17, {"prompt": [*talk, {"role": "user", "content": "Go on."}], "id": 1}]
+        user.write("mine.json", json.dumps(rows))
+        ended = user.run("--prompts", "mine.json", "--skip-bad")
+        assert ended.code == 0, ended.err
+        said = "1 lines are no prompts and are left out; the first is mine.json:1: it is neither a text"
+        assert said in " ".join(ended.err.split())
+        (session,) = user.sessions()
+        user.write("config.toml", config(server.url))
+        refused = user.run(
+            *("transform", "--mode", "regen-rejected", "--input", str(session / "dataset.jsonl")),
+            *("--output", "new.jsonl"),
+            program=PROGRAM,
+        )
+        assert refused.code == 2
+        assert "its history holds what was said before" in refused.err

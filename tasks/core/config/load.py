@@ -389,13 +389,20 @@ def _fill_by_input(merged: dict[str, Any]) -> None:
         merged["generation"] = {"main_topic": _topic_of(prompts)} | generation | counts
         templates = merged.get("prompt_templates", {})
         if isinstance(templates, dict):
-            merged["prompt_templates"] = _AS_IT_IS | templates
+            # A form sends them all: what stands there as it would without being said is not meant.
+            own = {name: text for name, text in templates.items() if text != _built_in(name)}
+            merged["prompt_templates"] = _AS_IT_IS | own
     elif isinstance(subtopics, list) and subtopics:
         merged["generation"] = generation | {"num_subtopics": len(subtopics)}
 
 
 _UNSAID: Final = {"main_topic": "prompts", "num_subtopics": 1, "num_prompts_per_subtopic": 1}
 _AS_IT_IS: Final = {"chosen_generation": "{{.Prompt}}", "rejected_generation": "{{.Prompt}}"}
+
+
+def _built_in(template: str) -> object:
+    key = f"prompt_templates.{template}"
+    return default_of(key) if key in settings() else None
 
 
 def _topic_of(prompts: str) -> str:

@@ -188,15 +188,15 @@ def _reasons_for_judge(draft: Draft) -> list[str]:
         reasons.append('generation.dataset_mode = "mo-dpo"')
     if draft.get("judge_filtering.enabled"):
         reasons.append("judge_filtering.enabled = true")
-    reasons += [f"candidates.{name}" for name in CandidateChoice.model_fields if _is_chosen_by(draft, name)][
-        :1
-    ]
-    return reasons
+    by_scores = [name for name in CandidateChoice.model_fields if _decides_by_scores(draft, name)]
+    return [*reasons, *(f"candidates.{name}" for name in by_scores[:1])]
 
 
-def _is_chosen_by(draft: Draft, name: str) -> bool:
-    """Whether a setting of [candidates] means that pairs are chosen by scores."""
+def _decides_by_scores(draft: Draft, name: str) -> bool:
+    """Whether a setting of [candidates] means that something is decided by scores."""
     if name not in {"count", "models", "choose", "min_margin"}:
+        return False
+    if name != "count" and draft.get("generation.dataset_mode") == "sft":
         return False
     value = draft.get(f"candidates.{name}")
     return value is not None and value != default_of(f"candidates.{name}")
@@ -295,7 +295,7 @@ def _without_effect(config: Config) -> Iterator[str]:
     mode = generation.dataset_mode
     if mode == "mo-dpo" and config.judge_filtering.enabled:
         yield "judge_filtering.enabled has no effect in mode mo-dpo: all pairs are scored and kept"
-    if judge is not None and judge.enabled and mode != "mo-dpo" and not config.judge_filtering.enabled:
+    if judge is not None and judge.enabled and not _needs_judge(config):
         yield f"models.judge.enabled has no effect in mode {mode} without judge_filtering.enabled"
     if mode != "sft" and generation.sft_format != "sharegpt":
         yield f"generation.sft_format has no effect in mode {mode}"
@@ -314,15 +314,24 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield f"models.rejected.{name} has no effect: that model is never asked for JSON"
 
 
+def _needs_judge(config: Config) -> bool:
+    return bool(_reasons_for_judge(Draft(config.model_dump(exclude_unset=True))))
+
+
 def _candidates_without_effect(config: Config) -> Iterator[str]:
     choice, mode = config.candidates, config.generation.dataset_mode
+    is_set = [
+        name
+        for name in CandidateChoice.model_fields
+        if getattr(choice, name) != default_of(f"candidates.{name}")
+    ]
     if mode == "sft":
-        for name in ("min_margin", "on_policy", "max_length_ratio"):
-            if getattr(choice, name):
-                yield f"candidates.{name} has no effect in mode sft: it is for pairs"
-    elif not choice.is_active:
-        for name in ("on_policy", "max_length_ratio"):
-            if getattr(choice, name):
+        for name in is_set:
+            if name != "count":
+                yield f"candidates.{name} has no effect in mode sft: the best of main is taken"
+    elif not {"count", "models", "choose"}.intersection(is_set):
+        for name in is_set:
+            if name in {"on_policy", "max_length_ratio"}:
                 yield f"candidates.{name} has no effect where each model answers once, and nothing is chosen"
     if choice.count > 1 and config.models.main.temperature == 0:
         yield "candidates.count has little effect with models.main.temperature = 0: the answers are alike"

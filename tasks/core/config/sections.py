@@ -39,6 +39,7 @@ from tasks.core.config.values import (
     check_ledger_url,
     check_license,
     check_mirror_url,
+    check_no_blank,
     check_sha256,
     check_some,
     check_stop,
@@ -245,7 +246,7 @@ class Input(Section):
         title="SHA-256",
         description="Digest of the file, which must then be that very one; a session notes that of its own.",
     )
-    subtopics: Annotated[list[Line], AfterValidator(check_each_once)] = Field(
+    subtopics: Annotated[list[Line], AfterValidator(check_each_once), AfterValidator(check_no_blank)] = Field(
         default_factory=list[str],
         description="These subtopics, for which prompts are written; none when empty.",
     )
@@ -296,16 +297,6 @@ class CandidateChoice(Section):
     max_length_ratio: Ratio = Field(
         0.0, description="Most that the longer side may be of the shorter one, 1 or more; 0 for any."
     )
-
-    @property
-    def is_active(self) -> bool:
-        """Whether there is anything to choose: else each model answers once, as main against rejected."""
-        return self.count > 1 or self.choose != "by_model" or self.models != ["main", "rejected"]
-
-    @property
-    def needs_scores(self) -> bool:
-        """Whether pairs are judged for it."""
-        return self.is_active or self.min_margin != 0
 
 
 class Lint(Section):

@@ -194,14 +194,14 @@ def check_each_once(value: list[_Format]) -> list[_Format]:
 
 
 def check_some(value: list[_Format]) -> list[_Format]:
-    """The value, when main is among it.
+    """The value in order, when main is among it.
 
     Raises:
         ValueError: It is not.
     """
     if "main" not in value:
         raise ValueError('must hold "main"')
-    return value
+    return sorted(value)
 
 
 def check_ratio(value: float) -> float:
@@ -218,11 +218,31 @@ def check_ratio(value: float) -> float:
 OF_ROWS: Final = frozenset(
     {
         *("main_topic", "sub_topic", "prompt", "chosen", "rejected", "completion", "label", "history"),
-        *("conversations", "messages", "instruction", "output", "chosen_scores", "rejected_scores"),
+        *(
+            "candidates",
+            "input",
+            "conversations",
+            "messages",
+            "instruction",
+            "output",
+            "chosen_scores",
+            "rejected_scores",
+        ),
         *("chosen_score_total", "rejected_score_total", "preference_margin"),
     }
 )
 """Names of columns that the rows of a dataset have of themselves."""
+
+
+def check_no_blank(value: list[str]) -> list[str]:
+    """The value, when none of its texts is blank.
+
+    Raises:
+        ValueError: One is.
+    """
+    if not all(text.strip() for text in value):
+        raise ValueError("must not hold a blank text")
+    return value
 
 
 def check_kept(value: list[str]) -> list[str]:

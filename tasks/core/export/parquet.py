@@ -67,7 +67,7 @@ class ParquetFile:
     def write(self, row: Row, size: int) -> None:
         """Write a row whose texts have about so many bytes."""
         for name in self._as_text:
-            if row[name] is not None:
+            if row.get(name) is not None:
                 row = row | {name: orjson.dumps(row[name]).decode()}
         self._rows.append(row)
         self._waiting += size
@@ -145,6 +145,7 @@ _FURTHER = {
     "json": _TEXT,
     "bool": pa.bool_(),
     "int": pa.int64(),
+    "large": pa.int64(),
     "float": pa.float64(),
     HISTORY: pa.list_(pa.struct(_MESSAGE)),
 }

@@ -277,23 +277,25 @@ def _job(document: dict[str, Any]) -> Job:
 
 
 def type_of(value: object, before: str = "") -> str:
-    """The type of a column's values, as far as they are known: `text`, `bool`, `int`, `float`, else `json`.
+    """The type of a column's values, as far as they are known: text, bool, int, large, float or json.
 
     Args:
-        value: The next of them; None is of every type.
+        value: The next of them; None is of every type. A large one is a whole number that no float can be.
         before: The type of those before; "" where nothing but None was there.
     """
     if value is None:
         return before
     its_own = _TYPES.get(type(value), "json")
-    if its_own == "int" and not -(1 << 63) <= int(str(value)) < 1 << 63:
-        its_own = "json"
+    if isinstance(value, int) and its_own == "int" and abs(value) > _EXACT:
+        its_own = "large"
     if before in {"", its_own}:
         return its_own
-    return "float" if {before, its_own} == {"int", "float"} else "json"
+    return _BOTH.get(frozenset({before, its_own}), "json")
 
 
 _TYPES = {str: "text", bool: "bool", int: "int", float: "float"}
+_BOTH = {frozenset({"int", "float"}): "float", frozenset({"int", "large"}): "large"}
+_EXACT = 1 << 53
 
 
 def _scores(document: dict[str, Any] | None) -> Scores | None:

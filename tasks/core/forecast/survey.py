@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.core.cost import Observed, Sums, tokens_for
 from tasks.core.errors import CallError, PhaseError
-from tasks.core.generation.candidates import SAMPLES_A_CANDIDATE, is_of_several, spots_of
+from tasks.core.generation.candidates import SAMPLES_A_CANDIDATE, spots_of
 from tasks.core.generation.pairs import make_pairs, score_pair
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.run import PLAIN, Policy, Run, all_of
@@ -212,9 +212,11 @@ class _Walk:
 
 async def _judge_alone(run: SurveyRun, job: Job, spot: Spot) -> None:
     """Count the judge's call for one answer of a pair that is not whole."""
-    read = spot.reader(run.reading, of_several=is_of_several(run.config))
     try:
-        text = await run.ask_until_usable(lambda sample: spot.question(run.questions, job, sample), read)
+        text, _ = await run.ask_until_usable(
+            lambda sample: spot.question(run.questions, job, sample),
+            lambda answer: spot.read(run.reading, answer),
+        )
     except CallError as error:
         # An answer that is not there cannot have been judged; one that is of no use is not.
         run.found.to_pay[Purpose.JUDGE] += error.cause == UNPAID

@@ -14,10 +14,11 @@ from hashlib import blake2b
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Final
 
+from tasks.core.errors import UnusableAnswerError
 from tasks.core.models import Pair, Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from tasks.core.answers.usable import Reading
     from tasks.core.config.settings import CandidateChoice, Config
@@ -34,7 +35,9 @@ LENGTH_RATIO: Final = "length_ratio"
 """Why a pair is kept out of which one side is too long beside the other, where no two candidates fit."""
 OFF_POLICY: Final = "off_policy"
 """Why a pair is kept out of which no side is the model's that one must be."""
-CAUSES: Final = frozenset({NO_MARGIN, LENGTH_RATIO, OFF_POLICY})
+SAME_ANSWER: Final = "same_answer"
+"""Why a pair is kept out whose answers are all the same."""
+CAUSES: Final = frozenset({NO_MARGIN, LENGTH_RATIO, OFF_POLICY, SAME_ANSWER})
 
 BELOW: Final = 2.0
 """Standard deviations below the mean at which a rejected answer is best."""
@@ -57,10 +60,22 @@ class Spot:
         ask = questions.rejected if self.purpose is Purpose.REJECTED else questions.chosen
         return ask(job, self.number * SAMPLES_A_CANDIDATE + sample)
 
-    def reader(self, reading: Reading, *, of_several: bool) -> Callable[[Answer], Text]:
-        """How it is read: whatever may become the chosen side must be fit for that."""
-        rejected = self.purpose is Purpose.REJECTED and not of_several
-        return reading.rejected if rejected else reading.chosen
+    def read(self, reading: Reading, answer: Answer) -> tuple[Text, bool]:
+        """The text of an answer, and whether it may become the chosen side.
+
+        What can be used is the same under every rule, so that no rule asks for another answer.
+
+        Raises:
+            UnusableAnswerError: It cannot be used as what its model is asked for.
+        """
+        if self.purpose is not Purpose.REJECTED:
+            return reading.chosen(answer), True
+        text = reading.rejected(answer)
+        try:
+            reading.chosen(answer)
+        except UnusableAnswerError:
+            return text, False
+        return text, True
 
 
 def spots_of(config: Config) -> tuple[Spot, ...]:
@@ -71,9 +86,14 @@ def spots_of(config: Config) -> tuple[Spot, ...]:
     return tuple(Spot(purpose, number) for purpose in purposes for number in range(choice.count))
 
 
-def is_of_several(config: Config) -> bool:
-    """Whether any answer may become the chosen side, and not main's alone."""
-    return config.candidates.is_active and config.candidates.choose != "by_model"
+def can_choose(config: Config, candidates: Sequence[Candidate]) -> bool:
+    """Whether a pair can be made of these candidates."""
+    if config.generation.dataset_mode == "sft":
+        return bool(candidates)
+    models = {item.model for item in candidates}
+    if config.candidates.choose == "by_model":
+        return models == {"main", "rejected"}
+    return len(candidates) > 1 and any(item.is_fit for item in candidates)
 
 
 def choose(config: Config, job: Job, candidates: Sequence[Candidate]) -> Pair:
@@ -85,7 +105,7 @@ def choose(config: Config, job: Job, candidates: Sequence[Candidate]) -> Pair:
     Args:
         config: The rule, and the seed by which one is drawn at random.
         job: The job.
-        candidates: Two or more, of each model one where they are chosen by model; in sft one or more.
+        candidates: Those of which `can_choose` says that a pair can be made.
     """
     choice = config.candidates
     ranked = sorted(candidates, key=lambda item: (-item.scores.total, _mark(item)))
@@ -102,13 +122,13 @@ def _ways(config: Config, job: Job, ranked: Sequence[Candidate]) -> Iterator[tup
     """All pairs that may be made, those first that the rule prefers."""
     by_model = config.candidates.choose == "by_model"
     for chosen in ranked:
-        if by_model and chosen.model != "main":
+        if not chosen.is_fit or (by_model and chosen.model != "main"):
             continue
         others = [
             item for item in ranked if item is not chosen and (not by_model or item.model == "rejected")
         ]
-        # No answer is better than itself.
-        lower = [item for item in others if item.scores.total <= chosen.scores.total]
+        # One that is better is rejected only where it is of another model, or not fit to be chosen.
+        lower = [item for item in others if item.scores.total <= chosen.scores.total or not item.is_fit]
         for rejected in _preferred(config, job, ranked, others if by_model else lower):
             yield chosen, rejected
 
@@ -139,7 +159,7 @@ def _mark(candidate: Candidate) -> bytes:
 
 def _misfit(choice: CandidateChoice, chosen: Candidate, rejected: Candidate) -> str:
     if chosen.text.content == rejected.text.content:
-        return NO_MARGIN
+        return SAME_ANSWER
     if choice.on_policy and choice.on_policy not in {chosen.model, rejected.model}:
         return OFF_POLICY
     lengths = sorted((len(chosen.text.content), len(rejected.text.content)))

@@ -51,6 +51,7 @@ HELP = {
     "length_ratio": "a higher candidates.max_length_ratio, or templates that ask both sides for one length",
     "no_margin": "a lower candidates.min_margin, more candidates, or models that differ more",
     "off_policy": "more candidates, or no candidates.on_policy",
+    "same_answer": "more candidates, or a higher temperature",
     "filtered": "other thresholds in judge_filtering, or other models",
 }
 """What helps against a cause, in words that end a sentence."""

@@ -5,11 +5,14 @@ A pair is kept when its scores pass the thresholds.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks.core.answers.usable import read_scores
+from tasks.core.chat.access import CALLS_OF_A_JOB
 from tasks.core.chat.budget import open_tab
 from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import (
@@ -20,12 +23,12 @@ from tasks.core.errors import (
     UnusableAnswerError,
     VellumforgeError,
 )
-from tasks.core.generation.candidates import CAUSES, choose, is_of_several, misfit, spots_of
+from tasks.core.generation.candidates import CAUSES, can_choose, choose, misfit, spots_of
 from tasks.core.generation.losses import Loss
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.lint.linter import PREFIX, dropped_by
-from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose, Text
-from tasks.core.questions import is_judged
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose, Scores
+from tasks.core.questions import chooses, is_judged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.generation.candidates import Spot
     from tasks.core.generation.run import Run
-    from tasks.core.models import Failure, Job, Scores
+    from tasks.core.models import Failure, Job, Text
 
 
 async def score_pair(run: Run, pair: Pair) -> Pair:
@@ -143,7 +146,7 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     Raises:
         SessionError: `keep` could not write a pair; the run is stopped, and nothing more is paid for.
     """
-    block = _Candidates(run, keep) if run.config.candidates.is_active else _Block(run, keep)
+    block = _Candidates(run, keep) if chooses(run.config) else _Block(run, keep)
     asks = [block.ask(job) for job in jobs]
     block.known = await run.client.recall(request for ask in asks for request in ask.requests())
     waiting = []
@@ -199,7 +202,7 @@ def is_kept_out(cause: str) -> bool:
 
 def is_left_alone(run: Run, job: Job) -> bool:
     """Whether a job is not worked on, because one of its questions was refused for good."""
-    if run.config.candidates.is_active:
+    if chooses(run.config):
         return False  # Of several answers, others may do.
     alone, questions = run.client.left_alone, run.questions
     return bool(alone) and (questions.chosen(job, 0).key in alone or questions.rejected(job, 0).key in alone)
@@ -378,67 +381,77 @@ class _Candidates(_Block):
         return all(self.known[request.key] is not None for request in ask.requests())
 
     async def _made(self, ask: _Ask) -> Pair | _Failed:
-        run, config = self._run, self._run.config
+        run = self._run
+        # No more at once than of any other job: connections and files are there for so many.
+        at_once = asyncio.Semaphore(CALLS_OF_A_JOB // 2)
+
+        async def answer(spot: Spot, request: ChatRequest) -> _Usable | _Failed:
+            async with at_once:
+                return await self._answer(ask.job, spot, request)
+
         async with run.generating:
-            answers = await all_of(
-                self._answer(ask.job, spot, request)
-                for spot, request in zip(self._spots, ask.requests(), strict=True)
-            )
-        failed = [answer for answer in answers if isinstance(answer, _Failed)]
+            places = zip(self._spots, ask.requests(), strict=True)
+            answers = await all_of(answer(spot, request) for spot, request in places)
+        failed = [item for item in answers if isinstance(item, _Failed)]
         judged: list[Candidate] = []
         if not any(map(_is_open, failed)):
-            texts = [
-                (spot, answer)
-                for spot, answer in zip(self._spots, answers, strict=True)
-                if isinstance(answer, Text)
-            ]
-            found = await self._judged(ask.job, texts)
+            found = await self._judged(ask.job, [item for item in answers if not isinstance(item, _Failed)])
             failed += [item for item in found if isinstance(item, _Failed)]
             judged = [item for item in found if isinstance(item, Candidate)]
         # One that is still to come may be the best: the choice is made when all are decided.
-        if any(map(_is_open, failed)) or not _can_choose(config, judged):
+        if any(map(_is_open, failed)) or (failed and not can_choose(run.config, judged)):
             # What may come about is what is asked again.
             return min(failed, key=lambda item: (not _is_open(item), isinstance(item.error, RefusedError)))
-        return choose(config, ask.job, judged)
+        return choose(run.config, ask.job, judged)
 
-    async def _answer(self, job: Job, spot: Spot, first: ChatRequest) -> Text | _Failed:
+    async def _answer(self, job: Job, spot: Spot, first: ChatRequest) -> _Usable | _Failed:
         run = self._run
         try:
-            return await run.ask_until_usable(
+            text, is_fit = await run.ask_until_usable(
                 lambda sample: spot.question(run.questions, job, sample) if sample else first,
-                spot.reader(run.reading, of_several=is_of_several(run.config)),
+                lambda answer: spot.read(run.reading, answer),
                 self.known,
             )
         except CallError as error:
             return _Failed(spot.purpose, error)
+        return _Usable(spot, text, is_fit)
 
-    async def _judged(self, job: Job, texts: Sequence[tuple[Spot, Text]]) -> list[Candidate | _Failed]:
-        """The answers with their scores, all on the same criteria; see `score_pair`."""
-        expected = rubric_criteria(self._run.config)
-        scores = await all_of(self._scores(job, text, expected) for _, text in texts)
-        known = [item for item in scores if not isinstance(item, _Failed)]
-        every = tuple({name: None for item in known for name in item.criteria})
-        if any(len(item.criteria) < len(every) for item in known):
-            scores = await all_of(self._scores(job, text, every) for _, text in texts)
-        return [
-            item if isinstance(item, _Failed) else Candidate(spot.model, spot.number, text, item)
-            for (spot, text), item in zip(texts, scores, strict=True)
-        ]
+    async def _judged(self, job: Job, answers: Sequence[_Usable]) -> list[Candidate | _Failed]:
+        """The answers with their scores, all on the same criteria: those that most of them have."""
+        run, at_once = self._run, asyncio.Semaphore(CALLS_OF_A_JOB // 2)
 
-    async def _scores(self, job: Job, text: Text, criteria: tuple[str, ...] | None) -> Scores | _Failed:
-        try:
-            return await _score(self._run, job, text, criteria)
-        except CallError as error:
-            return _Failed(Purpose.JUDGE, error)
+        async def score(text: Text, criteria: tuple[str, ...] | None) -> Scores | _Failed:
+            async with at_once:
+                try:
+                    return await _score(run, job, text, criteria)
+                except CallError as error:
+                    return _Failed(Purpose.JUDGE, error)
+
+        expected = rubric_criteria(run.config)
+        scores = await all_of(score(item.text, expected) for item in answers)
+        counts = Counter(name for item in scores if not isinstance(item, _Failed) for name in item.criteria)
+        judged = sum(not isinstance(item, _Failed) for item in scores)
+        shared = tuple(name for name, count in counts.items() if 2 * count > judged) or tuple(counts)
+        found: list[Candidate | _Failed] = []
+        for item, given in zip(answers, scores, strict=True):
+            one = given
+            if not isinstance(one, _Failed) and not set(shared) <= set(one.criteria):
+                one = await score(item.text, shared)
+            if isinstance(one, _Failed):
+                found.append(one)
+                continue
+            alike = Scores({name: one.criteria[name] for name in shared})
+            found.append(Candidate(item.spot.model, item.spot.number, item.text, alike, item.is_fit))
+        return found
 
 
-def _can_choose(config: Config, candidates: Sequence[Candidate]) -> bool:
-    """Whether a pair can be made of these candidates."""
-    if config.generation.dataset_mode == "sft":
-        return bool(candidates)
-    if config.candidates.choose == "by_model":
-        return {item.model for item in candidates} == {"main", "rejected"}
-    return len(candidates) > 1
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    """An answer that can be used, and whether it may become the chosen side."""
+
+    spot: Spot
+    text: Text
+    is_fit: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.pairs import is_kept_out, kept_out
+from tasks.core.keys import Effect
 from tasks.core.models import Phase
 from tasks.core.progress import Progress
-from tasks.core.questions import is_judged
+from tasks.core.questions import chooses, is_judged
 from tasks.core.rows.formats import text_of
 from tasks.core.sameness import drop_duplicates, fingerprint
 from tasks.core.session.adoption import adopt_pairs, pack_jobs
@@ -218,11 +219,28 @@ def _check_together(parts: Sequence[Part]) -> None:
                     f"sessions {first.folder.name} and {part.folder.name} cannot be merged: "
                     f"generation.{key} is {one!r} in one and {other!r} in the other"
                 )
-        if first.config.candidates != part.config.candidates:
-            raise UsageError(
-                f"sessions {first.folder.name} and {part.folder.name} cannot be merged: their "
-                "settings of [candidates] differ"
-            )
+        _check_choice(first, part)
+
+
+def _check_choice(first: Part, part: Part) -> None:
+    """Refuse pairs that were chosen of several answers which the first session's settings do not find.
+
+    Raises:
+        UsageError: The settings that decide these answers differ.
+    """
+    if not any(chooses(item.config) for item in (first, part)):
+        return
+    decisive = Effect.PAIRS | Effect.JUDGE
+    differ = [
+        change.key
+        for change in changes_between(first.config, part.config)
+        if change.effect & decisive and change.key != "generation.main_topic"
+    ]
+    if differ:
+        raise UsageError(
+            f"sessions {first.folder.name} and {part.folder.name} cannot be merged: their pairs are chosen "
+            f"of several answers, and {differ[0]} differs"
+        )
 
 
 def _choose(parts: Sequence[Part]) -> Choice:

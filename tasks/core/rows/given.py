@@ -9,6 +9,7 @@ import io
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import orjson
+from pydantic_core import from_json
 
 from tasks.core import files
 from tasks.core.errors import UsageError
@@ -27,7 +29,7 @@ from tasks.core.rows.transformed import NoRowError, read_turns
 from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tasks.core.config.settings import Input
 
@@ -55,13 +57,13 @@ class GivenPrompts:
         jobs: Its prompts, in the order of the file; their ids are the numbers of their lines.
         digest: SHA-256 of the file in hex.
         dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
-        bad: Lines that are no prompts, where they are left out.
+        skipped: What was left out of lines that are no prompts, in words; "" where there are none.
     """
 
     jobs: list[GivenJob] = field(default_factory=list)
     digest: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
-    bad: int = 0
+    skipped: str = ""
 
 
 def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -> GivenPrompts:
@@ -104,17 +106,28 @@ def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -
         raise UsageError(f"{path} cannot be read: its end is missing, or it is damaged") from error
     except _UnreadableError as error:
         raise UsageError(f"{path} {error}") from error
-    found.bad = len(bad)
-    if bad and not wanted.skip_bad:
-        lines = [f"{path}:{line.line}: {line.reason}" for line in bad[:MOST_SHOWN]]
-        if len(bad) > len(lines):
-            lines.append(f"and {len(bad) - len(lines):,} more bad lines; --skip-bad leaves them out")
-        else:
-            lines[-1] += "; --skip-bad leaves bad lines out"
-        raise UsageError(*lines)
+    found.skipped = _left_out(path, bad, skips=wanted.skip_bad)
     if not found.jobs:
         raise UsageError(f"{path} holds no prompts")
     return found
+
+
+def _left_out(path: Path, bad: Sequence[BadLine], *, skips: bool) -> str:
+    """What is left out, in words.
+
+    Raises:
+        UsageError: Lines are no prompts, and none is to be left out.
+    """
+    lines = [f"{path}:{line.line}: {line.reason}" for line in bad[:MOST_SHOWN]]
+    if not bad:
+        return ""
+    if skips:
+        return f"{len(bad):,} lines are no prompts and are left out; the first is {lines[0]}"
+    if len(bad) > len(lines):
+        lines.append(f"and {len(bad) - len(lines):,} more bad lines; --skip-bad leaves them out")
+    else:
+        lines[-1] += "; --skip-bad leaves bad lines out"
+    raise UsageError(*lines)
 
 
 class _UnreadableError(ValueError):
@@ -157,9 +170,10 @@ def _json_lines(file: IO[bytes]) -> Iterator[Entry]:
             yield number, line
             continue
         try:
-            yield number, orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            yield number, NoRowError(f"it is no JSON ({error.msg})")
+            # Unlike others it keeps whole numbers of any size as they are.
+            yield number, from_json(line, allow_inf_nan=False)
+        except ValueError as error:
+            yield number, NoRowError(f"it is no JSON ({error})")
 
 
 def _json(file: IO[bytes]) -> Iterator[Entry]:
@@ -167,11 +181,9 @@ def _json(file: IO[bytes]) -> Iterator[Entry]:
     if len(content) > LARGEST_DOCUMENT:
         raise _UnreadableError(f"is larger than {LARGEST_DOCUMENT >> 30} GB; give JSON lines (.jsonl)")
     try:
-        found = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
-        raise _UnreadableError(
-            f"is no JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
+        found = from_json(content.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False)
+    except ValueError as error:
+        raise _UnreadableError(f"is no JSON: {error}") from error
     if not isinstance(found, list):
         raise _UnreadableError("is no JSON array of prompts or rows")
     yield from enumerate(found, 1)
@@ -190,6 +202,8 @@ def _csv(file: IO[bytes]) -> Iterator[Entry]:
                 continue
             if columns is None:
                 columns = row
+                if twice := [name for name, count in Counter(row).items() if count > 1]:
+                    raise _UnreadableError(f"names the column {twice[0]!r} twice")
             elif len(row) != len(columns):
                 yield number, NoRowError(f"it has {len(row)} fields, and the first line names {len(columns)}")
             else:
@@ -288,9 +302,10 @@ def _plain(value: object, name: str) -> Any:
         NoRowError: It is none.
     """
     try:
-        return orjson.loads(orjson.dumps(value))
-    except (orjson.JSONEncodeError, orjson.JSONDecodeError) as error:
-        raise NoRowError(f"{name} is no value that JSON can hold") from error
+        # As they are kept and read again; one that is nested too deeply would not come back.
+        return from_json(orjson.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise NoRowError(f"{name} cannot be kept as JSON: 64 bits and 100 levels at most") from error
 
 
 def _new(jobs: Iterator[GivenJob], threshold: float | None) -> tuple[list[GivenJob], dict[str, int]]:

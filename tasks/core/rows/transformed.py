@@ -15,7 +15,7 @@ import orjson
 from tasks.core.answers.thinking import split_thinking
 from tasks.core.errors import UsageError
 from tasks.core.models import Job, Pair, Purpose, Text
-from tasks.core.rows.formats import rows_of, with_reasoning
+from tasks.core.rows.formats import HISTORY, rows_of, with_reasoning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +110,7 @@ COLUMNS: Final = frozenset(
     {
         "main_topic",
         "sub_topic",
+        HISTORY,
         "conversations",
         "messages",
         "instruction",
@@ -182,6 +183,8 @@ def read_row(row: object, *, place: int, line: int, mode: Mode, split: bool) -> 
         raise NoRowError("it is no JSON object")
     # Parquet has every column in every row, and null where there is nothing.
     row = {name: value for name, value in row.items() if value is not None}
+    if row.get(HISTORY):
+        raise NoRowError(f"its {HISTORY} holds what was said before; one question of a user is taken")
     kind, form, prompt, answers = _parts(row)
     if kind not in mode.kinds:
         takes = " and ".join(sorted(mode.kinds))

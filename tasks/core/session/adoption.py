@@ -23,8 +23,8 @@ from tasks.core.forecast.survey import AT_A_TIME, survey
 from tasks.core.generation.pairs import wants_explanations
 from tasks.core.generation.run import all_of
 from tasks.core.ledger.schema import LedgerEntry
-from tasks.core.models import GivenJob, Job  # noqa: TC001 - pydantic needs them at run time
-from tasks.core.questions import Questions, is_judged
+from tasks.core.models import GivenJob, Job, Purpose  # noqa: TC001 - pydantic needs them at run time
+from tasks.core.questions import Questions, is_judged, needs_scores, purposes_of
 from tasks.core.rows.vellumforge2 import ForeignRow, read_rows
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.dataset import DATASET
@@ -61,7 +61,7 @@ def entries_of(
     answered: list[tuple[ChatRequest, str, str]] = []
     if row.chosen is not None:
         answered.append((questions.chosen(job, 0), row.chosen, row.chosen_reasoning))
-    if row.rejected is not None and config.generation.dataset_mode != "sft":
+    if row.rejected is not None and Purpose.REJECTED in purposes_of(config):
         answered.append((questions.rejected(job, 0), row.rejected, row.rejected_reasoning))
     if is_judged(config):
         explain = wants_explanations(config)
@@ -168,7 +168,7 @@ def unfiltered(config: Config) -> Config:
     lint = config.lint.model_copy(update={"drop": []})
     # Below 0 it keeps out nothing, while pairs are judged and chosen as before.
     choice = config.candidates
-    if choice.needs_scores:
+    if needs_scores(config):
         choice = choice.model_copy(update={"min_margin": -1.0})
     return config.model_copy(update={"judge_filtering": filtering, "lint": lint, "candidates": choice})
 

@@ -21,7 +21,7 @@ from tasks.core.keys import EFFECTS, Effect, value_of
 from tasks.core.ledger.failures import refused_questions
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.models import Purpose
-from tasks.core.questions import is_judged
+from tasks.core.questions import chooses, is_judged
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import is_finished
@@ -489,7 +489,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     if mode == "sft":
         return
     yield from _beside("candidates.min_margin", choice.min_margin, MARGINS)
-    if choice.is_active:
+    if chooses(config):
         rules = get_args(CandidateChoice.model_fields["choose"].annotation)
         both = "rejected" in choice.models
         yield from (("candidates.choose", rule) for rule in rules if both or rule != "by_model")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.errors import CallError, UsageError
 from tasks.core.forecast.survey import UNPAID, Survey, SurveyRun, survey
-from tasks.core.generation.candidates import is_of_several, spots_of
+from tasks.core.generation.candidates import spots_of
 from tasks.core.generation.pairs import wants_explanations
 from tasks.core.generation.run import further_tries
 from tasks.core.ledger.failures import failures_by_request, refused_questions
@@ -324,9 +324,9 @@ async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) ->
     """The answer that a call of the judge was about, of the job's two; none where it is not found."""
     run = SurveyRun(config, ledger, Survey())
     for spot in spots_of(config):
-        read = spot.reader(run.reading, of_several=is_of_several(config))
         with suppress(CallError):
-            text = await run.ask_until_usable(partial(spot.question, run.questions, job), read)
+            question, read = partial(spot.question, run.questions, job), partial(spot.read, run.reading)
+            text, _ = await run.ask_until_usable(question, read)
             last, explain = failure.attempts - 1, wants_explanations(config)
             asked = run.questions.judge(job, text.content, last, explain=explain)
             if asked.key.hex() == failure.request:

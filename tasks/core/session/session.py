@@ -18,6 +18,7 @@ from tasks.core.errors import SessionError
 from tasks.core.export.rows import TRL
 from tasks.core.export.writing import Spool, Wanted
 from tasks.core.models import Phase
+from tasks.core.questions import chooses
 from tasks.core.rows.formats import candidates_line, lines_of, with_reasoning
 from tasks.core.session.checkpoint import CheckpointState, CheckpointWriter, config_hash
 from tasks.core.session.dataset import CANDIDATES, DATASET, REASONING, DatasetFile, journal
@@ -70,7 +71,7 @@ class Session:
         self.dataset = DatasetFile(folder / DATASET)
         capture = generation.enable_reasoning_capture
         self.reasoning = DatasetFile(folder / REASONING) if capture else None
-        several = config.candidates.is_active
+        several = chooses(config)
         self.candidates = DatasetFile(folder / CANDIDATES) if several else None
         self._pairs = Spool(folder) if TRL in config.output.formats else None
         self.checkpoint = CheckpointWriter(

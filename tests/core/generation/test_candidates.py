@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,15 @@ from tasks.core.generation.candidates import (
     LENGTH_RATIO,
     NO_MARGIN,
     OFF_POLICY,
+    SAME_ANSWER,
     SAMPLES_A_CANDIDATE,
+    can_choose,
     choose,
     misfit,
     spots_of,
 )
 from tasks.core.models import Candidate, Job, Score, Scores, Text
+from tasks.core.questions import is_judged
 from tasks.core.session.adoption import SAMPLES_A_PAIR, unfiltered
 from tests.core.running import NOBODY, configured
 
@@ -161,7 +165,7 @@ def test_a_side_of_the_model_that_is_trained_and_never_twice_the_same_answer() -
         for model in ("main", "rejected")
     ]
     config = config_of(count=1, choose="best_worst")
-    assert misfit(config, choose(config, JOB, twins)) == NO_MARGIN
+    assert misfit(config, choose(config, JOB, twins)) == SAME_ANSWER
     other = candidate("main", 1, 2.0)
     assert texts(choose(config, JOB, [*twins, other]))[1] == other.text.content
 
@@ -180,6 +184,34 @@ def test_what_is_drawn_at_random_is_the_prompts_and_the_seeds() -> None:
         assert texts(pair) == texts(choose(config, JOB, items))
         found.add(texts(pair)[1])
     assert len(found) > 10
+
+
+def test_what_is_not_fit_is_never_chosen_however_it_is_scored() -> None:
+    items = [
+        candidate("main", 0, 3.0),
+        replace(candidate("rejected", 0, 5.0), is_fit=False),
+        replace(candidate("rejected", 1, 1.0), is_fit=False),
+    ]
+    config = config_of(count=2, choose="best_worst")
+    assert totals(choose(config, JOB, items)) == (3.0, 1.0)
+    assert can_choose(config, items)
+    assert not can_choose(config, items[1:])
+    assert totals(choose(config, JOB, items[:2])) == (3.0, 5.0)
+
+
+def test_in_sft_only_several_answers_are_judged() -> None:
+    tried: list[tuple[dict[str, Any], bool]] = [
+        ({"count": 2}, True),
+        ({"min_margin": 1.0}, False),
+        ({"models": ["main"]}, False),
+    ]
+    for setting, several in tried:
+        config = configured(
+            generation__dataset_mode="sft",
+            **{f"candidates__{name}": value for name, value in setting.items()},
+        )
+        assert is_judged(config) == several, setting
+    assert config_of(models=["rejected", "main"]) == config_of(models=["main", "rejected"])
 
 
 def test_in_sft_the_best_of_main_is_taken() -> None:
@@ -224,4 +256,4 @@ def test_a_judge_is_needed_where_scores_decide() -> None:
         with pytest.raises(ConfigError) as refused:
             loaded(candidates=setting, judge={})
         assert [problem.key for problem in refused.value.problems] == ["models.judge"]
-    assert not loaded(judge={}, candidates={"on_policy": "main"}).candidates.needs_scores
+    assert not is_judged(loaded(judge={}, candidates={"on_policy": "main"}))

@@ -98,11 +98,12 @@ def test_all_bad_lines_are_named_at_once_with_number_and_reason(tmp_path: Path) 
         14: (orjson.dumps({"prompt": TALK[:3]}), "prompt does not end with a turn of the user"),
         16: (b'{"prompt": [{"role": "tool", "content": "x"}]}', "prompt holds a message of 'tool'"),
         18: (b'{"prompt": "a", "system": 3}', "system is no text"),
+        19: (b'{"prompt": "a", "id": 123456789012345678901234567890}', "id cannot be kept as JSON"),
         20: (b"\xff\xfe", "it is no JSON"),
     }
     lines = [bad.get(number, (b'{"prompt": "good %d"}' % number, ""))[0] for number in range(1, 22)]
     path.write_bytes(b"\n".join(lines))
-    wanted = Input(prompts=str(path), system_column="system")
+    wanted = Input(prompts=str(path), system_column="system", keep_columns=["id"])
     with pytest.raises(UsageError) as refused:
         read_prompts(wanted, "mine")
     said = str(refused.value).splitlines()
@@ -111,8 +112,8 @@ def test_all_bad_lines_are_named_at_once_with_number_and_reason(tmp_path: Path) 
         assert line.startswith(f"{path}:{number}: {reason}")
     assert said[-1].endswith("; --skip-bad leaves bad lines out")
     found = read_prompts(wanted.model_copy(update={"skip_bad": True}), "mine")
-    assert found.bad == len(bad)
-    assert [job.id for job in found.jobs] == list(range(1, 22, 2))
+    assert found.skipped == f"11 lines are no prompts and are left out; the first is {said[0]}"
+    assert [job.id for job in found.jobs] == [number for number in range(1, 22) if number not in bad]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,8 @@ def test_all_bad_lines_are_named_at_once_with_number_and_reason(tmp_path: Path) 
         ("mine.txt.gz", b"no gzip", "cannot be read: Not a gzipped file"),
         ("mine.txt.gz", gzip.compress(b"a\nb\n" * 999)[:-20], "cannot be read: its end is missing"),
         ("mine.json", b'{"prompt": "a"}', "is no JSON array of prompts or rows"),
-        ("mine.json", b'["a",\n"b"', "is no JSON: line 2"),
+        ("mine.json", b'["a",\n"b"', "is no JSON: EOF while parsing a list at line 2"),
+        ("mine.csv", b"prompt,id,id\na,1,2\n", "names the column 'id' twice"),
         ("mine.csv", b'prompt\n"a\nb', "cannot be read as CSV from line 2 on"),
         ("mine.csv", b"prompt\na\n\xff\n", "is not UTF-8 text"),
         ("mine.parquet", b"PAR1 and nothing else", "cannot be read as Parquet after row 0"),

@@ -129,11 +129,12 @@ def test_storage_overhead_of_finished_jobs_is_small() -> None:
     """At most 18 bytes for each, 18 KB for 1,000; the jobs themselves stand in VellumForge2's file too."""
     jobs = go_jobs(40, 25)
     state = CheckpointState("id", "hash", started=0.0, phase=Phase.PAIRS, jobs=jobs, subtopics=["Tides"])
-    nothing_done = len(state.render(0.0))
+    nothing_done = len(b"".join(state.render(0.0)))
     state.completed = [job.id for job in jobs]
-    all_done = len(state.render(0.0))
+    whole = b"".join(state.render(0.0))
+    all_done = len(whole)
     assert all_done - nothing_done <= 18 * len(jobs)
-    theirs = json.loads(state.render(0.0)) | {"prompts": checkpoint(jobs, [])["prompts"]}
+    theirs = json.loads(whole) | {"prompts": checkpoint(jobs, [])["prompts"]}
     assert all_done <= len(go_json(theirs, indent=2).encode())
 
 
