@@ -23,7 +23,7 @@ from tasks.core.ledger.schema import ledger_url, usual_url
 from tasks.core.portable.mirror import fetch_session
 from tasks.core.portable.store import check_store
 from tasks.core.questions import models_of
-from tasks.core.rows.given import read_prompts
+from tasks.core.rows.given import digest_of, read_prompts
 from tasks.core.rows.transformed import find_mode
 from tasks.core.secrets import Keys, may_be_read, read_env_file, variables_named
 from tasks.core.session.dataset import DATASET, REASONING
@@ -210,12 +210,11 @@ def take_prompts(
         return config, None
     before = resumption.before if resumption is not None and resumption.record.adopted else None
     prompts = None
-    if before is None or not (as_recorded or _is_gone(before, config)):
+    if before is not None and (as_recorded or _is_gone(before, config) or _has_those_of(before, config)):
+        count, digest = before.generation.num_prompts_per_subtopic, before.input.sha256
+    else:
         prompts = read_prompts(config.input, config.generation.main_topic, threshold=_threshold(config))
         count, digest = len(prompts.jobs), prompts.digest
-    if before is not None and (prompts is None or _are_of(before, config, prompts.digest)):
-        prompts = None
-        count, digest = before.generation.num_prompts_per_subtopic, before.input.sha256
     generation = config.generation.model_copy(update={"num_prompts_per_subtopic": count})
     given = config.input.model_copy(update={"sha256": digest})
     return config.model_copy(update={"generation": generation, "input": given}), prompts
@@ -243,10 +242,16 @@ def _threshold(config: Config) -> float | None:
     return generation.similarity_threshold if "similarity_threshold" in generation.model_fields_set else None
 
 
-def _are_of(before: Config, config: Config, digest: str) -> bool:
-    """Whether a configuration takes the same prompts of a file with this digest as one before it did."""
+def _has_those_of(before: Config, config: Config) -> bool:
+    """Whether a session has the prompts that a configuration takes: of the same file, read alike."""
+    digest = config.input.sha256 or digest_of(Path(config.input.prompts))
     same = {"prompts": before.input.prompts, "skip_bad": before.input.skip_bad, "sha256": digest}
-    return _threshold(before) == _threshold(config) and config.input.model_copy(update=same) == before.input
+    return (
+        config.input.model_copy(update=same) == before.input
+        and digest == digest_of(Path(config.input.prompts))
+        and _threshold(before) == _threshold(config)
+        and before.generation.main_topic == config.generation.main_topic
+    )
 
 
 async def check_transform(

@@ -273,9 +273,10 @@ class Questions:
 
 def whole_prompt(job: Job) -> str:
     """What a job asks, with what was said before it: a judge must know what is answered."""
-    if not isinstance(job, GivenJob) or not job.history:
+    if not isinstance(job, GivenJob) or not (job.history or job.system):
         return job.prompt
-    turns = (*job.history, ("user", job.prompt))
+    system = (("system", job.system),) if job.system else ()
+    turns = (*system, *job.history, ("user", job.prompt))
     return "\n\n".join(f"{role}: {content}" for role, content in turns)
 
 

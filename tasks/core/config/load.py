@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_origin
 
@@ -22,11 +21,11 @@ from tasks.core.config import rules
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
 from tasks.core.config.sections import RENAMED
 from tasks.core.config.settings import Config, default_of, settings
-from tasks.core.config.values import MAX_TOPIC_CHARACTERS
 from tasks.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
@@ -386,7 +385,7 @@ def _fill_by_input(merged: dict[str, Any]) -> None:
     prompts, subtopics = given.get("prompts"), given.get("subtopics")
     if isinstance(prompts, str) and prompts.strip():
         counts = {"num_subtopics": 1, "num_prompts_per_subtopic": 1}
-        merged["generation"] = {"main_topic": _topic_of(prompts)} | generation | counts
+        merged["generation"] = {"main_topic": OWN_TOPIC} | generation | counts
         templates = merged.get("prompt_templates", {})
         if isinstance(templates, dict):
             # A form sends them all: what stands there as it would without being said is not meant.
@@ -396,18 +395,15 @@ def _fill_by_input(merged: dict[str, Any]) -> None:
         merged["generation"] = generation | {"num_subtopics": len(subtopics)}
 
 
-_UNSAID: Final = {"main_topic": "prompts", "num_subtopics": 1, "num_prompts_per_subtopic": 1}
+OWN_TOPIC: Final = "prompts"
+"""The topic of prompts of one's own, where none is given; the same whatever their file is called."""
+_UNSAID: Final = {"main_topic": OWN_TOPIC, "num_subtopics": 1, "num_prompts_per_subtopic": 1}
 _AS_IT_IS: Final = {"chosen_generation": "{{.Prompt}}", "rejected_generation": "{{.Prompt}}"}
 
 
 def _built_in(template: str) -> object:
     key = f"prompt_templates.{template}"
     return default_of(key) if key in settings() else None
-
-
-def _topic_of(prompts: str) -> str:
-    """The topic of a file of prompts where none is given: its name without its endings."""
-    return Path(prompts).name.split(".")[0][:MAX_TOPIC_CHARACTERS].strip() or "prompts"
 
 
 def _with_origin(problem: Problem, origins: Mapping[str, str]) -> Problem:

@@ -14,15 +14,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import orjson
+
 from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.pairs import is_kept_out, kept_out
 from tasks.core.keys import Effect
-from tasks.core.models import Phase
+from tasks.core.models import GivenJob, Phase
 from tasks.core.progress import Progress
 from tasks.core.questions import chooses, is_judged
-from tasks.core.rows.formats import text_of
 from tasks.core.sameness import drop_duplicates, fingerprint
 from tasks.core.session.adoption import adopt_pairs, pack_jobs
 from tasks.core.session.folder import check_name, find_session, locked
@@ -251,7 +252,7 @@ def _choose(parts: Sequence[Part]) -> Choice:
     for part in parts:
         for job in part.jobs:
             # What stands there first keeps its place, also where another's pair takes it.
-            asked = fingerprint(text_of(job))
+            asked = _mark(job)
             there = best.setdefault(asked, (part, job))
             if there[1] is job:
                 continue
@@ -266,7 +267,23 @@ def _choose(parts: Sequence[Part]) -> Choice:
             left_out += 1
         else:
             found.append((replace(job, id=len(found)), pair))
-    return Choice(found, duplicates, left_out)
+    return Choice(_with_all_columns(found), duplicates, left_out)
+
+
+def _mark(job: Job) -> str:
+    """By what two jobs are the same: prompts of one's own only where they are equal in all that is asked."""
+    if isinstance(job, GivenJob):
+        return orjson.dumps([job.system, job.history, job.prompt]).decode()
+    return fingerprint(job.prompt)
+
+
+def _with_all_columns(found: Sequence[tuple[Job, Pair | None]]) -> list[tuple[Job, Pair | None]]:
+    """The jobs with the columns of all that have some: what one lacks is null."""
+    names = dict.fromkeys(name for job, _ in found if isinstance(job, GivenJob) for name in job.kept)
+    return [
+        (replace(job, kept=dict.fromkeys(names) | job.kept) if isinstance(job, GivenJob) else job, pair)
+        for job, pair in found
+    ]
 
 
 def _worth(config: Config, part: Part, job: Job) -> int:

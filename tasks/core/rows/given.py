@@ -10,8 +10,10 @@ import shutil
 import tempfile
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -29,7 +31,7 @@ from tasks.core.rows.transformed import NoRowError, read_turns
 from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from tasks.core.config.settings import Input
 
@@ -42,6 +44,8 @@ MOST_SHOWN: Final = 100
 """Bad lines that are named."""
 AT_ONCE: Final = 100
 """Prompts that are compared with the others at once."""
+ABOVE: Final = 10
+"""Levels that kept values may have above them, where they are kept."""
 BATCH: Final = 32
 """Rows of Parquet that are unpacked at a time."""
 
@@ -79,7 +83,7 @@ def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -
             no prompt at all.
     """
     path = Path(wanted.prompts)
-    found, bad = GivenPrompts(), list[BadLine]()
+    found, bad, seen = GivenPrompts(), list[BadLine](), set[str]()
     read = _reader(path)
     try:
         with ExitStack() as stack:
@@ -97,7 +101,7 @@ def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -
                     whole = stack.enter_context(tempfile.TemporaryFile())
                     shutil.copyfileobj(file, whole)
                     file = whole
-            jobs = _jobs(read(file), wanted, topic, bad)
+            jobs = _jobs(read(file, wanted), wanted, topic, bad, seen)
             found.jobs, found.dropped = _new(jobs, threshold)
     except OSError as error:
         # What gzip says of a damaged file has no number of the system's.
@@ -107,6 +111,10 @@ def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -
     except _UnreadableError as error:
         raise UsageError(f"{path} {error}") from error
     found.skipped = _left_out(path, bad, skips=wanted.skip_bad)
+    for name in filter(None, (wanted.system_column, *wanted.keep_columns)):
+        if name not in seen:
+            there = ", ".join(sorted(seen)) or "none"
+            raise UsageError(f"{path} has no column {name!r} in any row; it has {there}")
     if not found.jobs:
         raise UsageError(f"{path} holds no prompts")
     return found
@@ -134,7 +142,20 @@ class _UnreadableError(ValueError):
     """A file that is not of its kind; `str()` says what is wrong with it, after its name."""
 
 
-def _reader(path: Path) -> Callable[[IO[bytes]], Iterator[Entry]]:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        with files.opened(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it can be read
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or reason_of(error, 200)}") from error
+
+
+def _reader(path: Path) -> _Reader:
     """How a file is read, by the end of its name."""
     name = path.name.lower().removesuffix(GZIPPED)
     kind = Path(name).suffix
@@ -153,7 +174,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | NoRowError]]:
         yield number, NoRowError(f"it is longer than {LONGEST_LINE // 1024**2} MB") if too_long else text
 
 
-def _text(file: IO[bytes]) -> Iterator[Entry]:
+def _text(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
     for number, line in _lines(file):
         if isinstance(line, NoRowError):
             yield number, line
@@ -164,7 +185,7 @@ def _text(file: IO[bytes]) -> Iterator[Entry]:
             yield number, NoRowError("it is not UTF-8 text")
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[Entry]:
+def _json_lines(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
     for number, line in _lines(file):
         if isinstance(line, NoRowError):
             yield number, line
@@ -176,7 +197,7 @@ def _json_lines(file: IO[bytes]) -> Iterator[Entry]:
             yield number, NoRowError(f"it is no JSON ({error})")
 
 
-def _json(file: IO[bytes]) -> Iterator[Entry]:
+def _json(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
     content = file.read(LARGEST_DOCUMENT + 1)
     if len(content) > LARGEST_DOCUMENT:
         raise _UnreadableError(f"is larger than {LARGEST_DOCUMENT >> 30} GB; give JSON lines (.jsonl)")
@@ -189,7 +210,7 @@ def _json(file: IO[bytes]) -> Iterator[Entry]:
     yield from enumerate(found, 1)
 
 
-def _csv(file: IO[bytes]) -> Iterator[Entry]:
+def _csv(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
     csv.field_size_limit(LONGEST_LINE)
     # Not closed with it: whoever opened the file closes it.
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
@@ -202,8 +223,7 @@ def _csv(file: IO[bytes]) -> Iterator[Entry]:
                 continue
             if columns is None:
                 columns = row
-                if twice := [name for name, count in Counter(row).items() if count > 1]:
-                    raise _UnreadableError(f"names the column {twice[0]!r} twice")
+                _check_once(columns)
             elif len(row) != len(columns):
                 yield number, NoRowError(f"it has {len(row)} fields, and the first line names {len(columns)}")
             else:
@@ -216,23 +236,54 @@ def _csv(file: IO[bytes]) -> Iterator[Entry]:
         text.detach()
 
 
-def _parquet(file: IO[bytes]) -> Iterator[Entry]:
+def _parquet(file: IO[bytes], wanted: Input) -> Iterator[Entry]:
     # Imported here: it takes a quarter of a second, and most files are text.
     import pyarrow.parquet  # noqa: PLC0415
 
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as table:
-            for batch in table.iter_batches(batch_size=BATCH, use_threads=False):
+            names = list(table.schema_arrow.names)
+            # What nobody asked for may hold what cannot be read.
+            read = [wanted.prompt_column, wanted.system_column, *wanted.keep_columns]
+            read += [MESSAGES] if wanted.prompt_column == PROMPT else []
+            columns = [name for name in names if name in read]
+            _check_columns(columns, names, wanted.prompt_column)
+            for batch in table.iter_batches(batch_size=BATCH, columns=columns, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except _UnreadableError:
+        raise
+    # Times that no calendar has, in zones that nobody knows: each is another error.
+    except (pyarrow.ArrowException, ArithmeticError, LookupError, ValueError) as error:
         reason = reason_of(error, 200)
         raise _UnreadableError(f"cannot be read as Parquet after row {number}: {reason}") from error
 
 
-_READERS: Final[dict[str, Callable[[IO[bytes]], Iterator[Entry]]]] = {
+def _check_columns(columns: Sequence[str], names: Sequence[str], prompt: str) -> None:
+    """Refuse a table without prompts, or with two columns of one name.
+
+    Raises:
+        _UnreadableError: It is one.
+    """
+    _check_once(columns)
+    if prompt not in columns and MESSAGES not in columns:
+        raise _UnreadableError(f"has no column {prompt!r}; it has {', '.join(names)}")
+
+
+def _check_once(columns: Sequence[str]) -> None:
+    """Refuse columns of which two have one name.
+
+    Raises:
+        _UnreadableError: Two have.
+    """
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise _UnreadableError(f"names the column {twice[0]!r} twice")
+
+
+_Reader = Callable[[IO[bytes], "Input"], Iterator[Entry]]
+_READERS: Final[dict[str, _Reader]] = {
     ".txt": _text,
     ".jsonl": _json_lines,
     ".json": _json,
@@ -241,9 +292,13 @@ _READERS: Final[dict[str, Callable[[IO[bytes]], Iterator[Entry]]]] = {
 }
 
 
-def _jobs(entries: Iterable[Entry], wanted: Input, topic: str, bad: list[BadLine]) -> Iterator[GivenJob]:
-    """The prompts of a file in their order; what is none is added to `bad`."""
+def _jobs(
+    entries: Iterable[Entry], wanted: Input, topic: str, bad: list[BadLine], seen: set[str]
+) -> Iterator[GivenJob]:
+    """The prompts of a file in their order; what is none is added to `bad`, and columns' names to `seen`."""
     for number, entry in entries:
+        if isinstance(entry, dict):
+            seen.update(map(str, entry))
         try:
             yield _job(number, entry, wanted, topic)
         except NoRowError as reason:
@@ -296,16 +351,28 @@ def _conversation(asked: object, name: str) -> tuple[str, tuple[tuple[str, str],
 
 
 def _plain(value: object, name: str) -> Any:
-    """A value that JSON can hold.
+    """A value as it is kept, and read again, which one that is nested too deeply would not be.
 
     Raises:
-        NoRowError: It is none.
+        NoRowError: JSON cannot hold it.
     """
+    wrapped = value
+    for _ in range(ABOVE):
+        wrapped = [wrapped]
     try:
-        # As they are kept and read again; one that is nested too deeply would not come back.
-        return from_json(orjson.dumps(value))
+        found = from_json(orjson.dumps(wrapped, default=_as_text))
     except (TypeError, ValueError) as error:
-        raise NoRowError(f"{name} cannot be kept as JSON: 64 bits and 100 levels at most") from error
+        raise NoRowError(f"{name} cannot be kept as JSON: 64 bits and 190 levels at most") from error
+    for _ in range(ABOVE):
+        found = found[0]
+    return found
+
+
+def _as_text(value: object) -> str:
+    """Times of more digits than usual, which have a type of their own."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError
 
 
 def _new(jobs: Iterator[GivenJob], threshold: float | None) -> tuple[list[GivenJob], dict[str, int]]:

@@ -152,6 +152,9 @@ class Session:
         """
         for file in self._files():
             await asyncio.to_thread(file.finish, complete=complete)
+        if complete and self.candidates is None:
+            # Of a run before, which chose: these rows are not chosen of them.
+            (self.folder / CANDIDATES).unlink(missing_ok=True)
         if complete and self._pairs:
             self.exported = await asyncio.to_thread(self._export, self._pairs)
         if complete:

@@ -19,6 +19,7 @@ from tasks.core.models import GivenJob, Pair, Purpose, Score, Scores, Text
 from tasks.core.questions import Questions, purposes_of
 from tasks.core.rows.formats import rows_of, text_of
 from tasks.core.rows.given import read_prompts
+from tasks.core.session.adoption import pack_jobs, unpack_jobs
 from tests.core.running import configured
 
 if TYPE_CHECKING:
@@ -230,3 +231,46 @@ def test_only_what_prompts_of_ones_own_need_is_asked() -> None:
     config = configured(input__subtopics=["a", "b"])
     assert Purpose.SUBTOPICS not in purposes_of(config)
     assert Purpose.PROMPTS in purposes_of(config)
+
+
+def test_a_column_that_no_row_has_is_said_and_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a", "id": 1}\n{"prompt": "b", "system": "Be kind."}\n')
+    for given, name in (({"system_column": "sytem"}, "sytem"), ({"keep_columns": ["id", "idd"]}, "idd")):
+        with pytest.raises(UsageError) as refused:
+            read_prompts(Input.model_validate({"prompts": str(path), **given}), "mine")
+        assert str(refused.value) == f"{path} has no column {name!r} in any row; it has id, prompt, system"
+    found = read_prompts(Input(prompts=str(path), keep_columns=["id"], system_column="system"), "mine")
+    assert [(job.kept["id"], job.system) for job in found.jobs] == [(1, ""), (None, "Be kind.")]
+
+
+def test_of_parquet_only_what_is_asked_for_is_read_and_times_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    table = pa.table(
+        {
+            "prompt": ["a", "b"],
+            "broken": pa.array([2**62, 2], pa.timestamp("us")),
+            "at": pa.array([1_700_000_000_123_456_789, 0], pa.timestamp("ns")),
+        }
+    )
+    pq.write_table(table, path)
+    assert len(read_prompts(Input(prompts=str(path)), "mine").jobs) == 2
+    found = read_prompts(Input(prompts=str(path), keep_columns=["at"]), "mine").jobs
+    assert [str(job.kept["at"])[:19] for job in found] == ["2023-11-14T22:13:20", "1970-01-01T00:00:00"]
+    with pytest.raises(UsageError, match="cannot be read as Parquet after row 0"):
+        read_prompts(Input(prompts=str(path), keep_columns=["broken"]), "mine")
+    with pytest.raises(UsageError, match="has no column 'question'; it has prompt, broken, at"):
+        read_prompts(Input(prompts=str(path), prompt_column="question"), "mine")
+
+
+def test_what_is_kept_comes_back_from_the_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+
+    def nested(levels: int) -> str:
+        return "[" * levels + "]" * levels
+
+    path.write_text(f'{{"prompt": "a", "k": {nested(100)}}}\n{{"prompt": "b", "k": {nested(230)}}}\n')
+    wanted = Input(prompts=str(path), keep_columns=["k"], skip_bad=True)
+    found = read_prompts(wanted, "mine")
+    assert "mine.jsonl:2: k cannot be kept as JSON" in found.skipped
+    assert unpack_jobs(pack_jobs((), found.jobs))[1] == found.jobs
