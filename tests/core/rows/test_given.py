@@ -269,7 +269,7 @@ def test_what_is_kept_comes_back_from_the_ledger(tmp_path: Path) -> None:
     def nested(levels: int) -> str:
         return "[" * levels + "]" * levels
 
-    path.write_text(f'{{"prompt": "a", "k": {nested(100)}}}\n{{"prompt": "b", "k": {nested(230)}}}\n')
+    path.write_text(f'{{"prompt": "a", "k": {nested(100)}}}\n{{"prompt": "b", "k": {nested(195)}}}\n')
     wanted = Input(prompts=str(path), keep_columns=["k"], skip_bad=True)
     found = read_prompts(wanted, "mine")
     assert "mine.jsonl:2: k cannot be kept as JSON" in found.skipped
