@@ -4,7 +4,8 @@ Each case runs the command line in a process of its own against the demo model s
 with an empty ledger and then again with the full one. Figures are the program's own (`--json`): wall time
 of each phase, CPU time of the client process while it worked, its peak memory; starting Prefect's server
 is not in them. Beside them stands what surrounds the work: the time from the command to the first request,
-from the last answer to the exit, and that of the whole process. Nothing is asserted.
+from the last answer to the exit, and that of the whole process. `--commands` adds what the commands over a
+session take, each in a process of its own, and the size of the ledger. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ rate_limit_per_minute = 0
 """
 
 Figures = dict[str, Any]
+PROGRAM = (sys.executable, "-c", "import sys; from flows.commands.app import main; sys.exit(main())")
 
 
 def main() -> None:
@@ -70,6 +72,7 @@ def main() -> None:
     )
     parser.add_argument("--mode", choices=["sft", "dpo", "kto", "mo-dpo"], default="dpo")
     parser.add_argument("--no-checkpoints", action="store_true")
+    parser.add_argument("--commands", action="store_true", help="also time the commands over a session")
     parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="where the figures go")
     options = parser.parse_args()
     results = []
@@ -78,6 +81,14 @@ def main() -> None:
         for figures in measure(pairs, options):
             results.append(figures)
             print(line(figures), flush=True)
+    for figures in results:
+        if "commands" in figures:
+            size = f"{figures['ledger_bytes_a_pair']:,.0f} bytes a pair in the ledger"
+            print(f"\n{figures['pairs']:,} pairs, {size}")
+            print("\n| command | s | CPU s | peak MB |\n|:--|--:|--:|--:|")
+            for name, of in figures["commands"].items():
+                took = f"{of['seconds']:.1f} | {of['cpu_seconds']:.1f} | {of['peak_memory_mb']:.0f}"
+                print(f"| {name} | {took} |")
     document = {"machine": machine(), "results": results}
     options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"{document['machine']}; figures in {options.json}")
@@ -100,7 +111,37 @@ def measure(pairs: int, options: argparse.Namespace) -> list[Figures]:
         )
         config.write_text(text, encoding="utf-8")
         common = {"pairs": pairs, "concurrency": options.concurrency, "latency_ms": options.latency_ms}
-        return [common | {"run": name} | run(config, url) for name in ("first", "again")]
+        found = [common | {"run": name} | run(config, url) for name in ("first", "again")]
+        if options.commands:
+            found[0]["commands"] = commands(config, Path(folder) / "output")
+            found[0]["ledger_bytes_a_pair"] = (Path(folder) / "output" / "ledger.db").stat().st_size / pairs
+        return found
+
+
+def commands(config: Path, output: Path) -> dict[str, Figures]:
+    """What each command over a session takes: seconds, CPU seconds, and its peak memory in MB."""
+    first, second = sorted(folder.name for folder in output.glob("session_*"))
+    wanted = {
+        "inspect": ["checkpoint", "inspect", first],
+        "diff": ["checkpoint", "diff", first, second],
+        "lint": ["lint", first],
+        "report": ["report", first],
+        "export trl": ["export", first, "--format", "trl", "--into", str(output / "exported")],
+        "archive": ["checkpoint", "export", first, "--to", str(output / "moved.zip")],
+    }
+    found = {}
+    for name, words in wanted.items():
+        began = time.monotonic()
+        process = subprocess.Popen([*PROGRAM, *words, "--config", str(config)], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, f"{name} ended with {status}"
+        process.returncode = 0
+        found[name] = {
+            "seconds": time.monotonic() - began,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_memory_mb": usage.ru_maxrss / 1024,
+        }
+    return found
 
 
 @contextmanager
