@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("tests.crash.kill")
 
 CONCURRENCY = 6
-CALLS_OF_A_JOB = {"sft": 1, "dpo": 2, "kto": 2, "mo-dpo": 3}
+CALLS_OF_A_JOB = {"sft": 1, "dpo": 2, "kto": 2, "mo-dpo": 3, "candidates": 3}
 """Calls that a slot of `generation.concurrency` has in flight at most, the judge's slot included."""
+MODES = {"candidates": "mo-dpo"}
+"""The dataset mode of what is none of its own."""
+MORE = {"candidates": '[candidates]\ncount = 3\nchoose = "best_random"\n'}
 SUBTOPICS = 10
 PROMPTS = 3
 KILLS_OF_A_RUN = 10
@@ -64,7 +67,7 @@ def rehearse(mode: str, *, kills: int, seed: int, folder: Path, **variables: str
     """Run undisturbed, then with kills until there were as many as wanted, and compare.
 
     Args:
-        mode: The dataset mode.
+        mode: The dataset mode, or `candidates`: several answers to each prompt, of which two are chosen.
         kills: How often the program is killed.
         seed: Seed of when and how.
         folder: An empty folder.
@@ -87,7 +90,8 @@ class _Rehearsal:
         self._variables = {"PREFECT_HOME": str(folder / "prefect"), **variables}
         self._text = config(
             server.url,
-            mode=mode,
+            mode=MODES.get(mode, mode),
+            more=MORE.get(mode, ""),
             subtopics=SUBTOPICS,
             prompts=PROMPTS,
             concurrency=CONCURRENCY,
