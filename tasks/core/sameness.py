@@ -342,11 +342,14 @@ class _Sketches:
         # The first hashes of a group are its own; further ones it shares with groups that are not beside it.
         step, row = np.divmod(np.arange(most), HASHES // BANDS)
         self._rows = (np.arange(BANDS)[:, None] + 5 * step) % BANDS + BANDS * row
-        self._groups = np.arange(BANDS)
         self._count = 0
         self._hashes = np.empty((0, HASHES), dtype=np.uint8)
         self._numbers = np.empty(0, dtype=np.uint64)
-        self._tables: list[Any] = []
+        self._buckets = np.empty((0, IN_A_BUCKET), dtype=np.int32)
+        # By table and group: the group, how many buckets it has there, and the first of them.
+        self._group = np.empty(0, dtype=np.intp)
+        self._size = np.empty(0, dtype=np.uint64)
+        self._first = np.empty(0, dtype=np.intp)
 
     def of(self, features: Iterable[array[int]], numbers: Iterable[int]) -> Iterator[_Sketch]:
         """The sketches of texts, worked out for many at once.
@@ -387,54 +390,64 @@ class _Sketches:
 
     def add(self, sketch: _Sketch) -> None:
         """Take in the text that has the next number."""
-        np = self._np
         if self._count == len(self._hashes):
-            # Nothing is moved between tables: there would be a time in which nothing else happened.
-            more = max(self._count, FIRST)
-            self._hashes = np.concatenate([self._hashes, np.empty((more, HASHES), np.uint8)])
-            self._numbers = np.concatenate([self._numbers, np.empty(more, np.uint64)])
-            # Half of it stays empty: few texts find a bucket full of others that are nothing like them.
-            buckets = 2 * more // IN_A_BUCKET
-            self._tables.append(np.full((BANDS, buckets, IN_A_BUCKET), -1, dtype=np.int32))
-        table = self._tables[-1]
-        groups = self._groups
-        for places in self._places(table, sketch):
-            buckets = table[groups, places[groups]]
-            taken = (buckets >= 0).sum(axis=1)
+            self._grow(max(self._count, FIRST))
+        # In the last table: what is in those before stays where it is.
+        group, size, first = self._group[-BANDS:], self._size[-BANDS:], self._first[-BANDS:]
+        for depth in range(len(DEPTHS)):
+            rows = first + self._places(sketch, depth, group, size)
+            taken = (self._buckets[rows] >= 0).sum(axis=1)
             free = taken < IN_A_BUCKET
-            table[groups[free], places[groups[free]], taken[free]] = self._count
-            groups = groups[~free]
-            if not len(groups):
+            self._buckets[rows[free], taken[free]] = self._count
+            if free.all():
                 break
+            group, size, first = group[~free], size[~free], first[~free]
         # In a group of which all are full, so many are alike that the other groups must do.
         self._hashes[self._count], self._numbers[self._count] = sketch.hashes, sketch.salt
         self._count += 1
 
-    def _places(self, table: Any, sketch: _Sketch) -> Any:
-        """The buckets of a text in a table, by depth and group."""
+    def _grow(self, more: int) -> None:
+        """Make room for so many texts, in a table of their own."""
         np = self._np
-        return ((sketch.ways * np.uint64(table.shape[1])) >> np.uint64(32)).astype(np.intp).T
+        self._hashes = np.concatenate([self._hashes, np.empty((more, HASHES), np.uint8)])
+        self._numbers = np.concatenate([self._numbers, np.empty(more, np.uint64)])
+        # Half of it stays empty: few texts find a bucket full of others that are nothing like them.
+        size = 2 * more // IN_A_BUCKET
+        groups = np.arange(BANDS)
+        self._group = np.concatenate([self._group, groups])
+        self._size = np.concatenate([self._size, np.full(BANDS, size, dtype=np.uint64)])
+        self._first = np.concatenate([self._first, len(self._buckets) + size * groups])
+        fresh = np.full((BANDS * size, IN_A_BUCKET), -1, dtype=np.int32)
+        self._buckets = np.concatenate([self._buckets, fresh])
+
+    def _places(self, sketch: _Sketch, depth: int, group: Any, size: Any) -> Any:
+        """The buckets of a text in some groups of tables, from the first of each on."""
+        np = self._np
+        return ((sketch.ways[group, depth] * size) >> np.uint64(32)).astype(np.intp)
 
     def likely(self, sketch: _Sketch) -> list[int]:
         """The texts that may be alike, at most `MOST_LIKELY`, those first that seem most so."""
         np = self._np
         found = []
-        for table in self._tables:
-            groups = self._groups
-            for places in self._places(table, sketch):
-                buckets = table[groups, places[groups]]
-                found.append(buckets[buckets >= 0])
-                # A text stands in a deeper bucket only where all before it are full.
-                groups = groups[buckets[:, -1] >= 0]
-                if not len(groups):
-                    break
+        group, size, first = self._group, self._size, self._first
+        for depth in range(len(DEPTHS)):
+            buckets = self._buckets[first + self._places(sketch, depth, group, size)]
+            found.append(buckets[buckets >= 0])
+            # A text stands in a deeper bucket only where all before it are full.
+            full = buckets[:, -1] >= 0
+            if not full.any():
+                break
+            group, size, first = group[full], size[full], first[full]
         places = np.concatenate(found)
-        places = np.array(sorted(set(places[self._numbers[places] == sketch.salt].tolist())), dtype=np.intp)
-        if not len(places):
-            return []
+        places = places[self._numbers[places] == sketch.salt]
         seeming = (self._hashes[places] == sketch.hashes).sum(axis=1) / HASHES
-        order = np.argsort(-seeming, kind="stable")[:MOST_LIKELY]
-        likely: list[int] = places[order[seeming[order] >= self._threshold - DOUBT]].tolist()
+        near = seeming >= self._threshold - DOUBT
+        if not near.any():
+            return []
+        # One is found in several groups.
+        places, once = np.unique(places[near], return_index=True)
+        order = np.argsort(-seeming[near][once], kind="stable")[:MOST_LIKELY]
+        likely: list[int] = places[order].tolist()
         return likely
 
 
