@@ -19,6 +19,9 @@ DEMO_URL = f"http://127.0.0.1:{DEMO_PORT}/v1"
 DEMO_LATENCY_MS = 40.0
 """A little, so that the progress can be seen."""
 
+DEMO_PLAIN_LENGTH = 3.1
+"""So that the weak model's answers are about as long as the strong one's: length is no merit."""
+
 _TEXT = """
 [generation]
 main_topic = "Lighthouses and the people who keep them"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.process import settings as environment
 from flows.process.console import SIGNALS, Console, current, show_records
-from flows.process.demo import DEMO_LATENCY_MS, DEMO_PORT, demo_settings
+from flows.process.demo import DEMO_LATENCY_MS, DEMO_PLAIN_LENGTH, DEMO_PORT, demo_settings
 from flows.process.end import UI_IS_BEHIND
 from flows.process.server import EmbeddedServer, check_api, is_full, no_room, settle
 from flows.process.terminal import PROGRAM, all_said, say
@@ -272,7 +272,7 @@ async def _carry_out(flow: Any, request: Hosted, console: Console) -> asyncio.Ta
     async with AsyncExitStack() as stack:
         parameters = request.parameters()
         if request.demo:
-            behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS)
+            behaviour = Behaviour(latency_ms=DEMO_LATENCY_MS, plain_length=DEMO_PLAIN_LENGTH)
             server = await stack.enter_async_context(DemoServer(behaviour, port=DEMO_PORT))
             parameters["settings"] = demo_settings(server.base_url, request.settings)
         # The flow finds it, and nobody else who runs one in this task later.

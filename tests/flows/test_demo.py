@@ -38,7 +38,11 @@ def test_the_demo_costs_nothing_twice_and_is_new_when_fresh(lone_user: User, pre
     # A second prompt that is double, or a refusal, would cost another call.
     assert fresh.summary["paid"] >= 29
 
-    one, two, three = (rows_of(session) for session in user.sessions())
+    more = user.run("--demo", "--set", "generation.num_subtopics=10", "--json", **server)
+    assert (more.code, more.summary["rows"]) == (0, 30), more.err
+    assert "length_bias" not in [finding["check"] for finding in more.summary["lint"]["findings"]]
+
+    one, two, three, _ = (rows_of(session) for session in user.sessions())
     assert one == two
     assert len(one) == len(three) == 12
     assert not [row for row in three if row in one]

@@ -17,7 +17,7 @@ from tasks.core.demo import text as demo_text
 from tasks.core.demo.text import Kind
 from tasks.core.errors import UsageError
 
-_NO_SHARES = {"latency_ms", "length", "retry_after"}
+_NO_SHARES = {"latency_ms", "length", "plain_length", "retry_after"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Behaviour:
     Attributes:
         latency_ms: Milliseconds before a chat request is answered, whatever the answer.
         length: How many times as long as usual prose answers are.
+        plain_length: How many times as long as that those of a weak model are, which usually are short.
         refuse: Share of prose answers that are refusals.
         repeat: Share of list items that are well-known ones, the same in all answers.
         bad: Share of list and judge answers that are broken JSON or nonsense.
@@ -48,6 +49,7 @@ class Behaviour:
 
     latency_ms: float = 0.0
     length: float = 1.0
+    plain_length: float = 1.0
     refuse: float = 0.0
     repeat: float = 0.0
     bad: float = 0.0
@@ -315,7 +317,8 @@ def _content_for(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
 def _prose(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
     if happens(behaviour.refuse, seed, "refuse"):
         return demo_text.refusal(seed)
-    content = demo_text.prose(about(chat.kind, chat.asked), seed, plain=chat.plain, length=behaviour.length)
+    length = behaviour.length * (behaviour.plain_length if chat.plain else 1.0)
+    content = demo_text.prose(about(chat.kind, chat.asked), seed, plain=chat.plain, length=length)
     if happens(behaviour.cut, seed, "cut"):
         return content[: len(content) * 2 // 3].rpartition(" ")[0].rstrip(".,;:")
     return content
