@@ -205,14 +205,22 @@ class CheckpointWriter:
         """Write the state now: at the end of a phase, and last of all at the end of the run."""
         if not self._enabled:
             return
+        if self.state.phase is Phase.COMPLETE:
+            # Nothing is written behind the last one: a kill would leave half a file in a finished session, and
+            # nobody opens that again.
+            self._end_writer()
         await self._write()
 
     def close(self) -> None:
         """End the background writer; what it has not begun to write stays unwritten, and nothing is after."""
+        self._end_writer()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _end_writer(self) -> None:
+        """End the background writer; what it has begun is written before whatever follows."""
         if self._writer is not None:
             self._writer.cancel()
             self._writer = None
-        self._thread.shutdown(cancel_futures=True)
 
     async def _write_when_woken(self) -> None:
         while True:
