@@ -206,8 +206,8 @@ class CheckpointWriter:
         if not self._enabled:
             return
         if self.state.phase is Phase.COMPLETE:
-            # Nothing is written behind the last one: a kill would leave half a file in a finished session, and
-            # nobody opens that again.
+            # Nothing is written behind the last one: a kill would leave half a file in a finished session,
+            # which nobody opens again.
             self._end_writer()
         await self._write()
 
