@@ -66,7 +66,7 @@ def test_another_choice_is_free_and_the_same_as_from_the_start(user: User, mode:
         assert refused.code == 2
         assert "candidates.choose" in refused.err
         ended = user.run("checkpoint", "resume", first.name, "--accept-changes", program=PROGRAM)
-        assert ended.code in {0, 1}, ended.err
+        assert ended.code == 0, ended.err
         assert done(user).summary["paid"] == 0
         second = user.sessions()[-1]
         for name in ("dataset.jsonl", "candidates.jsonl"):
@@ -106,7 +106,7 @@ def test_what_tune_says_is_what_the_runs_then_keep(user: User) -> None:
             if key.startswith("judge_filtering"):
                 words += ["--set", "judge_filtering.enabled=true"]
             ended = user.run(*words, "--json")
-            assert ended.code in {0, 3}, ended.err
+            assert ended.code == 0, ended.err
             assert ended.summary["kept"] == kept[key, value]["kept"], key
         assert len({item["kept"] for item in found}) > 2, "the case is in vain where all keep as many"
         assert len(server.requests()) == asked
@@ -165,8 +165,8 @@ def test_killed_and_resumed_it_comes_to_the_same_and_pays_once(user: User) -> No
         assert ended.code in {0, 3}, ended.err
         rows = (session / "dataset.jsonl").read_bytes()
         # What was in flight when it was killed is asked again, and nothing else.
-        assert len(asked_twice(server.requests())) <= 3 * 8 * 6
+        assert len(asked_twice(server.requests())) <= 3 * 8 * 3
         asked = len(server.requests())
         user.run("--json")
         assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == rows
-        assert len(server.requests()) - asked <= len(rows.splitlines())
+        assert len(server.requests()) == asked

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -24,9 +25,9 @@ from pydantic_core import from_json
 from tasks.core import files
 from tasks.core.errors import UsageError
 from tasks.core.models import GivenJob
-from tasks.core.printable import reason_of
+from tasks.core.printable import printable_line, reason_of
 from tasks.core.rows.formats import text_of
-from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines
+from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines, refused
 from tasks.core.rows.transformed import NoRowError, read_turns
 from tasks.core.sameness import Sieve
 
@@ -42,6 +43,8 @@ LARGEST_DOCUMENT: Final = 1 << 30
 """Bytes of a `.json`, which is read as a whole."""
 MOST_SHOWN: Final = 100
 """Bad lines that are named."""
+LONGEST_NAMES: Final = 300
+"""Characters of the names of a file's columns, where they are shown."""
 AT_ONCE: Final = 100
 """Prompts that are compared with the others at once."""
 ABOVE: Final = 10
@@ -113,7 +116,7 @@ def read_prompts(wanted: Input, topic: str, *, threshold: float | None = None) -
     found.skipped = _left_out(path, bad, skips=wanted.skip_bad)
     for name in filter(None, (wanted.system_column, *wanted.keep_columns)):
         if name not in seen:
-            there = ", ".join(sorted(seen)) or "none"
+            there = printable_line(", ".join(sorted(seen)), LONGEST_NAMES) or "none"
             raise UsageError(f"{path} has no column {name!r} in any row; it has {there}")
     if not found.jobs:
         raise UsageError(f"{path} holds no prompts")
@@ -126,16 +129,10 @@ def _left_out(path: Path, bad: Sequence[BadLine], *, skips: bool) -> str:
     Raises:
         UsageError: Lines are no prompts, and none is to be left out.
     """
-    lines = [f"{path}:{line.line}: {line.reason}" for line in bad[:MOST_SHOWN]]
-    if not bad:
-        return ""
-    if skips:
-        return f"{len(bad):,} lines are no prompts and are left out; the first is {lines[0]}"
-    if len(bad) > len(lines):
-        lines.append(f"and {len(bad) - len(lines):,} more bad lines; --skip-bad leaves them out")
-    else:
-        lines[-1] += "; --skip-bad leaves bad lines out"
-    raise UsageError(*lines)
+    if bad and not skips:
+        raise refused(path, bad[:MOST_SHOWN], len(bad))
+    first = f"{path}:{bad[0].line}: {bad[0].reason}" if bad else ""
+    return f"{len(bad):,} lines are no prompts and are left out; the first is {first}" if bad else ""
 
 
 class _UnreadableError(ValueError):
@@ -174,27 +171,24 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | NoRowError]]:
         yield number, NoRowError(f"it is longer than {LONGEST_LINE // 1024**2} MB") if too_long else text
 
 
-def _text(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
+def _each(
+    file: IO[bytes], read: Callable[[bytes], object], wrong: Callable[[ValueError], str]
+) -> Iterator[Entry]:
+    """What stands in each line, as `read` reads it; `wrong` says why it cannot."""
     for number, line in _lines(file):
-        if isinstance(line, NoRowError):
-            yield number, line
-            continue
         try:
-            yield number, line.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            yield number, NoRowError("it is not UTF-8 text")
+            yield number, line if isinstance(line, NoRowError) else read(line)
+        except ValueError as error:
+            yield number, NoRowError(wrong(error))
+
+
+def _text(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
+    return _each(file, lambda line: line.decode().rstrip("\r\n"), lambda _: "it is not UTF-8 text")
 
 
 def _json_lines(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
-    for number, line in _lines(file):
-        if isinstance(line, NoRowError):
-            yield number, line
-            continue
-        try:
-            # Unlike others it keeps whole numbers of any size as they are.
-            yield number, from_json(line, allow_inf_nan=False)
-        except ValueError as error:
-            yield number, NoRowError(f"it is no JSON ({error})")
+    # Unlike others it keeps whole numbers of any size as they are.
+    return _each(file, partial(from_json, allow_inf_nan=False), lambda error: f"it is no JSON ({error})")
 
 
 def _json(file: IO[bytes], _wanted: Input) -> Iterator[Entry]:
@@ -269,7 +263,9 @@ def _check_columns(columns: Sequence[str], names: Sequence[str], prompt: str) ->
     """
     _check_once(columns)
     if prompt not in columns and MESSAGES not in columns:
-        raise _UnreadableError(f"has no column {prompt!r}; it has {', '.join(names)}")
+        raise _UnreadableError(
+            f"has no column {prompt!r}; it has {printable_line(', '.join(names), LONGEST_NAMES)}"
+        )
 
 
 def _check_once(columns: Sequence[str]) -> None:
@@ -320,7 +316,7 @@ def _job(number: int, entry: object, wanted: Input, topic: str) -> GivenJob:
     if asked is None and wanted.prompt_column == PROMPT:
         asked = row.get(MESSAGES)
     if asked is None:
-        columns = ", ".join(map(str, row)) or "none"
+        columns = printable_line(", ".join(map(str, row)), LONGEST_NAMES) or "none"
         raise NoRowError(f"it has no column {wanted.prompt_column!r}; it has {columns}")
     system, history, prompt = _conversation(asked, wanted.prompt_column)
     if wanted.system_column:

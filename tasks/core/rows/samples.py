@@ -17,7 +17,7 @@ from tasks.core.errors import UsageError
 from tasks.core.rows.formats import HISTORY, asked_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import IO
 
@@ -69,6 +69,22 @@ class BadLine:
 
     line: int
     reason: str
+
+
+def refused(path: Path, first: Sequence[BadLine], count: int) -> UsageError:
+    """The error of a file with bad lines, which names the first of them.
+
+    Args:
+        path: The file.
+        first: The lines that are named, one at least.
+        count: How many there are.
+    """
+    lines = [f"{path}:{bad.line}: {bad.reason}" for bad in first]
+    if count > len(lines):
+        lines.append(f"and {count - len(lines):,} more bad lines; --skip-bad leaves them out")
+    else:
+        lines[-1] += "; --skip-bad leaves bad lines out"
+    return UsageError(*lines)
 
 
 class _NoRowError(ValueError):

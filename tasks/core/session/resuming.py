@@ -397,8 +397,8 @@ async def survey_unfiltered(
 
 
 MARGINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-HIGHEST_CHOSEN = (3.0, 3.5, 4.0, 4.5, 5.0)
-LOWEST_REJECTED = (4.0, 3.5, 3.0, 2.5, 2.0)
+CHOSEN_SCORES = (3.0, 3.5, 4.0, 4.5, 5.0)
+REJECTED_SCORES = (4.0, 3.5, 3.0, 2.5, 2.0)
 RATIOS = (3.0, 2.0, 1.5, 1.25)
 """Values that are tried, beside the one that is set."""
 
@@ -481,10 +481,10 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     yield "", None
     choice, limits, mode = config.candidates, config.judge_filtering, config.generation.dataset_mode
     if mode != "mo-dpo":
-        yield from _beside("judge_filtering.min_chosen_score", limits.min_chosen_score, HIGHEST_CHOSEN)
+        yield from _beside("judge_filtering.min_chosen_score", limits.min_chosen_score, CHOSEN_SCORES)
         if mode != "sft":
             yield from _beside(
-                "judge_filtering.max_rejected_score", limits.max_rejected_score, LOWEST_REJECTED
+                "judge_filtering.max_rejected_score", limits.max_rejected_score, REJECTED_SCORES
             )
     if mode == "sft":
         return

@@ -153,8 +153,7 @@ class Session:
         for file in self._files():
             await asyncio.to_thread(file.finish, complete=complete)
         if complete and self.candidates is None:
-            # Of a run before, which chose: these rows are not chosen of them.
-            (self.folder / CANDIDATES).unlink(missing_ok=True)
+            self._remove_candidates()
         if complete and self._pairs:
             self.exported = await asyncio.to_thread(self._export, self._pairs)
         if complete:
@@ -177,6 +176,18 @@ class Session:
                 files_left.callback(file.close)
             if self._pairs is not None:
                 files_left.callback(self._pairs.close)
+
+    def _remove_candidates(self) -> None:
+        """Remove what a run before chose its rows of: those of now are not chosen of it.
+
+        Raises:
+            SessionError: It cannot be removed.
+        """
+        path = self.folder / CANDIDATES
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SessionError(f"{path} cannot be removed: {error.strerror}") from error
 
     def _export(self, pairs: Spool) -> Exported:
         wanted = Wanted.by_settings(self._config, TRL)

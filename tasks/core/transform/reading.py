@@ -11,7 +11,7 @@ import orjson
 from tasks.core import files
 from tasks.core.errors import UsageError
 from tasks.core.printable import reason_of
-from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines
+from tasks.core.rows.samples import LONGEST_LINE, BadLine, bounded_lines, refused
 from tasks.core.rows.transformed import COLUMNS, InputRow, NoRowError, check_sides, read_row
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    # Times that no calendar has, in zones that nobody knows: each is another error.
+    except (pyarrow.ArrowException, OSError, ArithmeticError, LookupError, ValueError) as error:
         reason = reason_of(error, 200)
         raise UsageError(f"{path} cannot be read as Parquet after row {number}: {reason}") from error
 
@@ -223,12 +224,7 @@ def check_input(source: Source, *, skip_bad: bool) -> FirstPass:
         if found.bad <= MOST_SHOWN:
             found.first_bad = (*found.first_bad, entry)
     if found.bad and not skip_bad:
-        lines = [f"{source.files[0]}:{bad.line}: {bad.reason}" for bad in found.first_bad]
-        if found.bad > len(lines):
-            lines.append(f"and {found.bad - len(lines):,} more bad lines; --skip-bad leaves them out")
-        else:
-            lines[-1] += "; --skip-bad leaves bad lines out"
-        raise UsageError(*lines)
+        raise refused(source.files[0], found.first_bad, found.bad)
     if not found.rows:
         raise UsageError(f"{source.files[0]} holds no rows")
     return found
