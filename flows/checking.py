@@ -244,11 +244,11 @@ def _threshold(config: Config) -> float | None:
 
 def _has_those_of(before: Config, config: Config) -> bool:
     """Whether a session has the prompts that a configuration takes: of the same file, read alike."""
-    digest = config.input.sha256 or digest_of(Path(config.input.prompts))
+    digest = digest_of(Path(config.input.prompts))
     same = {"prompts": before.input.prompts, "skip_bad": before.input.skip_bad, "sha256": digest}
     return (
         config.input.model_copy(update=same) == before.input
-        and digest == digest_of(Path(config.input.prompts))
+        and config.input.sha256 in {"", digest}
         and _threshold(before) == _threshold(config)
         and before.generation.main_topic == config.generation.main_topic
     )

@@ -229,7 +229,8 @@ async def _taken_over(
     if given is not None:
         # What was in the file stays the session's, whatever becomes of the file.
         session.record = replace(session.record, adopted=True)
-        await record_session(run.ledger, session.name, session.record, pack_jobs((), given))
+        packed = pack_jobs((), given) if resumption is None else None  # of one that is resumed, it has them
+        await record_session(run.ledger, session.name, session.record, packed)
         session.write_description()
         return (), given
     if resumption is not None and resumption.foreign:
