@@ -295,7 +295,7 @@ async def with_blocks(checked: Checked, request: ConfigRequest, blocks: Blocks) 
     Raises:
         UsageError: A block, or what it should hold, is missing.
     """
-    if not any(model.api_key_block for model in models_of(checked.config)):
+    if not any(model.api_key_block for model in models_of(checked.config).values()):
         return checked
     return replace(checked, keys=await take_keys(checked.config, request.env_file, blocks))
 
@@ -319,7 +319,7 @@ async def take_keys(
     """
     path = Path(env_file or DEFAULT_ENV_FILE)
     variables = read_env_file(path, required=bool(env_file))
-    models = models_of(config)
+    models = models_of(config).values()
     in_blocks = {model.api_key_block: None for model in models if model.api_key_block}
     named = _named_here() if by_parameters else set()
 
@@ -345,7 +345,7 @@ def _named_here() -> set[tuple[str, str]]:
         config = load_here(Path(DEFAULT_CONFIG), for_run=False).config
     except UsageError:
         return set()  # There is none; or it is of no use to the runs that it is for either.
-    return {(model.base_url, name) for model in models_of(config) for name in variables_named(model)}
+    return {(model.base_url, name) for model in models_of(config).values() for name in variables_named(model)}
 
 
 def load_here(

@@ -178,6 +178,7 @@ async def _review(work: OpenRun, made: Made) -> None:
             dropped=made.dropped,
             lost=made.lost,
             failed=dict((failures - Counter(made.lost)).most_common()),
+            opinions=work.run.progress.opinions,
         )
         session.report = await asyncio.to_thread(write_report, session.folder, facts, review)
     except Exception as error:  # noqa: BLE001 - the dataset is there, whatever is wrong with its picture

@@ -14,7 +14,7 @@ from tasks.core.ledger.schema import ledger_url
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.portable.mirror import mirrored
 from tasks.core.preflight import checked_first
-from tasks.core.questions import Questions, purposes_of
+from tasks.core.questions import Questions
 from tasks.core.session.adoption import brings_jobs, pack_jobs, take_over, unpack_jobs
 from tasks.core.session.folder import find_session, locked
 from tasks.core.session.ledger import open_ledger
@@ -140,7 +140,7 @@ async def opened(checked: CheckedRequest, console: Console, flow_run: str) -> As
                     progress=progress,
                     policy=policy,
                 ) as run,
-                checked_first(run, purposes_of(config)),
+                checked_first(run),
                 mirrored(run, session) as copy_soon,
             ):
                 subtopics, jobs = await _taken_over(run, session, resumption, given)

@@ -22,9 +22,8 @@ from tasks.phases import completed_prompts, pairs, prompts, replacements, subtop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.core.generation.asking import Subtopic, SubtopicPrompts
     from tasks.core.generation.pairs import PairsOutcome
-    from tasks.core.generation.prompts import Candidates
+    from tasks.core.generation.prompts import Candidates, Subtopic, SubtopicPrompts
     from tasks.core.generation.run import Run
     from tasks.core.generation.waves import Made
     from tasks.core.models import Job, Pair

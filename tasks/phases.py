@@ -12,9 +12,8 @@ from tasks.options import Found, block_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.core.generation.asking import Subtopic, SubtopicPrompts
     from tasks.core.generation.pairs import PairsOutcome
-    from tasks.core.generation.prompts import Candidates
+    from tasks.core.generation.prompts import Candidates, Subtopic, SubtopicPrompts
     from tasks.core.generation.run import Block, Run
     from tasks.core.models import Job, Pair
     from tasks.core.rows.transformed import InputRow

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
-from flows.commands.options import FIELDS, HERE, AtLocation, Json, Session
 from flows.commands.run import resume
 from flows.late import when_used
-from flows.request import CleanRequest
+from flows.request import FIELDS, HERE, AtLocation, CleanRequest, Json, Session
 
 if TYPE_CHECKING:
     from flows.commands import sessions

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from flows.commands.options import HERE, WITH_KEYS, AtKeyedLocation, AtLocation, Json, Session
 from flows.late import when_used
 from flows.process.terminal import tell, tell_json
+from flows.request import HERE, WITH_KEYS, AtKeyedLocation, AtLocation, Json, Session
 from tasks.core.errors import UsageError
 from tasks.core.printable import printable_line, visible_text
 
@@ -164,6 +164,7 @@ async def _write(place: Workspace, session: str) -> Path:
             dropped=walked.dropped,
             lost=dict(Counter(walked.lost.values()).most_common()),
             failed=await _failed(ledger, found.record.id, walked.jobs, done),
+            opinions=walked.opinions,
         )
     return page.write_report(folder, facts)
 

@@ -43,7 +43,7 @@ from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import FILE_NAME, ledger_url
 from tasks.core.ledger.sessions import observed_calls
 from tasks.core.preflight import checked_first, small_keys
-from tasks.core.questions import models_of, purposes_of
+from tasks.core.questions import models_of
 from tasks.core.session.ledger import is_missing
 from tasks.core.session.resuming import survey_resumption
 from tasks.core.transform.summary import survey_rows
@@ -128,7 +128,7 @@ async def estimated(checked: CheckedRequest, ledger: Ledger) -> Estimate:
         found = await survey(config, ledger)
     else:
         found = await survey_resumption(checked.resumption.record, config, ledger)
-    seen = await observed_calls(ledger, small_keys(config, purposes_of(config)))
+    seen = await observed_calls(ledger, small_keys(config))
     return estimate(config, found, seen)
 
 
@@ -256,7 +256,7 @@ async def _preview(request: FlowRequest, number: int, *, json: bool) -> None:
                     stop=console.stop,
                     progress=console.progress,
                 ) as run,
-                checked_first(run, purposes_of(config)),
+                checked_first(run),
                 display.shown(console.progress),
             ):
                 given = None if checked.prompts is None else checked.prompts.jobs
@@ -279,7 +279,7 @@ def _check(checked: CheckedRequest) -> None:
     if checked.resumption is not None:
         raise UsageError("a preview is of a new session; leave generation.resume_from_session out")
     if not environment.configured_api_url() and any(
-        model.api_key_block for model in models_of(checked.config)
+        model.api_key_block for model in models_of(checked.config).values()
     ):
         raise UsageError(
             "a preview starts no Prefect server, and api_key_block names a key that is kept in one; set "

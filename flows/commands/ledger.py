@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from flows.commands.options import HERE, AtLocation
 from flows.late import when_used
 from flows.process.terminal import tell
+from flows.request import HERE, AtLocation
 
 if TYPE_CHECKING:
     from flows import workspace

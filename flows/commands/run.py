@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flows.commands.options import (
+from flows.late import when_used
+from flows.request import (
     AS_BEGUN,
     AS_CONFIGURED,
     FIELDS,
     AtLocated,
     AtResume,
     DryRun,
+    FlowRequest,
     Json,
+    LocatedRequest,
+    RunRequest,
     Session,
+    TransformRequest,
     Verbose,
 )
-from flows.late import when_used
-from flows.request import FlowRequest, LocatedRequest, RunRequest, TransformRequest
 
 if TYPE_CHECKING:
     from flows import hosting

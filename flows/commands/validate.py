@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flows.request import FlowRequest
     from tasks.core.exchange.limit_headers import Advice
     from tasks.core.exchange.request import ChatRequest
-    from tasks.core.models import Purpose
+    from tasks.core.models import CallKind
     from tasks.core.preflight import Ping, Target
 
 SHOWN: Final = 160
@@ -47,14 +47,14 @@ class Findings:
     Attributes:
         source: The configuration file.
         checked: What it asks for, checked.
-        requests: A request for each purpose, with sample values.
+        requests: A request for each kind of call, with sample values.
         targets: The distinct models that are asked.
         pings: What each of them showed; empty where none was asked.
     """
 
     source: str
     checked: CheckedRequest
-    requests: Mapping[Purpose, ChatRequest]
+    requests: Mapping[CallKind, ChatRequest]
     targets: Sequence[Target]
     pings: Sequence[Ping]
 
@@ -82,7 +82,7 @@ def validate_here(request: FlowRequest, *, ping: bool, json: bool) -> int:
     targets = targets_of(checked.config)
     pings: list[Ping] = []
     if ping:
-        if any(model.api_key_block for model in models_of(checked.config)):
+        if any(model.api_key_block for model in models_of(checked.config).values()):
             # Only Prefect knows the keys; the rest of what was given is sound.
             checked = _with_blocks(checked, request)
         pings = asyncio.run(ping_all(checked.config, targets, checked.keys))
@@ -124,8 +124,8 @@ def _document(found: Findings) -> dict[str, Any]:
             for target in found.targets
         ],
         "requests": [
-            {"purpose": purpose, "endpoint": request.endpoint, "body": request.body()}
-            for purpose, request in found.requests.items()
+            {"purpose": kind.purpose, "endpoint": request.endpoint, "body": request.body()}
+            for kind, request in found.requests.items()
         ],
     }
     if found.pings:
@@ -158,8 +158,8 @@ def _lines(found: Findings) -> list[str]:
         if model.headers:
             lines.append(f"    further headers: {', '.join(model.headers)}")
     lines += ["", "Requests, with sample values:"]
-    for purpose, request in found.requests.items():
-        lines.append(f"  {purpose}: {_parameters(request)}")
+    for kind, request in found.requests.items():
+        lines.append(f"  {kind.purpose}: {request.model}: {_parameters(request)}")
         lines += [f"    {role}: {_short(content)}" for role, content in request.messages]
     if found.pings:
         lines += ["", "Ping (a small question in each form; no answer is kept in the ledger):"]

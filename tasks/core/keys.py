@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tasks.core.config.settings import default_of
+from tasks.core.config.settings import as_known, default_of, further_models
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,13 @@ _LATER = frozenset(
         "candidates.min_margin",
         "candidates.on_policy",
         "candidates.max_length_ratio",
+        "judging.models",
+        "judging.mode",
+        "judging.swap",
+        "judging.agree",
+        "prompt_templates.judge_comparison",
+        "prompt_templates.judge_checklist",
+        "prompt_templates.judge_checks",
         "input.prompt_column",
         "input.system_column",
         "input.sha256",
@@ -138,6 +145,10 @@ EFFECTS: dict[str, Effect] = {
     "candidates.min_margin": Effect.JUDGE | Effect.ROWS,
     "candidates.on_policy": Effect.JUDGE | Effect.ROWS,
     "candidates.max_length_ratio": Effect.JUDGE | Effect.ROWS,
+    "judging.models": Effect.JUDGE | Effect.ROWS,
+    "judging.mode": Effect.JUDGE | Effect.ROWS,
+    "judging.swap": Effect.JUDGE | Effect.ROWS,
+    "judging.agree": Effect.JUDGE | Effect.ROWS,
     "judge_filtering.enabled": Effect.JUDGE | Effect.ROWS,
     "judge_filtering.use_explanations": Effect.JUDGE,
     "judge_filtering.min_chosen_score": Effect.JUDGE | Effect.ROWS,
@@ -154,6 +165,9 @@ EFFECTS: dict[str, Effect] = {
     "prompt_templates.rejected_system_prompt": Effect.PAIRS,
     "prompt_templates.judge_rubric": Effect.JUDGE,
     "prompt_templates.judge_system_prompt": Effect.JUDGE,
+    "prompt_templates.judge_comparison": Effect.JUDGE,
+    "prompt_templates.judge_checklist": Effect.JUDGE,
+    "prompt_templates.judge_checks": Effect.JUDGE,
     # Used by transform alone, whose sessions are not resumed under other settings.
     "prompt_templates.reasoning_generation": Effect.NONE,
     "prompt_templates.reasoning_system_prompt": Effect.NONE,
@@ -192,9 +206,23 @@ _DECISIVE = {
 }
 
 
+def effects_in(config: Config) -> dict[str, Effect]:
+    """What each setting changes, those of further models too, by dotted key."""
+    found = dict(EFFECTS)
+    for name in further_models(config):
+        effect = Effect.NONE
+        if name in config.candidates.models:
+            effect |= Effect.PAIRS
+        if name in config.judging.models:
+            effect |= Effect.JUDGE
+        found |= {f"models.{name}.{key}": effect for key in (*_SAMPLING, "structure_temperature")}
+        found |= dict.fromkeys((f"models.{name}.{key}" for key in (*_CONDUCT, "enabled")), Effect.NONE)
+    return found
+
+
 def decisive_settings(config: Config, effect: Effect) -> dict[str, Any]:
     """The settings that change any of `effect`, by dotted key, with their values."""
-    return {key: value_of(config, key) for key, effects in EFFECTS.items() if effects & effect}
+    return {key: value_of(config, key) for key, effects in effects_in(config).items() if effects & effect}
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -219,7 +247,7 @@ def phase_key(config: Config, phase: Phase, ledger_id: str) -> str:
     decisive = {
         key: value
         for key, value in decisive_settings(config, _DECISIVE[phase]).items()
-        if key not in _LATER or value != default_of(key)
+        if as_known(key) not in _LATER or value != default_of(key)
     }
     return _digest([ledger_id, decisive])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations of jobs
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 
 class Phase(StrEnum):
@@ -25,7 +25,17 @@ class Purpose(StrEnum):
     CHOSEN = "chosen"
     REJECTED = "rejected"
     JUDGE = "judge"
+    COMPARISON = "comparison"
+    CHECKLIST = "checklist"
+    CHECKS = "checks"
     REASONING = "reasoning"
+
+
+class CallKind(NamedTuple):
+    """A kind of call: what it is for, and the section under [models] that answers it."""
+
+    purpose: Purpose
+    section: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +85,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A judge's scores of one answer: criterion to score, in the judge's order, never empty."""
+    """A judge's scores of one answer: criterion to score, in the judge's order, never empty.
+
+    Of several judges, they are means; `judges` has the average that each of them gave, by its section.
+    """
 
     criteria: Mapping[str, Score]
+    judges: tuple[tuple[str, float], ...] = ()
 
     @property
     def total(self) -> float:
@@ -108,22 +122,47 @@ class Candidate:
         model: The section of its model: main or rejected.
         number: Which of that model's answers it is, from 0.
         text: The answer.
-        scores: What the judge said of it.
+        scores: What the judges said of it; None where answers are compared alone.
         is_fit: Whether it may become the chosen side: no refusal, not too short, not broken off.
     """
 
     model: str
     number: int
     text: Text
-    scores: Scores
+    scores: Scores | None
     is_fit: bool = True
+
+    @property
+    def total(self) -> float:
+        """The average of its scores; 0 where it has none."""
+        return self.scores.total if self.scores else 0.0
+
+
+Side = Literal["chosen", "rejected", "tie"]
+"""The side of a pair that is preferred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Which side of a pair a judge prefers.
+
+    Attributes:
+        judge: The section of the judge's model.
+        prefers: The side.
+        flipped: Whether it preferred the other one when the order was changed, which makes it a tie.
+    """
+
+    judge: str
+    prefers: Side
+    flipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A job's answers; `rejected` is None in sft, scores are None where nothing was judged.
 
-    `candidates` are those that both were chosen of, where there were several.
+    `candidates` are those that both were chosen of, where there were several; `comparisons` is what each
+    judge prefers, where both sides were compared.
     """
 
     job: Job
@@ -132,6 +171,29 @@ class Pair:
     chosen_scores: Scores | None = None
     rejected_scores: Scores | None = None
     candidates: tuple[Candidate, ...] = field(default=(), kw_only=True)
+    comparisons: tuple[Opinion, ...] = field(default=(), kw_only=True)
+
+    @property
+    def opinions(self) -> tuple[Opinion, ...]:
+        """What each judge prefers: what it said when it compared both sides, else what its scores say."""
+        good, bad = self.chosen_scores, self.rejected_scores
+        if self.comparisons or good is None or bad is None:
+            return self.comparisons
+        totals = zip(good.judges or _alone(good), bad.judges or _alone(bad), strict=True)
+        return tuple(
+            Opinion(judge, "chosen" if one > other else "rejected" if one < other else "tie")
+            for (judge, one), (_, other) in totals
+        )
+
+    @property
+    def agreement(self) -> float:
+        """The share of judges that prefer the chosen side, 0 to 1; 0 where nothing was judged."""
+        opinions = self.opinions
+        return sum(item.prefers == "chosen" for item in opinions) / len(opinions) if opinions else 0.0
+
+
+def _alone(scores: Scores) -> tuple[tuple[str, float], ...]:
+    return (("judge", scores.total),)
 
 
 UNUSABLE = frozenset(

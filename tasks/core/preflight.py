@@ -27,12 +27,20 @@ from tasks.core.chat.negotiation import Learned
 from tasks.core.errors import CallError, EndpointError, ModelError, UnusableAnswerError, VellumforgeError
 from tasks.core.exchange.attempt import AttemptError, Verdict
 from tasks.core.exchange.limit_headers import NO_ADVICE
-from tasks.core.exchange.request import ITEMS, SCORES
+from tasks.core.exchange.request import CHECKS, COMPARISON, ITEMS, SCORES
 from tasks.core.generation.run import all_of
 from tasks.core.ledger.sessions import earlier_answers
 from tasks.core.models import Job, Purpose
 from tasks.core.progress import Progress
-from tasks.core.questions import TEMPLATES, Questions, model_for, purposes_of, shape_of
+from tasks.core.questions import (
+    LEAST_CHECKS,
+    TEMPLATES,
+    Questions,
+    kinds_of,
+    model_of,
+    sections_for,
+    shape_of,
+)
 from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
@@ -44,19 +52,25 @@ if TYPE_CHECKING:
     from tasks.core.exchange.limit_headers import Advice
     from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.generation.run import Run
+    from tasks.core.models import CallKind
     from tasks.core.secrets import Keys
 
 
 log = logging.getLogger("vellumforge.preflight")
 
-FORMS: Final = {ITEMS: "a list", SCORES: "scores", "": "prose"}
+FORMS: Final = {
+    ITEMS: "a list",
+    SCORES: "scores",
+    COMPARISON: "a comparison",
+    CHECKS: "yes or no",
+    "": "prose",
+}
 """The forms of answers, in words."""
 
 MOST_TRIES: Final = 3
 """Small questions that are asked of a model in one form, where answers come and are empty."""
 
 _MOST_CHARACTERS: Final = 1_000_000
-_ROLES: Final = {Purpose.REJECTED: "rejected", Purpose.JUDGE: "judge"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +79,13 @@ class FormTrial:
 
     Attributes:
         purposes: The purposes that are asked so, in order.
-        purpose: The one whose small question stands for them: it has a system message if any of them has.
+        kind: The one whose small question stands for them: it has a system message if any of them has.
         model: The model's settings.
         shape: The form: `items`, `scores`, or "" for prose.
     """
 
     purposes: tuple[Purpose, ...]
-    purpose: Purpose
+    kind: CallKind
     model: ModelConfig
     shape: str
 
@@ -81,26 +95,26 @@ class FormTrial:
         return f"{FORMS[self.shape]} ({', '.join(self.purposes)})"
 
 
-def trials_of(config: Config, purposes: Iterable[Purpose]) -> tuple[FormTrial, ...]:
-    """The distinct forms in which these purposes ask their models."""
+def trials_of(config: Config, kinds: Iterable[CallKind]) -> tuple[FormTrial, ...]:
+    """The distinct forms in which calls of these kinds ask their models."""
     questions = Questions(config)
-    alike: dict[bytes, list[Purpose]] = {}
-    for purpose in purposes:
-        alike.setdefault(_likeness(config, questions, purpose), []).append(purpose)
+    alike: dict[bytes, list[CallKind]] = {}
+    for kind in kinds:
+        alike.setdefault(_likeness(config, questions, kind), []).append(kind)
     return tuple(
         FormTrial(
-            purposes=tuple(group),
-            purpose=next((purpose for purpose in group if _has_system(config, purpose)), group[0]),
-            model=model_for(config, group[0]),
-            shape=shape_of(group[0]),
+            purposes=tuple(dict.fromkeys(kind.purpose for kind in group)),
+            kind=next((kind for kind in group if _has_system(config, kind.purpose)), group[0]),
+            model=model_of(config, group[0]),
+            shape=shape_of(group[0].purpose),
         )
         for group in alike.values()
     )
 
 
-def _likeness(config: Config, questions: Questions, purpose: Purpose) -> bytes:
-    """Alike for purposes of which one shows what a server thinks of the other."""
-    model, small = model_for(config, purpose), questions.small(purpose, 0)
+def _likeness(config: Config, questions: Questions, kind: CallKind) -> bytes:
+    """Alike for kinds of which one shows what a server thinks of the other."""
+    model, small = model_of(config, kind), questions.small(kind, 0)
     conduct = (
         model.api_key_env,
         model.api_key_block,
@@ -114,13 +128,15 @@ def _likeness(config: Config, questions: Questions, purpose: Purpose) -> bytes:
 
 
 def _has_system(config: Config, purpose: Purpose) -> bool:
-    return bool(getattr(config.prompt_templates, TEMPLATES[purpose][1]))
+    name = TEMPLATES[purpose][1]
+    return bool(name and getattr(config.prompt_templates, name))
 
 
-def small_keys(config: Config, purposes: Iterable[Purpose]) -> list[bytes]:
+def small_keys(config: Config, purposes: Iterable[Purpose] | None = None) -> list[bytes]:
     """The ledger keys of the small questions that runs with this configuration may have asked."""
     questions = Questions(config)
-    return [questions.small(purpose, sample).key for purpose in purposes for sample in range(MOST_TRIES)]
+    kinds = kinds_of(config, purposes)
+    return [questions.small(kind, sample).key for kind in kinds for sample in range(MOST_TRIES)]
 
 
 def check_answer(answer: Answer, shape: str) -> None:
@@ -142,17 +158,17 @@ def is_json(text: str) -> bool:
 
 
 @asynccontextmanager
-async def checked_first(run: Run, purposes: Iterable[Purpose]) -> AsyncIterator[None]:
+async def checked_first(run: Run, purposes: Iterable[Purpose] | None = None) -> AsyncIterator[None]:
     """Have the models checked before the run buys anything in the block; where it buys nothing, none is.
 
     What is found out is raised where the run wants to buy, and stops it.
 
     Args:
         run: The run.
-        purposes: The kinds of call that it makes.
+        purposes: What its calls are for; left out, all that generating makes.
     """
     if run.config.execution.preflight:
-        trials = trials_of(run.config, purposes)
+        trials = trials_of(run.config, kinds_of(run.config, purposes))
         run.client.gate.guard(lambda: check_models(run, trials))
     try:
         yield
@@ -191,11 +207,11 @@ async def _noted(run: Run, trial: FormTrial) -> list[VellumforgeError]:
 
 
 async def _check(run: Run, trial: FormTrial) -> None:
-    tries = min(MOST_TRIES, 1 + run.tries(trial.purpose))
+    tries = min(MOST_TRIES, 1 + run.tries(trial.kind))
     first = await _first_unasked(run, trial)
     for sample in range(tries):
         try:
-            answer = await run.client.try_out(run.questions.small(trial.purpose, first + sample))
+            answer = await run.client.try_out(run.questions.small(trial.kind, first + sample))
             check_answer(answer, trial.shape)
         except UnusableAnswerError as error:
             if sample + 1 == tries:
@@ -216,7 +232,7 @@ async def _first_unasked(run: Run, trial: FormTrial) -> int:
     """The sample of the first small question: the first whose answer is not known to be unusable."""
     sample = 0
     while True:
-        some = [run.questions.small(trial.purpose, sample + more) for more in range(MOST_TRIES)]
+        some = [run.questions.small(trial.kind, sample + more) for more in range(MOST_TRIES)]
         known = await run.client.recall(some)
         for request in some:
             answer = known[request.key]
@@ -232,12 +248,14 @@ async def _first_unasked(run: Run, trial: FormTrial) -> int:
 
 async def _is_known(run: Run, trial: FormTrial) -> bool:
     """Whether the ledger has an answer of the model in this form that shows that it can be used."""
-    small = run.questions.small(trial.purpose, 0)
+    small = run.questions.small(trial.kind, 0)
     if (await run.client.recall([small]))[small.key] is not None:
         # It was asked before; where the answer is of no use, it still shows what it showed.
         return False
     roles = {
-        str(purpose): _ROLES.get(purpose, "main") for purpose in Purpose if shape_of(purpose) == trial.shape
+        str(purpose): sections_for(run.config, purpose)
+        for purpose in Purpose
+        if shape_of(purpose) == trial.shape
     }
     async for answer in earlier_answers(run.ledger, roles, small.endpoint, small.model):
         try:
@@ -277,12 +295,17 @@ class Target:
     """A model that a configuration asks.
 
     Attributes:
-        purposes: What it is asked for.
-        model: Its settings, those of the first purpose.
+        kinds: The calls that it is asked for.
+        model: Its settings, those of the first kind.
     """
 
-    purposes: tuple[Purpose, ...]
+    kinds: tuple[CallKind, ...]
     model: ModelConfig
+
+    @property
+    def purposes(self) -> tuple[Purpose, ...]:
+        """What it is asked for."""
+        return tuple(dict.fromkeys(kind.purpose for kind in self.kinds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,33 +338,23 @@ class Ping:
     left_out: tuple[str, ...] = ()
 
 
-def sample_requests(config: Config) -> dict[Purpose, ChatRequest]:
-    """A request for each purpose of a configuration, its templates rendered with sample values."""
-    questions, generation = Questions(config), config.generation
-    job = Job(0, generation.main_topic, "(a subtopic)", "(a prompt)")
-    made = {
-        Purpose.SUBTOPICS: lambda: questions.subtopics(
-            min(generation.subtopic_chunk_size or generation.num_subtopics, generation.num_subtopics), "", 0
-        ),
-        Purpose.PROMPTS: lambda: questions.prompts(job.sub_topic, generation.num_prompts_per_subtopic, (), 0),
-        Purpose.CHOSEN: lambda: questions.chosen(job, 0),
-        Purpose.REJECTED: lambda: questions.rejected(job, 0),
-        Purpose.JUDGE: lambda: questions.judge(job, "(an answer)", 0, explain=True),
+def sample_requests(config: Config) -> dict[CallKind, ChatRequest]:
+    """A request for each kind of call of a configuration, its templates rendered with sample values."""
+    job = Job(0, config.generation.main_topic, "(a subtopic)", "(a prompt)")
+    questions, checks = Questions(config), ("(a question)",) * LEAST_CHECKS
+    return {
+        kind: questions.example(kind, job, "(an answer)", checks, explain=True) for kind in kinds_of(config)
     }
-    return {purpose: made[purpose]() for purpose in purposes_of(config)}
 
 
 def targets_of(config: Config) -> tuple[Target, ...]:
     """The distinct models that a configuration asks, by address and name."""
     found: dict[tuple[str, str], Target] = {}
-    for purpose, request in sample_requests(config).items():
-        place = (request.endpoint, request.model)
-        known = found.get(place)
-        found[place] = (
-            Target((purpose,), model_for(config, purpose))
-            if known is None
-            else replace(known, purposes=(*known.purposes, purpose))
-        )
+    for kind in kinds_of(config):
+        model = model_of(config, kind)
+        place = (model.base_url.rstrip("/"), model.model_name)
+        known = found.get(place, Target((), model))
+        found[place] = replace(known, kinds=(*known.kinds, kind))
     return tuple(found.values())
 
 
@@ -374,12 +387,12 @@ class _Probe:
 
 def _prose_first(config: Config, target: Target) -> list[FormTrial]:
     """The target's forms; where there is prose, what is found out first is what all forms share."""
-    return sorted(trials_of(config, target.purposes), key=lambda trial: trial.shape)
+    return sorted(trials_of(config, target.kinds), key=lambda trial: trial.shape)
 
 
 def _access(gateway: Gateway, trial: FormTrial, keys: Keys) -> Access:
     model = trial.model
-    return gateway.access(trial.purpose, model, keys.for_model(model), keys.headers_for(model))
+    return gateway.access(trial.kind.purpose, model, keys.for_model(model), keys.headers_for(model))
 
 
 async def _ping(http: ChatHttp, questions: Questions, probes: Sequence[_Probe]) -> Ping:
@@ -388,7 +401,7 @@ async def _ping(http: ChatHttp, questions: Questions, probes: Sequence[_Probe]) 
     seconds, streaming = 0.0, ""
     for probe in probes:
         trial, access = probe.trial, probe.access
-        request = questions.small(trial.purpose, secrets.randbelow(_SAMPLES))
+        request = questions.small(trial.kind, secrets.randbelow(_SAMPLES))
         began = time.perf_counter()
         try:
             arrival = await _send(http, request, access)
@@ -403,7 +416,7 @@ async def _ping(http: ChatHttp, questions: Questions, probes: Sequence[_Probe]) 
             structures[trial.form] = _structure(access, request, arrival.answer)
         if not streaming:
             # Another sample, so that it is no repetition.
-            request = questions.small(trial.purpose, secrets.randbelow(_SAMPLES))
+            request = questions.small(trial.kind, secrets.randbelow(_SAMPLES))
             streaming, streamed = await _stream(http, request, trial, access)
             arrivals += [streamed] if streamed else []
     return Ping(

@@ -14,7 +14,9 @@ from tasks.core.models import Phase
 from tasks.core.printable import printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tasks.core.models import Opinion
 
 log = logging.getLogger("vellumforge.progress")
 
@@ -37,6 +39,60 @@ def pairs_in_words(kept: int, wanted: int, tried: int, causes: Mapping[str, int]
 
 
 @dataclass(slots=True)
+class Opinions:
+    """How often judges agree on which side of a pair is better.
+
+    Attributes:
+        pairs: Pairs on which there is more than one opinion, of several judges or in two orders.
+        agreed: Those on which all judges prefer the same side.
+        votes: All opinions on them.
+        flipped: Those that changed with the order in which the answers were shown.
+        compared: Whether answers were compared, which is what can flip.
+        judges: The most judges that a pair had.
+    """
+
+    pairs: int = 0
+    agreed: int = 0
+    votes: int = 0
+    flipped: int = 0
+    compared: bool = False
+    judges: int = 0
+
+    def add(self, opinions: Sequence[Opinion], *, compared: bool = False) -> None:
+        """Take what judges prefer of a pair into account."""
+        if not opinions or not (compared or len(opinions) > 1):
+            return
+        self.pairs += 1
+        self.votes += len(opinions)
+        self.agreed += opinions[0].prefers != "tie" and len({item.prefers for item in opinions}) == 1
+        self.flipped += sum(item.flipped for item in opinions)
+        self.compared |= compared
+        self.judges = max(self.judges, len(opinions))
+
+    def lines(self) -> list[str]:
+        """The figures in words, a line each; none where there is one opinion on each pair."""
+        found = []
+        if self.pairs and self.judges > 1:
+            share = self.agreed / self.pairs
+            of_them = f"{self.agreed:,} of {self.pairs:,} pairs ({share:.0%})"
+            found.append(f"all {self.judges} judges prefer the same side in {of_them}")
+        if self.votes and self.compared:
+            share = self.flipped / self.votes
+            found.append(
+                f"{self.flipped:,} of {self.votes:,} comparisons flipped with the order ({share:.0%})"
+            )
+        return found
+
+    def document(self) -> dict[str, int]:
+        """The figures as plain data; empty where there is one opinion on each pair."""
+        if not self.pairs:
+            return {}
+        return {"judges": self.judges, "pairs": self.pairs, "agreed": self.agreed} | (
+            {"comparisons": self.votes, "flipped": self.flipped} if self.compared else {}
+        )
+
+
+@dataclass(slots=True)
 class Progress:
     """Counters of one run; everything is a number of things, tokens included.
 
@@ -53,6 +109,7 @@ class Progress:
         lost: Jobs that yield no usable pair and are replaced, or were kept out on purpose, by cause.
         kept: Jobs that have a pair.
         wanted: Pairs that the run is to bring; 0 before it is known.
+        opinions: How often judges agree.
         truncated: Accepted answers that stopped at the token limit.
         rows: Rows written to the dataset.
         blocks: Blocks handed to Prefect, done or not.
@@ -76,6 +133,7 @@ class Progress:
     lost: Counter[str] = field(default_factory=Counter)
     kept: int = 0
     wanted: int = 0
+    opinions: Opinions = field(default_factory=Opinions)
     truncated: int = 0
     rows: int = 0
     blocks: int = 0

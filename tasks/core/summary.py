@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,8 @@ class Summary(Payment):
         report: The page about the dataset, or "" where it was not written.
         left_out: What the models were found not to take, each in one line.
         exported: The rows of each configuration that was written for trainers; empty without that format.
+        opinions: How often judges agree, as `Opinions.document` gives it; empty where there is one opinion.
+        opinion_lines: The same in words.
         example: A prompt that yielded no usable pair because its answers cannot be used, with the last of
             them, on one line; "" when there is none.
     """
@@ -96,6 +98,8 @@ class Summary(Payment):
     exported: Mapping[str, int]
     example: str = ""
     left_out: Sequence[str] = ()
+    opinions: Mapping[str, int] = field(default_factory=dict)
+    opinion_lines: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
@@ -146,6 +150,7 @@ class Summary(Payment):
             lines.append(f"the session paid for {calls:,} calls in all its runs{money}")
         lines += self.left_out
         lines += self._losses()
+        lines += self.opinion_lines
         if self.truncated:
             lines.append(
                 f"{self.truncated:,} chosen answers stop at the token limit; a higher max_output_tokens helps"
@@ -273,6 +278,8 @@ def summarize(
         failures=progress.failures,
         causes=dict(progress.causes.most_common()),
         truncated=progress.truncated,
+        opinions=progress.opinions.document(),
+        opinion_lines=progress.opinions.lines(),
         paid=progress.paid.total(),
         reused=progress.reused.total(),
         prompt_tokens=progress.prompt_tokens,

@@ -20,12 +20,12 @@ from tasks.core.chat.negotiation import Learned
 from tasks.core.config.settings import Config
 from tasks.core.demo.http import RequestParser
 from tasks.core.exchange.request import ChatRequest
-from tasks.core.generation.asking import SAMPLES_A_ROUND
 from tasks.core.generation.pairs import make_pairs, settle
+from tasks.core.generation.prompts import SAMPLES_A_ROUND
 from tasks.core.generation.run import PLAIN, open_run
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import connect, failures, ledger_url
-from tasks.core.models import Job, Purpose
+from tasks.core.models import CallKind, Job, Purpose
 from tasks.core.progress import Progress
 from tasks.core.questions import Questions
 from tasks.core.secrets import Keys
@@ -54,7 +54,20 @@ TEMPLATES = {
     "rejected_generation": "rejected {{.Prompt}}",
     "judge_rubric": "judge {{.StoryText}}",
 }
-_SCHEMAS = {Purpose.SUBTOPICS: "items", Purpose.PROMPTS: "items", Purpose.JUDGE: "scores"}
+JUDGES = {
+    "judge_comparison": "comparison {{.AnswerA}} | {{.AnswerB}}",
+    "judge_checklist": "checklist {{.Prompt}}",
+    "judge_checks": "checks {{.StoryText}}\n{{.Checklist}}",
+}
+"""Templates of the other ways to judge."""
+_SCHEMAS = {
+    Purpose.SUBTOPICS: "items",
+    Purpose.PROMPTS: "items",
+    Purpose.JUDGE: "scores",
+    Purpose.COMPARISON: "comparison",
+    Purpose.CHECKLIST: "items",
+    Purpose.CHECKS: "checks",
+}
 _SAMPLES = [round_number * SAMPLES_A_ROUND + sample for round_number in range(6) for sample in range(40)]
 
 
@@ -92,11 +105,17 @@ def configured(url: str = NOBODY, **settings: Any) -> Config:
     return Config.model_validate(document)
 
 
+def kind(purpose: Purpose) -> CallKind:
+    """The kind of call with which a plain configuration asks for this."""
+    sections = dict.fromkeys((Purpose.JUDGE, Purpose.COMPARISON, Purpose.CHECKLIST, Purpose.CHECKS), "judge")
+    return CallKind(purpose, (sections | {Purpose.REJECTED: "rejected"}).get(purpose, "main"))
+
+
 _QUESTIONS = Questions(configured())
 _SMALL: dict[str, list[Purpose]] = {}
 """The texts of small questions, and what they may be asked for."""
 for _purpose in Purpose:
-    _SMALL.setdefault(_QUESTIONS.small(_purpose, 0).messages[-1][1], []).append(_purpose)
+    _SMALL.setdefault(_QUESTIONS.small(kind(_purpose), 0).messages[-1][1], []).append(_purpose)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.core.config.settings import Config, default_of, settings
-from tasks.core.generation.pairs import wants_explanations
+from tasks.core.generation.judging import wants_explanations
 from tasks.core.keys import EFFECTS, Effect, block_key, decisive_settings, phase_key, value_of
 from tasks.core.models import Job, Pair, Phase, Purpose, Score, Scores, Text
 from tasks.core.questions import Questions
@@ -174,6 +174,10 @@ def test_decisive_settings_are_named_with_their_values() -> None:
         "candidates.min_margin": 0.0,
         "candidates.on_policy": "",
         "candidates.max_length_ratio": 0.0,
+        "judging.models": ["judge"],
+        "judging.mode": "score",
+        "judging.swap": True,
+        "judging.agree": 0,
     }
     assert value_of(config, "models.rejected.model_name") is None
 

@@ -47,14 +47,15 @@ async def pinged(*script: bytes, **settings: Any) -> tuple[Ping, list[dict[str, 
 
 def test_each_purpose_has_a_request_with_sample_values() -> None:
     requests = sample_requests(configured(generation__dataset_mode="mo-dpo"))
-    assert {purpose: request.messages[-1][1] for purpose, request in requests.items()} == {
+    assert {kind.purpose: request.messages[-1][1] for kind, request in requests.items()} == {
         Purpose.SUBTOPICS: "subtopics 2",
         Purpose.PROMPTS: "prompts 2 of (a subtopic)",
         Purpose.CHOSEN: "chosen (a prompt)",
         Purpose.REJECTED: "rejected (a prompt)",
         Purpose.JUDGE: "judge (an answer)",
     }
-    assert Purpose.REJECTED not in sample_requests(configured(generation__dataset_mode="sft"))
+    of_sft = sample_requests(configured(generation__dataset_mode="sft"))
+    assert Purpose.REJECTED not in {kind.purpose for kind in of_sft}
 
 
 def test_a_model_with_two_purposes_is_asked_once() -> None:

@@ -13,7 +13,7 @@ from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.ledger.sessions import SessionRow, count_calls, put_session, spent_by
 from tasks.core.models import Purpose
 from tasks.core.preflight import MOST_TRIES, checked_first, trials_of
-from tasks.core.questions import purposes_of
+from tasks.core.questions import kinds_of
 from tasks.core.traffic.stop import Stop
 from tests.core.running import NOBODY, TEMPLATES, ChatServer, Reply, configured, running
 
@@ -54,7 +54,7 @@ def with_small(**answers: Answer) -> Any:
 async def begun(folder: Path, url: str, *, stop: Stop | None = None, **settings: Any) -> Run:
     """Check the models, and find the subtopics."""
     async with running(folder, url, stop=stop, **settings) as run:
-        async with checked_first(run, purposes_of(run.config)):
+        async with checked_first(run):
             await find_subtopics(run)
         return run
 
@@ -66,7 +66,7 @@ def smalls(server: ChatServer) -> set[tuple[Purpose, str]]:
 def test_each_form_of_each_model_is_asked_once() -> None:
     def forms(**settings: Any) -> list[tuple[str, tuple[Purpose, ...], str]]:
         config = configured(**settings)
-        trials = trials_of(config, purposes_of(config))
+        trials = trials_of(config, kinds_of(config))
         return [(trial.model.model_name, trial.purposes, trial.shape) for trial in trials]
 
     lists, writes = (Purpose.SUBTOPICS, Purpose.PROMPTS), (Purpose.CHOSEN, Purpose.REJECTED)
@@ -89,7 +89,7 @@ def test_each_form_of_each_model_is_asked_once() -> None:
 
 def test_the_question_of_a_form_has_a_system_message_if_any_of_its_purposes_has_one() -> None:
     config = configured(prompt_templates=TEMPLATES | {"prompt_system_prompt": "Be brief."})
-    assert [trial.purpose for trial in trials_of(config, purposes_of(config))] == [
+    assert [trial.kind.purpose for trial in trials_of(config, kinds_of(config))] == [
         Purpose.PROMPTS,
         Purpose.CHOSEN,
         Purpose.REJECTED,

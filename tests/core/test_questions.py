@@ -13,8 +13,8 @@ from tasks.core.config.load import load_config
 from tasks.core.exchange.request import SEED_STRIDE
 from tasks.core.keys import phase_key
 from tasks.core.models import Job, Phase, Purpose
-from tasks.core.questions import Questions, is_judged, model_for, models_of, purposes_of
-from tests.core.running import TEMPLATES, configured, some_jobs
+from tasks.core.questions import Questions, is_judged, model_of, models_of, purposes_of
+from tests.core.running import TEMPLATES, configured, kind, some_jobs
 
 (JOB,) = some_jobs(1)
 
@@ -79,6 +79,10 @@ def test_what_models_wrote_is_only_text_to_the_templates() -> None:
     assert questions.chosen(job, 0).messages == user(f"chosen {job.prompt}")
     assert questions.judge(job, job.prompt, 0, explain=True).messages == user(f"judge {job.prompt}")
     assert questions.prompts(job.sub_topic, 1, (), 0).messages == user("prompts 1 of {{.Prompt}}")
+
+
+OTHERS = {Purpose.REASONING, Purpose.COMPARISON, Purpose.CHECKLIST, Purpose.CHECKS}
+"""What a plain configuration never asks for."""
 
 
 @pytest.mark.parametrize(
@@ -168,14 +172,15 @@ def test_which_calls_a_configuration_makes(
 ) -> None:
     config = configured(**options)
     assert is_judged(config) is judged
-    assert set(purposes_of(config)) == set(Purpose) - unused - {Purpose.REASONING}
+    assert set(purposes_of(config)) == set(Purpose) - unused - OTHERS
 
 
 def test_a_model_that_is_not_configured_cannot_be_asked() -> None:
     config = configured(generation__dataset_mode="sft", models__rejected=None)
-    assert model_for(config, Purpose.CHOSEN) is model_for(config, Purpose.SUBTOPICS) is config.models.main
+    chosen, subtopics = (model_of(config, kind(purpose)) for purpose in (Purpose.CHOSEN, Purpose.SUBTOPICS))
+    assert chosen is subtopics is config.models.main
     with pytest.raises(LookupError, match="no model is configured for rejected calls"):
-        model_for(config, Purpose.REJECTED)
+        model_of(config, kind(Purpose.REJECTED))
 
 
 def test_what_not_every_server_knows_is_sent_only_when_it_is_set() -> None:
@@ -259,11 +264,12 @@ model_name = "judge"
 
 def test_each_model_that_is_asked_is_named_once() -> None:
     config = configured()
-    assert models_of(config) == (config.models.main, config.models.rejected)
+    models = config.models
+    assert models_of(config) == {"main": models.main, "rejected": models.rejected}
     config = configured(generation__dataset_mode="sft")
-    assert models_of(config) == (config.models.main,)
+    assert models_of(config) == {"main": config.models.main}
     config = configured(generation__dataset_mode="mo-dpo")
-    assert models_of(config) == (config.models.main, config.models.rejected, config.models.judge)
+    assert list(models_of(config)) == ["main", "rejected", "judge"]
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
@@ -283,21 +289,24 @@ def test_a_small_question_has_the_form_of_its_purpose(purpose: Purpose) -> None:
         Purpose.CHOSEN: questions.chosen(JOB, 4),
         Purpose.REJECTED: questions.rejected(JOB, 4),
         Purpose.JUDGE: questions.judge(JOB, "a", 4, explain=True),
+        Purpose.COMPARISON: questions.comparison(JOB, "a", "b", 4, "judge"),
+        Purpose.CHECKLIST: questions.checklist(JOB, 4),
+        Purpose.CHECKS: questions.checks(JOB, "a", ["Is it so?", "Is it true?"], 4, "judge"),
         Purpose.REASONING: questions.reasoning(JOB, "a", 4),
     }[purpose]
-    small = questions.small(purpose, 4)
+    small = questions.small(kind(purpose), 4)
     ((role, text),) = small.messages
     assert role == "user"
     assert "json" not in text.lower()
     assert replace(small, messages=real.messages).key == real.key
     assert small.body() | {"messages": []} == real.body() | {"messages": []}
     assert small.key != real.key
-    assert small.key != questions.small(purpose, 5).key
+    assert small.key != questions.small(kind(purpose), 5).key
 
 
 def test_a_small_question_has_a_system_message_where_there_is_a_template_for_it() -> None:
     questions = Questions(configured(prompt_templates=TEMPLATES | {"judge_system_prompt": "{{.StoryText}}"}))
-    roles = {purpose: [role for role, _ in questions.small(purpose, 0).messages] for purpose in Purpose}
+    roles = {purpose: [role for role, _ in questions.small(kind(purpose), 0).messages] for purpose in Purpose}
     assert roles.pop(Purpose.JUDGE) == ["system", "user"]
     assert set(map(tuple, roles.values())) == {("user",)}
 
@@ -306,6 +315,6 @@ def test_small_questions_of_chosen_and_rejected_answers_are_bought_apart() -> No
     questions = Questions(
         configured(models__rejected=configured().models.main.model_dump(exclude_unset=True))
     )
-    chosen, rejected = questions.small(Purpose.CHOSEN, 0), questions.small(Purpose.REJECTED, 0)
+    chosen, rejected = (questions.small(kind(item), 0) for item in (Purpose.CHOSEN, Purpose.REJECTED))
     assert chosen.body() == rejected.body()
     assert chosen.key != rejected.key

@@ -217,7 +217,7 @@ def read_items(answer: Answer, what: str) -> tuple[str, ...]:
     """
     if items := items_in(answer):
         return items
-    _must_have_begun(answer)
+    must_have_begun(answer)
     text = split_thinking(answer.content).answer
     if answer.refused or _items(answer) or is_refusal(text) or refusal_phrase(text):
         raise UnusableAnswerError("refused", f"the model refuses to list {what}")
@@ -237,7 +237,7 @@ def read_scores(answer: Answer, criteria: tuple[str, ...] | None) -> Scores:
     try:
         return parse_scores(_structure(answer), criteria, ended=not answer.truncated)
     except ParseError as error:
-        _must_have_begun(answer)
+        must_have_begun(answer)
         raise UnusableAnswerError("bad_scores", f"the judge's answer cannot be read: {error}") from error
 
 
@@ -260,7 +260,7 @@ def _structure(answer: Answer) -> str:
     return next(filter(None, (outer_json(text, ended=not answer.truncated) for text in texts)), "")
 
 
-def _must_have_begun(answer: Answer) -> None:
+def must_have_begun(answer: Answer) -> None:
     """Tell an answer that has nothing because of its token limit from one that is of the wrong shape.
 
     Raises:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tasks.core.chat.negotiation import LEARNED, Negotiation
 from tasks.core.chat.transport import Manner
-from tasks.core.config.settings import provider_of
+from tasks.core.config.settings import all_models, provider_of
 from tasks.core.exchange.attempt import RetryPolicy
-from tasks.core.models import Purpose
+from tasks.core.questions import JUDGEMENTS
 from tasks.core.traffic.concurrency import AdaptiveLimit
 from tasks.core.traffic.lane import Lane
 from tasks.core.traffic.quota import Allowance, Pace, Quota
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.core.chat.negotiation import Learned
     from tasks.core.config.settings import Config, ModelConfig
     from tasks.core.exchange.request import ChatRequest, Form
+    from tasks.core.models import Purpose
     from tasks.core.progress import Progress
     from tasks.core.traffic.stop import Stop
 
@@ -97,7 +98,7 @@ class Gateway:
     ) -> Access:
         """The access to a model for calls of a purpose."""
         # Only a judge has a timeout of its own, as in VellumForge2.
-        timeout = model.judge_timeout_seconds if purpose is Purpose.JUDGE else model.http_timeout_seconds
+        timeout = model.judge_timeout_seconds if purpose in JUDGEMENTS else model.http_timeout_seconds
         return Access(
             lane=self._lane(model),
             policy=RetryPolicy(max_retries=model.max_retries, max_backoff=model.max_backoff_seconds),
@@ -173,12 +174,7 @@ class Gateway:
 
     def _lowest(self, model: ModelConfig, setting: str) -> int:
         """Of two limits for one model the lower one counts."""
-        models = self._config.models
-        same = [
-            other
-            for other in (models.main, models.rejected, models.judge)
-            if other is not None and _place(other) == _place(model)
-        ]
+        same = [other for other in all_models(self._config).values() if _place(other) == _place(model)]
         return min((limit for other in same if (limit := getattr(other, setting))), default=0)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tasks.core.chat.http import ChatHttp
     from tasks.core.exchange.request import Answer, ChatRequest, Structure
     from tasks.core.ledger.ledger import Ledger
-    from tasks.core.models import Failure
+    from tasks.core.models import CallKind, Failure
     from tasks.core.progress import Progress
     from tasks.core.traffic.lane import Slots
     from tasks.core.traffic.stop import Stop
@@ -48,13 +48,13 @@ class ChatClient(LedgerClient):
         *,
         http: ChatHttp,
         ledger: Ledger,
-        access: Mapping[Purpose, Access],
+        access: Mapping[CallKind, Access],
         session: str,
         stop: Stop,
         progress: Progress,
         budget: SessionBudget,
         slots: Mapping[Purpose, Slots] = MappingProxyType({}),
-        control: Callable[[Purpose, int], ChatRequest] | None = None,
+        control: Callable[[CallKind, int], ChatRequest] | None = None,
         left_alone: Mapping[bytes, Failure] = MappingProxyType({}),
     ) -> None:
         """Make a client.
@@ -62,13 +62,13 @@ class ChatClient(LedgerClient):
         Args:
             http: Makes the attempts.
             ledger: Keeps the answers.
-            access: The way to the model of each purpose.
+            access: The way to the model of each kind of call.
             session: The id under which calls are recorded.
             stop: Ends every wait.
             progress: The counters.
             budget: Asked before every attempt.
             slots: The places of the jobs that ask, lent while a call waits to be tried again.
-            control: Makes a small question of a purpose's form, by which a server that refuses is told from
+            control: Makes a small question of a kind's form, by which a server that refuses is told from
                 one that refuses a question; None where there is none, and who answered before is taken to be
                 there.
             left_alone: What is not asked again; see `LedgerClient.left_alone`.
@@ -81,12 +81,12 @@ class ChatClient(LedgerClient):
         self._budget = budget
         self._slots = slots
         self._control = control
-        self._doubts: defaultdict[Purpose, Doubt] = defaultdict(Doubt)
+        self._doubts: defaultdict[CallKind, Doubt] = defaultdict(Doubt)
         self._asked_as: dict[bytes, Structure] = {}
 
     def kept_form(self, request: ChatRequest, *, kept: bool) -> None:
         """Note whether an answer kept to its shape: a server may take one and not keep it."""
-        negotiation = self._access[request.purpose].negotiation
+        negotiation = self._access[request.kind].negotiation
         # Of an answer that the ledger had, nobody knows how it was asked for: as one would ask now.
         tried = self._asked_as.pop(request.key, None) or negotiation.structure(request)
         if kept:
@@ -107,7 +107,7 @@ class ChatClient(LedgerClient):
         if request.key in self._trials:
             return await self._pay(request)
         await self.gate.passed()
-        doubt = self._doubts[request.purpose]
+        doubt = self._doubts[request.kind]
         if known := doubt.decided(request.key):
             note_call()  # It was asked, by this run.
             raise self._refused_for_good(request, known)
@@ -162,7 +162,7 @@ class ChatClient(LedgerClient):
             hopeless = doubt.hopeless and not self._progress.reused[request.purpose]
             if not hopeless and await self._answers_control(request, doubt):
                 return
-            name = self._access[request.purpose].lane.name
+            name = self._access[request.kind].lane.name
             fatal = EndpointError(
                 f"{name} refuses every request for {request.purpose}: {error}; "
                 "nothing is taken for refused for good: mend that, then resume"
@@ -175,7 +175,7 @@ class ChatClient(LedgerClient):
         if self._control is None:
             return doubt.answered > 0
         try:
-            await self._pay(self._control(request.purpose, secrets.randbelow(CONTROLS)))
+            await self._pay(self._control(request.kind, secrets.randbelow(CONTROLS)))
         except CallError as error:
             log.info("a small question for control is not answered either: %s", error)
             return False
@@ -223,7 +223,7 @@ class ChatClient(LedgerClient):
             self._budget.add_of_others(request, answer)
 
     async def _attempted(self, request: ChatRequest) -> Answer:
-        access = self._access[request.purpose]
+        access = self._access[request.kind]
         lane, purpose = access.lane, request.purpose
         characters = sum(len(content) for _, content in request.messages)
         expected = lane.expected_tokens(purpose, characters, request.parameters.get("max_tokens", 0))

@@ -20,7 +20,7 @@ from tasks.core import files
 from tasks.core.config import rules
 from tasks.core.config.problems import dotted, from_errors, nearest_setting
 from tasks.core.config.sections import RENAMED
-from tasks.core.config.settings import Config, default_of, settings
+from tasks.core.config.settings import Config, default_of, setting, settings
 from tasks.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def without_defaults(table: Mapping[str, Any], prefix: str = "") -> dict[str, An
     for name, given in table.items():
         key = f"{prefix}{name}"
         value = given
-        if key in settings():
+        if setting(key) is not None:
             default = default_of(key)
             if value == default and isinstance(value, bool) == isinstance(default, bool):
                 continue
@@ -280,7 +280,7 @@ def _single_settings(given: Iterator[tuple[str, Any, str]], *, spelled: Callable
         key = RENAMED.get(given_key, given_key)
         if key != given_key:
             layer.hints.append(_hint(given_key))
-        if key not in settings():
+        if setting(key) is None:
             layer.problems.append(Problem(dotted(key.split(".")), f"{_unknown(key, spelled)} ({origin})"))
             continue
         *sections, name = key.split(".")
@@ -305,7 +305,8 @@ def _converted(key: str, value: Any) -> Any:
     """Text as a value of the setting's type; what cannot be converted stays, for the check to refuse."""
     if not isinstance(value, str):
         return value
-    annotation: Any = settings()[key].annotation
+    known = setting(key)
+    annotation: Any = known and known.annotation
     try:
         if get_origin(annotation) is dict:
             return TypeAdapter(dict[str, Any]).validate_json(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
-from tasks.core.config.settings import Section, settings
+from tasks.core.config.settings import Section, as_known, setting, settings
 from tasks.core.config.values import MOST, Limit
 from tasks.core.errors import Problem
 
@@ -160,13 +160,13 @@ def _allowed_length(key: str) -> str:
 
 
 def _missing(key: str) -> str:
-    inside = {name: settings().get(f"{key}.{name}") for name in _names_in(f"{key}.")}
+    inside = {name: setting(f"{key}.{name}") for name in _names_in(f"{key}.")}
     required = [name for name, field in inside.items() if field is not None and field.is_required()]
     return f"is missing; it needs {' and '.join(required)}" if required else "is missing; it must be set"
 
 
 def _field(key: str) -> FieldInfo:
-    known = settings().get(key)
+    known = setting(key)
     if known is not None:
         return known
     inside = _values_around(key)
@@ -184,7 +184,8 @@ def _values_around(key: str) -> Any:
 
 
 def _names_in(prefix: str) -> list[str]:
-    inside = (key.removeprefix(prefix) for key in settings() if key.startswith(prefix))
+    known = as_known(prefix)
+    inside = (key.removeprefix(known) for key in settings() if key.startswith(known))
     values = _values_around(prefix)
     if isinstance(values, type) and issubclass(values, Section):
         inside = (name for name in values.model_fields)

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.core.config.problems import allowed_range, dotted, with_value
-from tasks.core.config.settings import CandidateChoice, PromptTemplates, default_of, settings
+from tasks.core.config.settings import (
+    CandidateChoice,
+    Models,
+    PromptTemplates,
+    default_of,
+    further_models,
+    settings,
+)
 from tasks.core.config.templates import compile_template
-from tasks.core.config.values import POSTGRES, PROVIDERS, Limit, check_provider_name, provider_of
+from tasks.core.config.values import (
+    POSTGRES,
+    PROVIDERS,
+    SECTION,
+    Limit,
+    check_provider_name,
+    provider_of,
+)
 from tasks.core.errors import Problem, TemplateError
 
 if TYPE_CHECKING:
@@ -20,7 +35,6 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config
 
-_ROLES: Final = ("main", "rejected", "judge")
 # What was set on a model, and what it would need to have an effect there.
 _IDLE: Final = (
     ("main", "judge_timeout_seconds", "that model judges nothing"),
@@ -34,12 +48,21 @@ _ESSENTIAL: Final = {
     "chosen_generation": "Prompt",
     "rejected_generation": "Prompt",
     "judge_rubric": "StoryText",
+    "judge_checklist": "Prompt",
+    "judge_checks": "StoryText",
 }
 _SYSTEM_PROMPTS: Final = {
     "prompt_generation": "prompt_system_prompt",
     "chosen_generation": "chosen_system_prompt",
     "rejected_generation": "rejected_system_prompt",
     "judge_rubric": "judge_system_prompt",
+}
+
+
+# What else each of these templates must use, for what is judged to be in it.
+_ALSO: Final = {
+    "judge_comparison": ("AnswerA", "AnswerB"),
+    "judge_checks": ("Checklist",),
 }
 
 
@@ -75,6 +98,10 @@ class Draft:
         """Whether something was found there, in a part of it, or in what it is a part of."""
         return any(all(a == b for a, b in zip(path, place, strict=False)) for place in self.broken)
 
+    def models(self) -> tuple[str, ...]:
+        """The sections under [models] that there may be: the known ones, and those that were given."""
+        return tuple(dict.fromkeys([*Models.model_fields, *self.names("models")]))
+
     def _given(self, key: str) -> Any:
         found: Any = self.data
         for name in key.split("."):
@@ -86,6 +113,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     """Everything that is wrong between settings which are right by themselves."""
     yield from _beyond_limits(draft)
     yield from _input_unclear(draft)
+    yield from _models_unnamed(draft)
     yield from _models_missing(draft)
     yield from _contexts_too_small(draft)
     yield from _providers_unclear(draft, "provider_rate_limits")
@@ -140,7 +168,7 @@ def _shards_impossible(draft: Draft) -> Iterator[Problem]:
         yield Problem("output.ledger", f"is {ledger!r}; execution.shards needs one for all machines: {where}")
     limits = {
         f"models.{role}.{name}": draft.get(f"models.{role}.{name}")
-        for role in _ROLES
+        for role in draft.models()
         if draft.has(f"models.{role}")
         for name in ("rate_limit_per_minute", "tokens_per_minute")
     }
@@ -151,20 +179,65 @@ def _shards_impossible(draft: Draft) -> Iterator[Problem]:
             yield Problem(key, f"is {limit}; allowed: execution.shards ({shards}) or more, which share it")
 
 
+def _models_unnamed(draft: Draft) -> Iterator[Problem]:
+    """Sections under [models] whose names are none, or are meant to be those of another."""
+    for name in draft.names("models"):
+        key = dotted(["models", name])
+        if name in Models.model_fields:
+            continue
+        if not SECTION.fullmatch(name):
+            yield Problem(key, "is no name of a model; allowed: small letters, digits and _, a letter first")
+            continue
+        near = get_close_matches(name, Models.model_fields, n=1, cutoff=0.7)
+        if near and not draft.has(f"models.{near[0]}") and name not in _named(draft):
+            yield Problem(key, f"unknown key; did you mean models.{near[0]}?")
+
+
+def _named(draft: Draft) -> set[str]:
+    """The sections that are named as those that answer or judge."""
+    lists = (draft.get("candidates.models"), draft.get("judging.models"))
+    return {name for names in lists for name in names or ()}
+
+
 def _models_missing(draft: Draft) -> Iterator[Problem]:
     mode = draft.get("generation.dataset_mode")
     answering = draft.get("candidates.models") or ("main", "rejected")
     if mode not in {None, "sft"} and "rejected" in answering and not draft.has("models.rejected"):
         yield Problem("models.rejected", f'is missing; generation.dataset_mode = "{mode}" needs it')
+    for name in answering:
+        if name not in Models.model_fields and not draft.has(f"models.{name}"):
+            yield Problem(f"models.{name}", "is missing; candidates.models names it")
     yield from _candidates_too_few(draft, mode, answering)
-    reasons = _reasons_for_judge(draft)
+    yield from _judges_missing(draft)
+
+
+def _judges_missing(draft: Draft) -> Iterator[Problem]:
+    reasons, judges = _reasons_for_judge(draft), draft.get("judging.models") or ()
+    agree = draft.get("judging.agree")
+    if judges and agree is not None and agree > len(judges):
+        yield Problem("judging.agree", f"is {agree}; there are {len(judges)} in judging.models")
     if not reasons:
         return
     needed = f"{' and '.join(reasons)} {'needs' if len(reasons) == 1 else 'need'} it with enabled = true"
-    if not draft.has("models.judge"):
-        yield Problem("models.judge", f"is missing; {needed}")
-    elif draft.get("models.judge.enabled") is False:
-        yield Problem("models.judge", f"is not enabled; {needed}")
+    for name in judges:
+        why = needed if name == "judge" else "judging.models names it"
+        if not draft.has(f"models.{name}"):
+            yield Problem(f"models.{name}", f"is missing; {why}")
+        elif name not in {"main", "rejected"} and _is_off(draft, name):
+            yield Problem(f"models.{name}", f"is not enabled; {why}")
+    places: dict[tuple[Any, ...], str] = {}
+    for name in judges:
+        place = tuple(draft.get(f"models.{name}.{key}") for key in ("base_url", "model_name"))
+        known = places.setdefault(place, name)
+        if known != name and None not in place:
+            message = f"holds {known} and {name}, which are one model at one address; it would judge twice"
+            yield Problem("judging.models", message)
+
+
+def _is_off(draft: Draft, name: str) -> bool:
+    """Whether a judge is switched off: one that judging.models names is on, unless it says that it is not."""
+    is_on = draft.get(f"models.{name}.enabled")
+    return is_on is False and (name == "judge" or draft.has(f"models.{name}.enabled"))
 
 
 def _candidates_too_few(draft: Draft, mode: str | None, answering: Sequence[str]) -> Iterator[Problem]:
@@ -188,6 +261,10 @@ def _reasons_for_judge(draft: Draft) -> list[str]:
         reasons.append('generation.dataset_mode = "mo-dpo"')
     if draft.get("judge_filtering.enabled"):
         reasons.append("judge_filtering.enabled = true")
+    if draft.get("judging.mode") == "pairwise" and draft.get("generation.dataset_mode") != "sft":
+        reasons.append('judging.mode = "pairwise"')
+    if draft.get("judging.agree") and draft.get("generation.dataset_mode") != "sft":
+        reasons.append("judging.agree")
     by_scores = [name for name in CandidateChoice.model_fields if _decides_by_scores(draft, name)]
     return [*reasons, *(f"candidates.{name}" for name in by_scores[:1])]
 
@@ -203,7 +280,7 @@ def _decides_by_scores(draft: Draft, name: str) -> bool:
 
 
 def _contexts_too_small(draft: Draft) -> Iterator[Problem]:
-    for role in _ROLES:
+    for role in draft.models():
         size = draft.get(f"models.{role}.context_size")
         answer = draft.get(f"models.{role}.max_output_tokens")
         if size is not None and answer is not None and size < answer:
@@ -214,7 +291,9 @@ def _contexts_too_small(draft: Draft) -> Iterator[Problem]:
 def _providers_unclear(draft: Draft, table: str) -> Iterator[Problem]:
     names = [name for name in draft.names(table) if not draft.is_broken(table, name, "[key]")]
     addresses = [
-        draft.get(f"models.{role}.base_url") for role in _ROLES if draft.has(f"models.{role}.base_url")
+        draft.get(f"models.{role}.base_url")
+        for role in draft.models()
+        if draft.has(f"models.{role}.base_url")
     ]
     used = {provider_of(address) for address in addresses if address is not None}
     first: dict[str, str] = {}
@@ -228,7 +307,7 @@ def _providers_unclear(draft: Draft, table: str) -> Iterator[Problem]:
 
 
 def _keys_twice(draft: Draft) -> Iterator[Problem]:
-    for role in _ROLES:
+    for role in draft.models():
         if draft.get(f"models.{role}.api_key_env") and draft.get(f"models.{role}.api_key_block"):
             yield Problem(f"models.{role}.api_key_block", "names another key than api_key_env does; keep one")
 
@@ -237,8 +316,10 @@ def _prices_missing(draft: Draft) -> Iterator[Problem]:
     """Models whose calls would not count: an unknown price is no price of zero."""
     if draft.get("budget.max_usd") is None:
         return
-    used = ["main", *(["rejected"] if draft.get("generation.dataset_mode") != "sft" else [])]
-    used += ["judge"] if _reasons_for_judge(draft) else []
+    answering = draft.get("candidates.models") or ("main", "rejected")
+    is_sft = draft.get("generation.dataset_mode") == "sft"
+    used = ["main", *(role for role in answering if not is_sft or role != "rejected")]
+    used += draft.get("judging.models") or () if _reasons_for_judge(draft) else ()
     names = (
         draft.get(f"models.{role}.model_name") for role in used if draft.has(f"models.{role}.model_name")
     )
@@ -250,7 +331,7 @@ def _prices_missing(draft: Draft) -> Iterator[Problem]:
 
 
 def _templates_unusable(draft: Draft) -> Iterator[Problem]:
-    needed = {"chosen_generation"}
+    needed: set[str] = {"chosen_generation"}
     if not draft.get("input.prompts"):
         needed |= (
             {"prompt_generation"}
@@ -262,7 +343,10 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
     ):
         needed.add("rejected_generation")
     if _reasons_for_judge(draft):
-        needed.add("judge_rubric")
+        by_checklist = draft.get("judging.mode") == "checklist"
+        needed |= {"judge_checklist", "judge_checks"} if by_checklist else {"judge_rubric"}
+    if draft.get("judging.mode") == "pairwise":
+        needed.add("judge_comparison")
     for name in PromptTemplates.model_fields:
         source = draft.get(f"prompt_templates.{name}")
         if source is None:
@@ -279,7 +363,8 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
 def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
     """Templates that ask the same of every item: each would be answered with what another was."""
     for name, variable in _ESSENTIAL.items():
-        sources = [draft.get(f"prompt_templates.{key}") for key in (name, _SYSTEM_PROMPTS[name])]
+        keys = [name, *([_SYSTEM_PROMPTS[name]] if name in _SYSTEM_PROMPTS else [])]
+        sources = [draft.get(f"prompt_templates.{key}") for key in keys]
         try:
             used = {used for source in sources if source for used in compile_template(name, source).variables}
         except TemplateError:
@@ -288,6 +373,15 @@ def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
             yield Problem(
                 f"prompt_templates.{name}", f"does not use {{{{.{variable}}}}}, so all would be alike"
             )
+    for name, variables in _ALSO.items():
+        source = draft.get(f"prompt_templates.{name}")
+        try:
+            present = compile_template(name, source).variables if source else variables
+        except TemplateError:
+            continue
+        for variable in variables:
+            if name in needed and variable not in present:
+                yield Problem(f"prompt_templates.{name}", f"does not use {{{{.{variable}}}}}")
 
 
 def _without_effect(config: Config) -> Iterator[str]:
@@ -304,6 +398,7 @@ def _without_effect(config: Config) -> Iterator[str]:
     if generation.reasoning_capture_rejected and not generation.enable_reasoning_capture:
         yield "generation.reasoning_capture_rejected has no effect without enable_reasoning_capture"
     yield from _candidates_without_effect(config)
+    yield from _judging_without_effect(config)
     for role, name, reason in _IDLE:
         model = getattr(config.models, role)
         if model is not None and name in model.model_fields_set:
@@ -316,6 +411,26 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 def _needs_judge(config: Config) -> bool:
     return bool(_reasons_for_judge(Draft(config.model_dump(exclude_unset=True))))
+
+
+def _judging_without_effect(config: Config) -> Iterator[str]:
+    judging, mode = config.judging, config.generation.dataset_mode
+    used = {*config.candidates.models, *(judging.models if _needs_judge(config) else ())}
+    for name in further_models(config):
+        if name not in used:
+            yield f"models.{name} has no effect: neither candidates.models nor judging.models uses it"
+    is_set = [name for name in type(judging).model_fields if name in judging.model_fields_set]
+    if not _needs_judge(config):
+        for name in is_set:
+            if getattr(judging, name) != default_of(f"judging.{name}"):
+                yield f"judging.{name} has no effect where nothing is judged"
+        return
+    if mode == "sft" and judging.mode == "pairwise":
+        yield "judging.mode has no effect in mode sft: there are no two sides to compare"
+    if mode == "sft" and judging.agree:
+        yield "judging.agree has no effect in mode sft: there are no two sides to agree on"
+    if judging.mode != "pairwise" and not judging.swap:
+        yield f'judging.swap has no effect with judging.mode = "{judging.mode}"'
 
 
 def _candidates_without_effect(config: Config) -> Iterator[str]:

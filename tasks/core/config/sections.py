@@ -30,6 +30,7 @@ from tasks.core.config.values import (
     Size,
     Temperature,
     Template,
+    check_answering,
     check_base_url,
     check_each_once,
     check_extra_body,
@@ -40,6 +41,8 @@ from tasks.core.config.values import (
     check_license,
     check_mirror_url,
     check_no_blank,
+    check_section,
+    check_sections,
     check_sha256,
     check_some,
     check_stop,
@@ -267,7 +270,6 @@ class JudgeFiltering(Section):
     )
 
 
-CandidateModel = Literal["main", "rejected"]
 ChoiceRule = Literal["by_model", "best_worst", "best_random", "best_mean_minus_2_sd"]
 
 
@@ -277,11 +279,10 @@ class CandidateChoice(Section):
     count: int = Field(
         1, ge=1, le=MOST_CANDIDATES, description="Answers of each model to each prompt; all are judged."
     )
-    models: Annotated[list[CandidateModel], AfterValidator(check_each_once), AfterValidator(check_some)] = (
-        Field(
-            default_factory=lambda: list[CandidateModel](["main", "rejected"]),
-            description="The models that answer: main, or main and rejected. In mode sft main alone does.",
-        )
+    models: Annotated[list[str], AfterValidator(check_each_once), AfterValidator(check_answering)] = Field(
+        default_factory=lambda: ["main", "rejected"],
+        description="The models that answer, as sections of [models]; further ones may be made there, such "
+        "as [models.third]. In mode sft rejected does not.",
     )
     choose: ChoiceRule = Field(
         "by_model",
@@ -291,11 +292,43 @@ class CandidateChoice(Section):
     min_margin: float = Field(
         0.0, ge=0, le=4, description="Least distance of the two scores; pairs that are closer are kept out."
     )
-    on_policy: Literal["", "main", "rejected"] = Field(
-        "", description="Model of which at least one side must be; empty for any."
+    on_policy: Annotated[Line, AfterValidator(check_section)] = Field(
+        "", description="Model of which at least one side must be, as its section; empty for any."
     )
     max_length_ratio: Ratio = Field(
         0.0, description="Most that the longer side may be of the shorter one, 1 or more; 0 for any."
+    )
+
+
+JudgingMode = Literal["score", "pairwise", "checklist"]
+
+
+class Judging(Section):
+    """Who judges the answers, and how."""
+
+    models: Annotated[
+        list[str],
+        AfterValidator(check_each_once),
+        AfterValidator(check_some),
+        AfterValidator(check_sections),
+    ] = Field(
+        default_factory=lambda: ["judge"],
+        description="The judges, as sections of [models], such as judge and judge_2; the mean of their "
+        "scores counts.",
+    )
+    mode: JudgingMode = Field(
+        "score",
+        description="score: each answer by the rubric. pairwise: which of the two answers is better. "
+        "checklist: each answer by yes or no to questions that are written for its prompt.",
+    )
+    swap: bool = Field(
+        default=True,
+        description="In pairwise, ask in both orders; a judge that then prefers the other one says tie.",
+    )
+    agree: Count = Field(
+        0,
+        description="Judges that must prefer the chosen answer; 0 for none: their mean, or most of "
+        "them, decide.",
     )
 
 
@@ -326,6 +359,18 @@ class PromptTemplates(Section):
     )
     judge_rubric: Template = Field(
         defaults.JUDGE_RUBRIC, description="Asks for scores of 1 to 5 for each criterion, as JSON."
+    )
+    judge_comparison: Template = Field(
+        defaults.JUDGE_COMPARISON,
+        description='Asks which of two answers is better, as JSON: judging.mode = "pairwise".',
+    )
+    judge_checklist: Template = Field(
+        defaults.JUDGE_CHECKLIST,
+        description="Asks for questions to judge a prompt's answers by, as a JSON array of strings: "
+        'judging.mode = "checklist".',
+    )
+    judge_checks: Template = Field(
+        defaults.JUDGE_CHECKS, description="Asks for yes or no to each of these questions, as JSON."
     )
     reasoning_generation: Template = Field(
         defaults.REASONING_GENERATION,
@@ -544,7 +589,11 @@ def _off_is_absent(value: object) -> object:
 
 
 class Models(Section):
-    """Who writes and who judges."""
+    """Who writes and who judges; further models under names of their own."""
+
+    model_config = ConfigDict(extra="allow")
+    # A judge's settings are those of any model, and whether it is used.
+    __pydantic_extra__: dict[str, Judge] = Field(init=False)
 
     main: ModelConfig = Field(description="Writes subtopics, prompts and chosen answers.")
     rejected: ModelConfig | None = Field(None, description="Writes rejected answers; not needed in mode sft.")

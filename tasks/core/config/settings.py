@@ -22,6 +22,7 @@ from tasks.core.config.sections import (
     Input,
     Judge,
     JudgeFiltering,
+    Judging,
     Lint,
     ModelConfig,
     Models,
@@ -56,6 +57,7 @@ __all__ = [
     "Input",
     "Judge",
     "JudgeFiltering",
+    "Judging",
     "Lint",
     "ModelConfig",
     "Models",
@@ -68,9 +70,13 @@ __all__ = [
     "SftFormat",
     "StructuredOutput",
     "TokensParameter",
+    "all_models",
+    "as_known",
     "default_of",
+    "further_models",
     "provider_of",
     "section_of",
+    "setting",
     "settings",
 ]
 
@@ -83,6 +89,7 @@ class Config(Section):
     models: Models
     input: Input = Input()
     candidates: CandidateChoice = CandidateChoice()
+    judging: Judging = Judging()
     judge_filtering: JudgeFiltering = JudgeFiltering()
     lint: Lint = Lint()
     prompt_templates: PromptTemplates = PromptTemplates()
@@ -135,10 +142,35 @@ def settings() -> Mapping[str, FieldInfo]:
     return found
 
 
+def as_known(key: str) -> str:
+    """The key by which a setting of a further model is described: they have the settings of a judge."""
+    parts = key.split(".")
+    if parts[0] == "models" and len(parts) > 2 and parts[1] not in Models.model_fields:  # noqa: PLR2004 - names
+        parts[1] = "judge"
+    return ".".join(parts)
+
+
+def setting(key: str) -> FieldInfo | None:
+    """The setting with this dotted key, which may be that of a further model; None where there is none."""
+    return settings().get(as_known(key))
+
+
+def further_models(config: Config) -> dict[str, Judge]:
+    """The models beside main, rejected and judge, by their section's name."""
+    return config.models.model_extra or {}
+
+
+def all_models(config: Config) -> dict[str, ModelConfig]:
+    """All models that there are, used or not, by their section's name."""
+    models = config.models
+    known = {"main": models.main, "rejected": models.rejected, "judge": models.judge}
+    return {name: model for name, model in known.items() if model is not None} | further_models(config)
+
+
 def default_of(key: str) -> Any:
     """The default of the setting with this dotted key; `PydanticUndefined` where one must be given.
 
     Raises:
         KeyError: There is no such setting.
     """
-    return settings()[key].get_default(call_default_factory=True)
+    return settings()[as_known(key)].get_default(call_default_factory=True)

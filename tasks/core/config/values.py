@@ -194,14 +194,49 @@ def check_each_once(value: list[_Format]) -> list[_Format]:
 
 
 def check_some(value: list[_Format]) -> list[_Format]:
-    """The value in order, when main is among it.
+    """The value, when there is anything in it.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is empty.
+    """
+    if not value:
+        raise ValueError("is empty; at least one is needed")
+    return value
+
+
+SECTION: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""A name of a section under [models]."""
+
+
+def check_section(value: str) -> str:
+    """The value, when it can be the name of a section under [models], or is empty.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if value and not SECTION.fullmatch(value):
+        raise ValueError("is no section of [models]; allowed: small letters, digits and _, a letter first")
+    return value
+
+
+def check_answering(value: list[str]) -> list[str]:
+    """The value in order, when main is among it, and each can be a section under [models].
+
+    Raises:
+        ValueError: It is not, or one cannot.
     """
     if "main" not in value:
         raise ValueError('must hold "main"')
-    return sorted(value)
+    return sorted(check_sections(value))
+
+
+def check_sections(value: list[str]) -> list[str]:
+    """The value, when each can be the name of a section under [models].
+
+    Raises:
+        ValueError: One cannot.
+    """
+    return [check_section(name) for name in value]
 
 
 def check_ratio(value: float) -> float:

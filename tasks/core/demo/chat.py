@@ -95,6 +95,13 @@ _ABSENT = {"top_p": 1.0}
 _QUOTES = re.compile(r'"[^"\n]*"|“[^”\n]*”')
 _LIST = re.compile(r'json\W+(?:\w+\W+){0,3}?(?:array|list)\b|\b(?:array|list) of (?:\w+ )?strings|\[\s*"')
 _SCORE = re.compile(r"\bscor(?:e|es|ed|ing)\b")
+# The example of an answer shows that texts are compared, or questions answered.
+_FORMS = (
+    (re.compile(r'"better"\s*:'), Kind.COMPARISON),
+    (re.compile(r'"1"\s*:\s*"yes"'), Kind.CHECKS),
+)
+_SECOND = re.compile(r"\b(?:answer|response|story|text)[ _-]?b\b", re.IGNORECASE)
+_QUESTION = re.compile(r"^[ \t]*(\d{1,2})[.)]\s", re.MULTILINE)
 _SUBTOPICS = re.compile(r"\b(?:sub-?)?topics\b")
 # The number of a numbered line is passed over.
 _COUNT = re.compile(r"^\s*\d+[.)]\s|(?<![\w.,-])(\d{1,5})(?![\w-]|[.,]\d)", re.MULTILINE)
@@ -206,7 +213,8 @@ def _formed(document: dict[str, Any], kind: Kind) -> Kind:
     schema = form.get("json_schema") if isinstance(form, dict) else None
     if kind is not Kind.PROSE or not isinstance(schema, dict):
         return kind
-    return Kind.PROMPTS if schema.get("name") == "items" else Kind.JUDGE
+    forms = {"items": Kind.PROMPTS, "comparison": Kind.COMPARISON, "checks": Kind.CHECKS}
+    return forms.get(str(schema.get("name")), Kind.JUDGE)
 
 
 def recognise(text: str, asked: str) -> Kind:
@@ -214,6 +222,9 @@ def recognise(text: str, asked: str) -> Kind:
     lowered = text.lower()
     if "json" not in lowered:
         return Kind.PROSE
+    for form, kind in _FORMS:
+        if form.search(lowered):
+            return kind
     wants_list = _LIST.search(lowered) is not None
     # What stands in quotes is a topic, which may be about anything, or a key of an example.
     unquoted = _QUOTES.sub("", lowered)
@@ -305,6 +316,12 @@ def _content_for(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
     if chat.kind is Kind.JUDGE:
         reasons = bool(_EXPLAINED.search(chat.text.lower())) and not _UNEXPLAINED.search(chat.text.lower())
         answer: object = demo_text.scores(criteria(chat.text), chat.asked, seed, reasons=reasons)
+    elif chat.kind is Kind.COMPARISON:
+        first, second = _two(chat.asked)
+        answer = demo_text.comparison(first, second, seed)
+    elif chat.kind is Kind.CHECKS:
+        numbers = dict.fromkeys(_QUESTION.findall(chat.asked))
+        answer = demo_text.checks(tuple(numbers) or ("1", "2"), chat.asked, seed)
     else:
         subject, wanted = about(chat.kind, chat.asked), count(chat.asked)
         answer = demo_text.list_items(chat.kind, subject, wanted, seed, behaviour.repeat)
@@ -312,6 +329,13 @@ def _content_for(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:
     if happens(behaviour.bad, seed, "bad"):
         return content[: len(content) // 2] if seed[0] % 2 else "Let me think about that for a while."
     return content
+
+
+def _two(asked: str) -> tuple[str, str]:
+    """The two texts that are to be compared: what stands before and behind the mark of the second."""
+    mark = _SECOND.search(asked)
+    place = mark.start() if mark else len(asked) // 2
+    return asked[:place], asked[place:]
 
 
 def _prose(chat: Chat, seed: bytes, behaviour: Behaviour) -> str:

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     PROMPTS = "prompts"
     PROSE = "prose"
     JUDGE = "judge"
+    COMPARISON = "comparison"
+    CHECKS = "checks"
 
 
 def _wheel(choices: Sequence[_T]) -> tuple[_T, ...]:
@@ -290,13 +292,33 @@ def refusal(seed: bytes) -> str:
     return _REFUSALS[seed[0] % len(_REFUSALS)]
 
 
+def _care(text: str) -> int:
+    """How often a text says what careful demo prose says."""
+    lowered = text.lower()
+    return sum(lowered.count(phrase) for phrase in set(_CAREFUL))
+
+
+def comparison(first: str, second: str, seed: bytes) -> dict[str, object]:
+    """Which of two texts is better: the more careful one, else any."""
+    one, other = _care(first), _care(second)
+    if one == other:
+        return {"better": ("A", "B")[seed[0] % 2]}
+    return {"better": "A" if one > other else "B"}
+
+
+def checks(numbers: Sequence[str], judged: str, seed: bytes) -> dict[str, object]:
+    """Yes or no to each question: yes for careful demo prose mostly, for anything else sometimes."""
+    most = 220 if _care(judged) >= _CAREFUL_ENOUGH else 100
+    choices = _choices(seed)
+    return {number: "yes" if next(choices) < most else "no" for number in numbers}
+
+
 def scores(criteria: tuple[str, ...], judged: str, seed: bytes, *, reasons: bool) -> dict[str, object]:
     """A judge's answer: criterion to {score, reasoning}, or to the score alone.
 
     Careful demo prose in `judged` scores 4.2 on average, anything else 2.4.
     """
-    lowered = judged.lower()
-    careful = sum(lowered.count(phrase) for phrase in set(_CAREFUL)) >= _CAREFUL_ENOUGH
+    careful = _care(judged) >= _CAREFUL_ENOUGH
     choices = _choices(seed)
     answer: dict[str, object] = {}
     for criterion in criteria:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
+from tasks.core.models import CallKind
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -45,14 +47,16 @@ class ChatRequest:
         model: The model's name as the server knows it.
         messages: Role and content of each message, in order.
         parameters: Sampling parameters as they are configured; what is not set is absent.
-        schema: The shape asked for, `items` or `scores`; "" for prose.
+        schema: The shape asked for, `items`, `scores`, `comparison` or `checks`; "" for prose.
         sample: 0 for the first try, n for the nth after an unusable answer or for the nth chunk, moved as
             a whole by the seed.
         least: Of a list: how many items are asked for. This and what follows is in the words of the
             messages, and is not part of the key: it only says how the schema is put to a server.
-        criteria: Of scores: their names; () where the rubric does not tell them.
+        criteria: Of scores: their names; () where the rubric does not tell them. Of a checklist: the numbers
+            of its questions.
         explain: Of scores: whether reasoning is asked for beside each.
         plainly: Whether the shape is asked for by the messages alone.
+        section: The section under [models] whose model it is. Not in the key: the model is.
         json_hint: Added to the last message where JSON is asked for without a schema: servers demand that
             the messages speak of it then. Not in the key, as all that is negotiated.
     """
@@ -69,6 +73,12 @@ class ChatRequest:
     explain: bool = field(default=False, compare=False)
     plainly: bool = field(default=False, compare=False)
     json_hint: str = field(default="", compare=False)
+    section: str = field(default="", compare=False)
+
+    @property
+    def kind(self) -> CallKind:
+        """What kind of call it is."""
+        return CallKind(self.purpose, self.section)
 
     @cached_property
     def key(self) -> bytes:
@@ -194,6 +204,13 @@ Structure = Literal["json_schema", "plain_schema", "json_object", "off"]
 
 ITEMS: Final = "items"
 SCORES: Final = "scores"
+COMPARISON: Final = "comparison"
+CHECKS: Final = "checks"
+
+SIDES: Final = ("A", "B", "tie")
+"""What a comparison says."""
+YES_NO: Final = ("yes", "no")
+"""What is said to a question of a checklist."""
 
 LOWEST: Final = 1
 HIGHEST: Final = 5
@@ -223,7 +240,7 @@ def response_format(
 
     Args:
         structure: How the shape is asked for.
-        schema: The shape, `items` or `scores`; "" for prose.
+        schema: The shape: `items`, `scores`, `comparison` or `checks`; "" for prose.
         least: Of a list: how many items are asked for.
         criteria: Of scores: their names; () where a rubric does not tell them.
         explain: Of scores: whether each comes with its reasoning.
@@ -231,10 +248,15 @@ def response_format(
     if structure == "off" or not schema:
         return None
     bounded = structure == "json_schema"
-    if structure == "json_object" or schema not in {ITEMS, SCORES}:
+    if structure == "json_object" or schema not in {ITEMS, SCORES, COMPARISON, CHECKS}:
         return {"type": "json_object"}
     if schema == ITEMS:
         described, strict = _items(least if bounded else 0), True
+    elif schema == COMPARISON:
+        described, strict = _object({"better": {"type": "string", "enum": [*SIDES]}}), True
+    elif schema == CHECKS:
+        each = {"type": "string", "enum": [*YES_NO]}
+        described, strict = _object(dict.fromkeys(criteria, each)), True
     else:
         described, strict = _scores(criteria, explain=explain, bounded=bounded), bool(criteria)
     return {"type": "json_schema", "json_schema": {"name": schema, "strict": strict, "schema": described}}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tasks.core.config.settings import DatasetMode
-from tasks.core.generation.pairs import wants_explanations
+from tasks.core.generation.judging import wants_explanations
 from tasks.core.models import GivenJob
 from tasks.core.questions import Questions, purposes_of
 from tasks.core.rows import formats

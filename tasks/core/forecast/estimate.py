@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.cost import CHARACTERS_PER_TOKEN, Cost, Observed, Prices, Usage, cost_document, tokens_for
-from tasks.core.generation.asking import Subtopic, SubtopicPrompts
-from tasks.core.generation.pairs import make_pairs, settle, wants_explanations
-from tasks.core.generation.prompts import jobs_of, write_prompts
+from tasks.core.generation.judging import wants_explanations
+from tasks.core.generation.pairs import make_pairs, settle
+from tasks.core.generation.prompts import Subtopic, SubtopicPrompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import Job, Phase, Purpose
-from tasks.core.questions import Questions, model_for, purposes_of
+from tasks.core.questions import LEAST_CHECKS, MOST_CHECKS, Questions, kinds_of, model_of
 from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tasks.core.forecast.survey import Survey
     from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.generation.run import Run
-    from tasks.core.models import Failure, Pair
+    from tasks.core.models import CallKind, Failure, Pair
 
 
 WIDTH = 2.0
@@ -62,10 +62,11 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the calls of one purpose will take.
+    """What the calls of one kind will take.
 
     Attributes:
         purpose: What they are for.
+        section: The section of their model.
         model: Who answers them.
         reused: Calls that are in the ledger.
         to_pay: Calls to pay for, if every answer can be used.
@@ -79,6 +80,7 @@ class Outlook:
     """
 
     purpose: Purpose
+    section: str
     model: str
     reused: int
     to_pay: int
@@ -99,7 +101,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take, by purpose in the order of the pipeline."""
+    """What a run will take, by kind of call in the order of the pipeline."""
 
     outlooks: tuple[Outlook, ...]
 
@@ -147,16 +149,16 @@ def estimate(
         config: The configuration.
         found: Its survey.
         elsewhere: All reported calls of the ledger by model and purpose, for what the survey saw none of.
-        purposes: The kinds of call that are made; left out, those of generating.
+        purposes: What calls are for; left out, all that generating makes.
     """
     seen = {
-        purpose: _best_of(
-            found.observed.get(purpose), elsewhere.get((model_for(config, purpose).model_name, purpose))
+        kind: _best_of(
+            found.observed.get(kind), elsewhere.get((model_of(config, kind).model_name, kind.purpose))
         )
-        for purpose in purposes or purposes_of(config)
+        for kind in kinds_of(config, purposes)
     }
     questions = Questions(config)
-    return Estimate(tuple(_outlook(config, questions, found, purpose, seen[purpose]) for purpose in seen))
+    return Estimate(tuple(_outlook(config, questions, found, kind, seen[kind]) for kind in seen))
 
 
 def _best_of(own: Observed | None, others: Observed | None) -> Observed:
@@ -165,21 +167,19 @@ def _best_of(own: Observed | None, others: Observed | None) -> Observed:
     return own if own.prompt.count or others is None else others
 
 
-def _outlook(
-    config: Config, questions: Questions, found: Survey, purpose: Purpose, seen: Observed
-) -> Outlook:
-    model, prices = model_for(config, purpose), Prices(config.pricing)
-    to_pay = found.to_pay[purpose]
+def _outlook(config: Config, questions: Questions, found: Survey, kind: CallKind, seen: Observed) -> Outlook:
+    model, prices = model_of(config, kind), Prices(config.pricing)
+    to_pay = found.unpaid[kind]
     if seen.prompt.count or not to_pay:
         calls = _calls(to_pay, seen)
         asked = _tokens(calls, seen.prompt)
         said = _tokens(calls, seen.completion, most=model.max_output_tokens)
     else:
         calls = Range(to_pay, None, to_pay)
-        asked = _input(config, questions, purpose).times(to_pay)
+        asked = _input(config, questions, kind).times(to_pay)
         said = Range(0, None, model.max_output_tokens).times(to_pay)
-    length = found.asked.get(purpose)
-    if length and length.count == to_pay and purpose not in found.observed:
+    length = found.asked.get(kind)
+    if length and length.count == to_pay and kind not in found.observed:
         # Of answers elsewhere, the questions may have been of any length.
         asked = Range(calls.low, calls.likely or to_pay, calls.high).times(length.mean)
     cached = seen.cached / seen.prompt.total if seen.prompt.total else 0.0
@@ -189,9 +189,10 @@ def _outlook(
         return prices.cost(model.model_name, usage)
 
     return Outlook(
-        purpose,
+        kind.purpose,
+        kind.section,
         model.model_name,
-        reused=found.reused[purpose],
+        reused=found.paid[kind],
         to_pay=to_pay,
         calls=calls,
         prompt_tokens=asked,
@@ -233,40 +234,27 @@ def _tokens(calls: Range, sample: Sums, most: float = math.inf) -> Range:
     return Range(min(low, likely), likely, max(likely, min(high, calls.high * most)))
 
 
-def _input(config: Config, questions: Questions, purpose: Purpose) -> Range:
+def _input(config: Config, questions: Questions, kind: CallKind) -> Range:
     """Input tokens of one call, by the length of its rendered template with short and with long values."""
-    answering = [side for side in (Purpose.CHOSEN, Purpose.REJECTED) if side in purposes_of(config)]
-    longest = max(model_for(config, side).max_output_tokens for side in answering)
+    answering = [item for item in kinds_of(config) if item.purpose in {Purpose.CHOSEN, Purpose.REJECTED}]
+    longest = max(model_of(config, item).max_output_tokens for item in answering)
     few, many = (
         tokens_for(sum(len(content) for _, content in request.messages))
         for request in (
-            _sample_request(config, questions, purpose, SHORT, ""),
-            _sample_request(config, questions, purpose, LONG, "x" * (longest * CHARACTERS_PER_TOKEN)),
+            _example(config, questions, kind, SHORT),
+            _example(config, questions, kind, LONG, "x" * (longest * CHARACTERS_PER_TOKEN)),
         )
     )
     return Range(few, None, many)
 
 
-def _sample_request(
-    config: Config, questions: Questions, purpose: Purpose, values: tuple[str, str], answer: str
+def _example(
+    config: Config, questions: Questions, kind: CallKind, values: tuple[str, str], answer: str = ""
 ) -> ChatRequest:
-    generation = config.generation
     subtopic, prompt = values
-    job = Job(0, generation.main_topic, subtopic, prompt)
-    match purpose:
-        case Purpose.SUBTOPICS:
-            chunk = generation.subtopic_chunk_size or generation.num_subtopics
-            return questions.subtopics(min(chunk, generation.num_subtopics), "", 0)
-        case Purpose.PROMPTS:
-            return questions.prompts(subtopic, generation.num_prompts_per_subtopic, (), 0)
-        case Purpose.CHOSEN:
-            return questions.chosen(job, 0)
-        case Purpose.REJECTED:
-            return questions.rejected(job, 0)
-        case Purpose.JUDGE:
-            return questions.judge(job, answer, 0, explain=wants_explanations(config))
-        case Purpose.REASONING:
-            return questions.reasoning(job, answer, 0)
+    job = Job(0, config.generation.main_topic, subtopic, prompt)
+    checklist = [prompt] * (MOST_CHECKS if answer else LEAST_CHECKS)
+    return questions.example(kind, job, answer, checklist, explain=wants_explanations(config))
 
 
 def document_of(found: Estimate) -> dict[str, Any]:
@@ -275,6 +263,7 @@ def document_of(found: Estimate) -> dict[str, Any]:
         {
             "phase": str(item.phase),
             "purpose": str(item.purpose),
+            "section": item.section,
             "model": item.model,
             "reused": item.reused,
             "to_pay": item.to_pay,

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tasks.core.cost import Observed, Sums, tokens_for
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.candidates import SAMPLES_A_CANDIDATE, spots_of
-from tasks.core.generation.pairs import make_pairs, score_pair
+from tasks.core.generation.judging import checklist_of, judgements_of, score_pair
+from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.run import PLAIN, Policy, Run, all_of
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.ledger.client import LedgerClient
 from tasks.core.ledger.schema import usage_of
-from tasks.core.models import Pair, Purpose
-from tasks.core.progress import Progress
-from tasks.core.questions import is_judged
+from tasks.core.models import CallKind, Pair, Purpose
+from tasks.core.progress import Opinions, Progress
+from tasks.core.questions import is_judged, is_scored
 from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.core.generation.candidates import Spot
     from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.ledger.ledger import Ledger
-    from tasks.core.models import Failure, Job
+    from tasks.core.models import Failure, Job, Text
 
 AT_A_TIME = 512
 """Jobs that are looked up together: bounds memory."""
@@ -50,55 +51,67 @@ class Survey:
     """What was found.
 
     Attributes:
-        reused: Calls that are in the ledger, by purpose.
-        to_pay: Calls that would be paid for, by purpose. Exact where all earlier answers exist; the calls
+        paid: Calls that are in the ledger, by kind.
+        unpaid: Calls that would be paid for, by kind. Exact where all earlier answers exist; the calls
             that follow from answers which are not there yet are counted as one for each.
         keys: The keys of all calls in the ledger that the configuration uses.
-        unpaid: Those of the calls that were looked for and are not there.
-        asked: Input tokens of the same by their length, by purpose.
+        missing: Those of the calls that were looked for and are not there.
+        asked: Input tokens of the same by their length, by kind.
         questions: What identifies its lists, whose milestones decide how they are grown.
         subtopics: The subtopics, empty when they are not all paid for.
         jobs: The jobs whose prompts are there.
         done: Jobs of which everything is there.
         lost: Those of them that yield no usable pair, by id, with the cause.
         dropped: Prompts that were left out, as `duplicate` or `near_duplicate`.
-        observed: What the calls in the ledger used, by purpose.
+        observed: What the calls in the ledger used, by kind.
+        opinions: How often the judges agree.
         failures: What does not come about: the causes are those of what is left alone, those of answers
             that cannot be used, and UNPAID.
     """
 
-    reused: Counter[str] = field(default_factory=Counter)
-    to_pay: Counter[str] = field(default_factory=Counter)
+    paid: Counter[CallKind] = field(default_factory=Counter)
+    unpaid: Counter[CallKind] = field(default_factory=Counter)
     keys: MutableSet[bytes] = field(default_factory=set)
-    unpaid: MutableSet[bytes] = field(default_factory=set)
-    asked: dict[Purpose, Sums] = field(default_factory=dict)
+    missing: MutableSet[bytes] = field(default_factory=set)
+    asked: dict[CallKind, Sums] = field(default_factory=dict)
     questions: set[bytes] = field(default_factory=set)
     subtopics: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
     done: int = 0
     lost: dict[int, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
-    observed: dict[Purpose, Observed] = field(default_factory=dict)
+    observed: dict[CallKind, Observed] = field(default_factory=dict)
+    opinions: Opinions = field(default_factory=Opinions)
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def reused(self) -> Counter[str]:
+        """Calls that are in the ledger, by purpose."""
+        return _by_purpose(self.paid)
+
+    @property
+    def to_pay(self) -> Counter[str]:
+        """Calls that would be paid for, by purpose."""
+        return _by_purpose(self.unpaid)
 
     def note(self, request: ChatRequest, answer: Answer) -> None:
         """Take a call that is in the ledger into the counts, once."""
         if request.key in self.keys:
             return
         self.keys.add(request.key)
-        self.reused[request.purpose] += 1
+        self.paid[request.kind] += 1
         # Of subtopics, every sample is another chunk.
         further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_CANDIDATE > 0
-        self.observed.setdefault(request.purpose, Observed()).add(usage_of(request, answer), further=further)
+        self.observed.setdefault(request.kind, Observed()).add(usage_of(request, answer), further=further)
 
     def miss(self, request: ChatRequest) -> None:
         """Take a call that is not in the ledger into the counts, once: an operation may try it again."""
-        if request.key in self.unpaid:
+        if request.key in self.missing:
             return
-        self.unpaid.add(request.key)
-        self.to_pay[request.purpose] += 1
+        self.missing.add(request.key)
+        self.unpaid[request.kind] += 1
         characters = sum(len(content) for _, content in request.messages)
-        self.asked.setdefault(request.purpose, Sums()).add(tokens_for(characters))
+        self.asked.setdefault(request.kind, Sums()).add(tokens_for(characters))
 
 
 async def survey(
@@ -141,9 +154,16 @@ async def survey(
     # Where the lists are all there and short, the models had no more: nothing will follow from them.
     if found.to_pay[Purpose.SUBTOPICS] or found.to_pay[Purpose.PROMPTS]:
         unknown = max(0, config.generation.wanted_pairs - (len(found.jobs) - len(found.lost)))
-        for spot in walk.spots:
-            found.to_pay[spot.purpose] += unknown
-            found.to_pay[Purpose.JUDGE] += unknown * is_judged(config)
+        calls = Counter(spot.kind for spot in walk.spots) + judgements_of(config, len(walk.spots))
+        for kind, count in calls.items():
+            found.unpaid[kind] += unknown * count
+    return found
+
+
+def _by_purpose(counts: Mapping[CallKind, int]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for kind, count in counts.items():
+        found[kind.purpose] += count
     return found
 
 
@@ -168,7 +188,7 @@ class _Walk:
             complete = False
             known = await _shorter_list(run)
             asked = min(generation.num_subtopics, generation.wanted_pairs)
-            found.to_pay[Purpose.PROMPTS] += asked - len(numbered(run.config, known))
+            found.unpaid[CallKind(Purpose.PROMPTS, "main")] += asked - len(numbered(run.config, known))
         if not known:
             return
         prompts = await write_prompts(run, numbered(run.config, known))
@@ -196,12 +216,12 @@ class _Walk:
             self._found.lost.update(outcome.lost)
             if is_judged(run.config):
                 unpaid = {
-                    failure.item
+                    failure.item: failure.purpose
                     for failure in outcome.failures
-                    if failure.cause == UNPAID and failure.purpose is not Purpose.JUDGE
+                    if failure.cause == UNPAID and failure.purpose is not Purpose.COMPARISON
                 }
-                parts = [(job, spot) for job in block if f"job {job.id}" in unpaid for spot in self.spots]
-                await all_of(_judge_alone(run, job, spot) for job, spot in parts)
+                parts = [(job, unpaid[item]) for job in block if (item := f"job {job.id}") in unpaid]
+                await all_of(_count_judgements(run, job, self.spots, failed) for job, failed in parts)
         return outcomes
 
     def _count(self, job: Job, pair: Pair | None) -> None:
@@ -210,8 +230,33 @@ class _Walk:
             self._keep(job, pair)
 
 
-async def _judge_alone(run: SurveyRun, job: Job, spot: Spot) -> None:
-    """Count the judge's call for one answer of a pair that is not whole."""
+async def _count_judgements(run: SurveyRun, job: Job, spots: Sequence[Spot], failed: Purpose) -> None:
+    """Count what judges will be asked of a pair that is not whole.
+
+    Args:
+        run: The survey.
+        job: The job.
+        spots: The places of its answers.
+        failed: What is not paid for; where that is what judges say of an answer, that is counted already.
+    """
+    ahead = judgements_of(run.config, len(spots))
+    for kind, count in ahead.items():
+        if kind.purpose is Purpose.COMPARISON:
+            run.found.unpaid[kind] += count
+    if failed in {Purpose.JUDGE, Purpose.CHECKS} or not is_scored(run.config):
+        return
+    checklist: tuple[str, ...] | None = None
+    with suppress(CallError):
+        checklist = await checklist_of(run, job)
+    await all_of(_judge_alone(run, job, spot, checklist) for spot in spots)
+
+
+async def _judge_alone(run: SurveyRun, job: Job, spot: Spot, checklist: tuple[str, ...] | None) -> None:
+    """Count what judges are asked about one answer of a pair that is not whole."""
+    of_one = [
+        kind for kind in judgements_of(run.config, 1) if kind.purpose in {Purpose.JUDGE, Purpose.CHECKS}
+    ]
+    text: Text | None
     try:
         text, _ = await run.ask_until_usable(
             lambda sample: spot.question(run.questions, job, sample),
@@ -219,10 +264,16 @@ async def _judge_alone(run: SurveyRun, job: Job, spot: Spot) -> None:
         )
     except CallError as error:
         # An answer that is not there cannot have been judged; one that is of no use is not.
-        run.found.to_pay[Purpose.JUDGE] += error.cause == UNPAID
+        if error.cause != UNPAID:
+            return
+        text = None
+    if text is None or checklist is None:
+        # Without a checklist, it is not known what would be asked about an answer that is there.
+        for kind in of_one:
+            run.found.unpaid[kind] += 1
         return
     with suppress(CallError):
-        await score_pair(run, Pair(job, text))
+        await score_pair(run, Pair(job, text), checklist)
 
 
 async def _shorter_list(run: SurveyRun) -> tuple[str, ...]:
@@ -270,7 +321,7 @@ class SurveyRun(Run):
     ) -> None:
         self.milestones: list[int] = []
         self.found = found
-        progress = Progress()
+        progress = Progress(opinions=found.opinions)
         client = _SurveyClient(ledger, progress, found, policy)
         if not strict:
             # Prompts that are not there yet must not hide the jobs of those that are.

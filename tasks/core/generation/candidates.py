@@ -15,7 +15,8 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Final
 
 from tasks.core.errors import UnusableAnswerError
-from tasks.core.models import Pair, Purpose
+from tasks.core.models import CallKind, Pair, Purpose
+from tasks.core.questions import kinds_of, purposes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ OFF_POLICY: Final = "off_policy"
 """Why a pair is kept out of which no side is the model's that one must be."""
 SAME_ANSWER: Final = "same_answer"
 """Why a pair is kept out whose answers are all the same."""
+_ANSWERS: Final = (Purpose.CHOSEN, Purpose.REJECTED)
 CAUSES: Final = frozenset({NO_MARGIN, LENGTH_RATIO, OFF_POLICY, SAME_ANSWER})
 
 BELOW: Final = 2.0
@@ -45,20 +47,22 @@ BELOW: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place for one answer to each prompt: which model gives it, and which of its answers it is."""
+    """A place for one answer to each prompt: the section of its model, and which of its answers it is."""
 
-    purpose: Purpose
+    section: str
     number: int
 
     @property
-    def model(self) -> str:
-        """The section of the model."""
-        return "rejected" if self.purpose is Purpose.REJECTED else "main"
+    def kind(self) -> CallKind:
+        """What kind of call asks for it."""
+        return CallKind(Purpose.REJECTED if self.section == "rejected" else Purpose.CHOSEN, self.section)
 
     def question(self, questions: Questions, job: Job, sample: int) -> ChatRequest:
         """The request for it; a further sample asks again."""
-        ask = questions.rejected if self.purpose is Purpose.REJECTED else questions.chosen
-        return ask(job, self.number * SAMPLES_A_CANDIDATE + sample)
+        sample += self.number * SAMPLES_A_CANDIDATE
+        if self.section == "rejected":
+            return questions.rejected(job, sample)
+        return questions.chosen(job, sample, self.section)
 
     def read(self, reading: Reading, answer: Answer) -> tuple[Text, bool]:
         """The text of an answer, and whether it may become the chosen side.
@@ -68,7 +72,7 @@ class Spot:
         Raises:
             UnusableAnswerError: It cannot be used as what its model is asked for.
         """
-        if self.purpose is not Purpose.REJECTED:
+        if self.section != "rejected":
             return reading.chosen(answer), True
         text = reading.rejected(answer)
         try:
@@ -80,10 +84,8 @@ class Spot:
 
 def spots_of(config: Config) -> tuple[Spot, ...]:
     """The answers that are asked for to each prompt."""
-    choice, purposes = config.candidates, [Purpose.CHOSEN]
-    if config.generation.dataset_mode != "sft" and "rejected" in choice.models:
-        purposes.append(Purpose.REJECTED)
-    return tuple(Spot(purpose, number) for purpose in purposes for number in range(choice.count))
+    kinds = kinds_of(config, [item for item in purposes_of(config) if item in _ANSWERS])
+    return tuple(Spot(kind.section, number) for kind in kinds for number in range(config.candidates.count))
 
 
 def can_choose(config: Config, candidates: Sequence[Candidate]) -> bool:
@@ -92,7 +94,7 @@ def can_choose(config: Config, candidates: Sequence[Candidate]) -> bool:
         return bool(candidates)
     models = {item.model for item in candidates}
     if config.candidates.choose == "by_model":
-        return models == {"main", "rejected"}
+        return models >= {"main", "rejected"}
     return len(candidates) > 1 and any(item.is_fit for item in candidates)
 
 
@@ -108,7 +110,7 @@ def choose(config: Config, job: Job, candidates: Sequence[Candidate]) -> Pair:
         candidates: Those of which `can_choose` says that a pair can be made.
     """
     choice = config.candidates
-    ranked = sorted(candidates, key=lambda item: (-item.scores.total, _mark(item)))
+    ranked = sorted(candidates, key=lambda item: (-item.total, _mark(item)))
     if config.generation.dataset_mode == "sft":
         best = ranked[0]
         return Pair(job, best.text, None, best.scores, candidates=tuple(candidates))
@@ -128,7 +130,7 @@ def _ways(config: Config, job: Job, ranked: Sequence[Candidate]) -> Iterator[tup
             item for item in ranked if item is not chosen and (not by_model or item.model == "rejected")
         ]
         # One that is better is rejected only where it is of another model, or not fit to be chosen.
-        lower = [item for item in others if item.scores.total <= chosen.scores.total or not item.is_fit]
+        lower = [item for item in others if item.total <= chosen.total or not item.is_fit]
         for rejected in _preferred(config, job, ranked, others if by_model else lower):
             yield chosen, rejected
 
@@ -142,12 +144,12 @@ def _preferred(
             drawn = f"{config.generation.seed}\0{job.prompt}"
             return sorted(others, key=lambda item: blake2b(drawn.encode() + _mark(item)).digest())
         case "best_mean_minus_2_sd":
-            totals = [item.scores.total for item in ranked]
+            totals = [item.total for item in ranked]
             goal = fmean(totals) - BELOW * pstdev(totals)
             # To the last bit, a mean depends on the order of its terms.
-            return sorted(others, key=lambda item: (round(abs(item.scores.total - goal), 9), _mark(item)))
+            return sorted(others, key=lambda item: (round(abs(item.total - goal), 9), _mark(item)))
         case _:
-            return sorted(others, key=lambda item: (item.scores.total, _mark(item)))
+            return sorted(others, key=lambda item: (item.total, _mark(item)))
 
 
 def _mark(candidate: Candidate) -> bytes:
@@ -174,15 +176,11 @@ def misfit(config: Config, pair: Pair) -> str:
     A `min_margin` below 0 keeps out none.
     """
     choice = config.candidates
-    if (
-        choice.min_margin < 0
-        or pair.rejected is None
-        or pair.chosen_scores is None
-        or pair.rejected_scores is None
-    ):
+    if choice.min_margin < 0 or pair.rejected is None:
         return ""
+    good, bad = pair.chosen_scores, pair.rejected_scores
     # Without a least margin, a pair is what the models made of it.
-    if 0 < choice.min_margin > pair.chosen_scores.total - pair.rejected_scores.total:
+    if good is not None and bad is not None and 0 < choice.min_margin > good.total - bad.total:
         return NO_MARGIN
     sides = [_found(pair, pair.chosen), _found(pair, pair.rejected)]
     return _misfit(choice, sides[0], sides[1]) if sides[0] and sides[1] else ""

@@ -6,15 +6,12 @@ A pair is kept when its scores pass the thresholds.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.core.answers.usable import read_scores
 from tasks.core.chat.access import CALLS_OF_A_JOB
 from tasks.core.chat.budget import open_tab
-from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
 from tasks.core.errors import (
     CallError,
     LedgerError,
@@ -24,11 +21,21 @@ from tasks.core.errors import (
     VellumforgeError,
 )
 from tasks.core.generation.candidates import CAUSES, can_choose, choose, misfit, spots_of
+from tasks.core.generation.judging import (
+    JUDGED_BY,
+    NO_AGREEMENT,
+    Unscored,
+    checklist_of,
+    compare,
+    contested,
+    score_all,
+    score_pair,
+)
 from tasks.core.generation.losses import Loss
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.lint.linter import PREFIX, dropped_by
-from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose, Scores
-from tasks.core.questions import chooses, is_judged
+from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose
+from tasks.core.questions import chooses, is_compared, is_judged, is_scored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,48 +44,7 @@ if TYPE_CHECKING:
     from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.generation.candidates import Spot
     from tasks.core.generation.run import Run
-    from tasks.core.models import Failure, Job, Text
-
-
-async def score_pair(run: Run, pair: Pair) -> Pair:
-    """The pair with the judge's scores of its answers, which are judged at the same time.
-
-    Both sides are scored on the same criteria, else their margin would mean nothing: where the rubric is
-    the user's own and the judge left a criterion out on one side, that side is judged again.
-
-    Raises:
-        UnusableAnswerError: No answer of the judge could be read: cause `bad_scores` or
-            `token_exhaustion`.
-        CallError: The judge did not answer.
-    """
-    texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-    expected = rubric_criteria(run.config)
-    scores = await all_of(_score(run, pair.job, text, expected) for text in texts)
-    every = tuple({name: None for side in scores for name in side.criteria})
-    if any(len(side.criteria) < len(every) for side in scores):
-        scores = await all_of(_score(run, pair.job, text, every) for text in texts)
-    return replace(pair, chosen_scores=scores[0], rejected_scores=scores[1] if scores[1:] else None)
-
-
-async def _score(run: Run, job: Job, text: Text, criteria: tuple[str, ...] | None) -> Scores:
-    """One answer's scores; the judge is asked again, with the next sample, while it cannot be read."""
-    explain = wants_explanations(run.config)
-
-    async with run.judging:
-        return await run.ask_until_usable(
-            lambda sample: run.questions.judge(job, text.content, sample, explain=explain),
-            lambda answer: read_scores(answer, criteria),
-        )
-
-
-def wants_explanations(config: Config) -> bool:
-    """Whether the judge is asked for its reasoning beside each score."""
-    return config.generation.dataset_mode == "mo-dpo" or config.judge_filtering.use_explanations
-
-
-def rubric_criteria(config: Config) -> tuple[str, ...] | None:
-    """The criteria that every answer of the judge must hold; None when the rubric is the user's own."""
-    return DEFAULT_CRITERIA if config.prompt_templates.judge_rubric == JUDGE_RUBRIC else None
+    from tasks.core.models import Failure, Job, Scores, Text
 
 
 def passes(config: Config, pair: Pair) -> bool:
@@ -93,6 +59,7 @@ def passes(config: Config, pair: Pair) -> bool:
 
 FILTERED = "filtered"
 """Why a pair is kept out that the judge's thresholds do not let in."""
+_BY_SCORES = CAUSES | {FILTERED, NO_AGREEMENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +113,8 @@ async def make_pairs(run: Run, jobs: Sequence[Job], keep: Callable[[Job, Pair | 
     Raises:
         SessionError: `keep` could not write a pair; the run is stopped, and nothing more is paid for.
     """
-    block = _Candidates(run, keep) if chooses(run.config) else _Block(run, keep)
+    several = chooses(run.config) or is_compared(run.config)
+    block = _Candidates(run, keep) if several else _Block(run, keep)
     asks = [block.ask(job) for job in jobs]
     block.known = await run.client.recall(request for ask in asks for request in ask.requests())
     waiting = []
@@ -191,13 +159,18 @@ async def settle(
 
 
 def kept_out(config: Config, pair: Pair) -> str:
-    """Why a pair is not in the dataset: `lint_<check>`, `filtered` or what `misfit` says; "" when it is."""
-    return dropped_by(config, pair) or misfit(config, pair) or ("" if passes(config, pair) else FILTERED)
+    """Why a pair is not in the dataset; "" when it is.
+
+    That is `lint_<check>`, `filtered`, or what `misfit` or `contested` says.
+    """
+    if cause := dropped_by(config, pair) or misfit(config, pair):
+        return cause
+    return contested(config, pair) if passes(config, pair) else FILTERED
 
 
 def is_kept_out(cause: str) -> bool:
-    """Whether a job has its answers, and thresholds, lint or the choice of candidates keep its pair out."""
-    return cause == FILTERED or cause in CAUSES or cause.startswith(PREFIX)
+    """Whether a job has its answers, and lint, judges, thresholds or the choice keep its pair out."""
+    return cause in _BY_SCORES or cause.startswith(PREFIX)
 
 
 def is_left_alone(run: Run, job: Job) -> bool:
@@ -220,6 +193,7 @@ class _Block:
         self._run = run
         self._keep = keep
         self._texts: dict[bytes, Text] = {}
+        self._has_opinions = is_compared(run.config) or len(run.config.judging.models) > 1
 
     def failures_of(self, jobs: Sequence[Job]) -> tuple[Failure, ...]:
         """What failed, in the order of jobs."""
@@ -270,6 +244,8 @@ class _Block:
                 self.lost[ask.job.id] = failure.cause
                 self._hand_on(ask.job, None)
             return
+        if self._has_opinions:
+            run.progress.opinions.add(pair.opinions, compared=bool(pair.comparisons))
         if cause := kept_out(run.config, pair):
             self.lost[ask.job.id] = cause
             run.progress.lost[cause] += 1
@@ -298,7 +274,7 @@ class _Block:
         judged = False
         try:
             pair = await self._made(ask)
-            judged = isinstance(pair, Pair) and pair.chosen_scores is not None
+            judged = isinstance(pair, Pair) and bool(pair.chosen_scores or pair.comparisons)
         finally:
             trial.finish(judged=judged)
         return pair
@@ -314,12 +290,21 @@ class _Block:
             return _decisive(chosen, rejected)
         pair = Pair(ask.job, chosen, rejected)
         # What lint keeps out need not be judged.
-        if not is_judged(run.config) or dropped_by(run.config, pair):
+        if not is_scored(run.config) or dropped_by(run.config, pair):
             return pair
+        checklist = await self._checklist(ask.job)
+        if isinstance(checklist, _Failed):
+            return checklist
         try:
-            return await score_pair(run, pair)
+            return await score_pair(run, pair, checklist)
         except CallError as error:
-            return _Failed(Purpose.JUDGE, error)
+            return _Failed(JUDGED_BY[run.config.judging.mode], error)
+
+    async def _checklist(self, job: Job) -> tuple[str, ...] | _Failed:
+        try:
+            return await checklist_of(self._run, job)
+        except CallError as error:
+            return _Failed(Purpose.CHECKLIST, error)
 
     def _left_alone(self, ask: _Ask) -> _Failed | None:
         """Why there can be no pair, so that its other half is not paid for; None when there can be one."""
@@ -402,7 +387,7 @@ class _Candidates(_Block):
         if any(map(_is_open, failed)) or (failed and not can_choose(run.config, judged)):
             # What may come about is what is asked again.
             return min(failed, key=lambda item: (not _is_open(item), isinstance(item.error, RefusedError)))
-        return choose(run.config, ask.job, judged)
+        return await self._compared(choose(run.config, ask.job, judged))
 
     async def _answer(self, job: Job, spot: Spot, first: ChatRequest) -> _Usable | _Failed:
         run = self._run
@@ -413,36 +398,38 @@ class _Candidates(_Block):
                 self.known,
             )
         except CallError as error:
-            return _Failed(spot.purpose, error)
+            return _Failed(spot.kind.purpose, error)
         return _Usable(spot, text, is_fit)
 
     async def _judged(self, job: Job, answers: Sequence[_Usable]) -> list[Candidate | _Failed]:
-        """The answers with their scores, all on the same criteria: those that most of them have."""
-        run, at_once = self._run, asyncio.Semaphore(CALLS_OF_A_JOB // 2)
+        """The answers with their scores, where they are scored."""
+        scored: Sequence[Scores | Unscored | None] = [None] * len(answers)
+        if is_scored(self._run.config):
+            checklist = await self._checklist(job)
+            if isinstance(checklist, _Failed):
+                return [checklist]
+            scored = await score_all(self._run, job, [item.text for item in answers], checklist)
+        return [
+            _Failed(JUDGED_BY[self._run.config.judging.mode], given.error)
+            if isinstance(given, Unscored)
+            else Candidate(item.spot.section, item.spot.number, item.text, given, item.is_fit)
+            for item, given in zip(answers, scored, strict=True)
+        ]
 
-        async def score(text: Text, criteria: tuple[str, ...] | None) -> Scores | _Failed:
-            async with at_once:
-                try:
-                    return await _score(run, job, text, criteria)
-                except CallError as error:
-                    return _Failed(Purpose.JUDGE, error)
-
-        expected = rubric_criteria(run.config)
-        scores = await all_of(score(item.text, expected) for item in answers)
-        counts = Counter(name for item in scores if not isinstance(item, _Failed) for name in item.criteria)
-        judged = sum(not isinstance(item, _Failed) for item in scores)
-        shared = tuple(name for name, count in counts.items() if 2 * count > judged) or tuple(counts)
-        found: list[Candidate | _Failed] = []
-        for item, given in zip(answers, scores, strict=True):
-            one = given
-            if not isinstance(one, _Failed) and not set(shared) <= set(one.criteria):
-                one = await score(item.text, shared)
-            if isinstance(one, _Failed):
-                found.append(one)
-                continue
-            alike = Scores({name: one.criteria[name] for name in shared})
-            found.append(Candidate(item.spot.model, item.spot.number, item.text, alike, item.is_fit))
-        return found
+    async def _compared(self, pair: Pair) -> Pair | _Failed:
+        """The pair with the side chosen that its judges prefer; what is kept out anyway is not compared."""
+        config = self._run.config
+        if (
+            not is_compared(config)
+            or dropped_by(config, pair)
+            or misfit(config, pair)
+            or not passes(config, pair)
+        ):
+            return pair
+        try:
+            return await compare(self._run, pair)
+        except CallError as error:
+            return _Failed(Purpose.COMPARISON, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,9 +475,12 @@ def _loss_of(failure: Failure, error: CallError) -> Loss:
 def _kept_out(pair: Pair, cause: str) -> Loss:
     """A pair that thresholds or lint keep out, with its scores where those decide."""
     item, answer = f"job {pair.job.id}", pair.chosen.content
-    if cause == FILTERED or cause in CAUSES:
-        by = "judge_filtering" if cause == FILTERED else "[candidates]"
+    if cause in _BY_SCORES:
+        by = "[judging]" if cause == NO_AGREEMENT or pair.comparisons else "[candidates]"
+        by = "judge_filtering" if cause == FILTERED else by
         sides = {"chosen": pair.chosen_scores, "rejected": pair.rejected_scores}
         scored = " and ".join(f"{side} {scores.total:.2f}" for side, scores in sides.items() if scores)
-        return Loss(item, Purpose.JUDGE, cause, f"{by} keeps it out, with {scored}", answer)
+        preferred = ", ".join(f"{item.judge}: {item.prefers}" for item in pair.comparisons)
+        why = f"{by} keeps it out, with {' and '.join(filter(None, (scored, preferred)))}"
+        return Loss(item, Purpose.JUDGE, cause, why, answer)
     return Loss(item, Purpose.CHOSEN, cause, "lint.drop keeps it out", answer)

@@ -22,7 +22,7 @@ from tasks.core.generation.losses import Losses, Trial
 from tasks.core.keys import block_key
 from tasks.core.models import Failure, Phase, Purpose
 from tasks.core.printable import printable_line
-from tasks.core.questions import Questions, is_judged, model_for, purposes_of
+from tasks.core.questions import JUDGEMENTS, Questions, is_judged, kinds_of, model_of
 from tasks.core.traffic.concurrency import room_for
 from tasks.core.traffic.lane import Slots
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.core.exchange.request import Answer, ChatRequest
     from tasks.core.ledger.client import LedgerClient
     from tasks.core.ledger.ledger import Ledger
+    from tasks.core.models import CallKind
     from tasks.core.progress import Progress
     from tasks.core.secrets import Keys
     from tasks.core.traffic.stop import Stop
@@ -161,7 +162,7 @@ class Run:
         broken = True
         while True:
             request = question(sample)
-            if broken and sample > self.tries(request.purpose):
+            if broken and sample > self.tries(request.kind):
                 request = replace(request, plainly=True)
             answer = await self.client.ask(request, known)
             sample += 1
@@ -172,11 +173,11 @@ class Run:
                 broken = broken and formless
                 if request.schema:
                     self.client.kept_form(request, kept=not formless)
-                allowed = self.tries(request.purpose)
+                allowed = self.tries(request.kind)
                 if request.key in self.policy.further:
                     further = sample + max(1, allowed) - 1
                 used_up = sample > max(allowed, further) and not (
-                    broken and self._may_ask_plainly(request.purpose, sample)
+                    broken and self._may_ask_plainly(request.kind, sample)
                 )
                 ends = used_up or self._left_at(request, question(sample))
                 # Listed, or walked by a run that allowed fewer tries than one that has paid for the next.
@@ -190,14 +191,14 @@ class Run:
                     self.client.kept_form(request, kept=True)
                 return found
 
-    def _may_ask_plainly(self, purpose: Purpose, sample: int) -> bool:
+    def _may_ask_plainly(self, kind: CallKind, sample: int) -> bool:
         """Whether a sample beyond those that are allowed is asked for, without a schema.
 
         It follows from the configuration and the answers alone, so that a re-run walks the same path, and a
         session whose answers were broken by their form asks again when it is resumed.
         """
-        auto = model_for(self.config, purpose).structured_output == "auto"
-        return self.policy.mends_forms and auto and sample <= self.tries(purpose) + PLAIN_TRIES
+        auto = model_of(self.config, kind).structured_output == "auto"
+        return self.policy.mends_forms and auto and sample <= self.tries(kind) + PLAIN_TRIES
 
     def _left_at(self, request: ChatRequest, following: ChatRequest) -> bool:
         """Whether an unusable answer is left at that, although more tries are allowed by now."""
@@ -208,9 +209,9 @@ class Run:
         """Whether the ledger has the answer to a request."""
         return any((await self.client.recall([request])).values())
 
-    def tries(self, purpose: Purpose) -> int:
+    def tries(self, kind: CallKind) -> int:
         """Further samples that may be asked for after an unusable answer."""
-        return further_tries(self.config, purpose)
+        return further_tries(self.config, kind)
 
     async def reached(self, question: bytes) -> list[int]:
         """The counts that a list was grown to before, ascending."""
@@ -270,9 +271,9 @@ def is_broken(answer: Answer) -> bool:
     return False
 
 
-def further_tries(config: Config, purpose: Purpose) -> int:
+def further_tries(config: Config, kind: CallKind) -> int:
     """Samples that may be asked for after an unusable answer to the first."""
-    max_retries = model_for(config, purpose).max_retries
+    max_retries = model_of(config, kind).max_retries
     return ENDLESS_TRIES if max_retries < 0 else max_retries
 
 
@@ -334,14 +335,15 @@ async def open_run(
     Raises:
         LedgerError: What the session has spent cannot be read.
     """
-    purposes = list(purposes_of(config) if purposes is None else purposes)
-    connections = CALLS_OF_A_JOB if Purpose.JUDGE in purposes else CALLS_OF_A_JOB // 2
+    kinds = kinds_of(config, purposes)
+    is_judging = any(kind.purpose in JUDGEMENTS for kind in kinds)
+    connections = CALLS_OF_A_JOB if is_judging else CALLS_OF_A_JOB // 2
     config = _with_room(config, connections)
     gateway = Gateway(config, stop, progress, learned=learned)
     access = {}
-    for purpose in purposes:
-        model = model_for(config, purpose)
-        access[purpose] = gateway.access(purpose, model, keys.for_model(model), keys.headers_for(model))
+    for kind in kinds:
+        model = model_of(config, kind)
+        access[kind] = gateway.access(kind.purpose, model, keys.for_model(model), keys.headers_for(model))
     # Before anything is looked up: from here on, what others pay for is known.
     await ledger.claims.open()
     budget = budget or await open_budget(config, ledger, session, stop)
@@ -356,7 +358,7 @@ async def open_run(
             stop=stop,
             progress=progress,
             budget=budget,
-            slots=dict.fromkeys(Purpose, generating) | {Purpose.JUDGE: judging},
+            slots=dict.fromkeys(Purpose, generating) | dict.fromkeys(JUDGEMENTS, judging),
             control=questions.small,
             left_alone=policy.left_alone,
         )

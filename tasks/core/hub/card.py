@@ -20,7 +20,7 @@ from tasks.core.keys import configuration_hash
 from tasks.core.lint.report import in_words
 from tasks.core.models import Purpose
 from tasks.core.printable import escaped, fenced, printable_line, table
-from tasks.core.questions import TEMPLATES, model_for, purposes_of
+from tasks.core.questions import TEMPLATES, kinds_of, model_of, purposes_of
 from tasks.core.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -162,10 +162,9 @@ def _models(facts: CardFacts) -> Iterator[str]:
             )
         )
     yield table(("what", "value"), made)
-    models: dict[int, tuple[ModelConfig, list[str]]] = {}
-    for purpose in purposes_of(config):
-        model = model_for(config, purpose)
-        models.setdefault(id(model), (model, []))[1].append(str(purpose))
+    models: dict[str, tuple[ModelConfig, list[str]]] = {}
+    for kind in kinds_of(config):
+        models.setdefault(kind.section, (model_of(config, kind), []))[1].append(str(kind.purpose))
     yield table(
         ("model", "host", "wrote", "sampling"),
         [
@@ -239,7 +238,7 @@ def _templates(facts: CardFacts) -> Iterator[str]:
     yield "## Templates"
     yield "What the models were told, in the syntax of Go templates."
     for purpose in (item for item in Purpose if item in purposes_of(facts.config)):
-        for name in TEMPLATES[purpose]:
+        for name in filter(None, TEMPLATES[purpose]):
             text = getattr(facts.config.prompt_templates, name)
             if text:
                 # The blank lines end the HTML: what stands in the fence is text again.

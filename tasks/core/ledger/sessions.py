@@ -171,7 +171,7 @@ async def observed_calls(ledger: Ledger, but: Sequence[bytes] = ()) -> dict[tupl
 
 
 async def earlier_answers(
-    ledger: Ledger, roles: Mapping[str, str], endpoint: str, model: str
+    ledger: Ledger, roles: Mapping[str, Sequence[str]], endpoint: str, model: str
 ) -> AsyncIterator[Answer]:
     """Some answers to calls of these purposes that a model gave at this address, the newest session's first.
 
@@ -179,7 +179,7 @@ async def earlier_answers(
 
     Args:
         ledger: The ledger.
-        roles: The section under `[models]` that answers calls of a purpose, by purpose.
+        roles: The sections under `[models]` that answer calls of a purpose, by purpose.
         endpoint: Base URL without a slash at the end.
         model: The model's name.
 
@@ -206,7 +206,9 @@ async def earlier_answers(
                 yield unpack(row)
 
 
-def _asked(packed: str, roles: Mapping[str, str], endpoint: str, model: str) -> tuple[float, list[str]]:
+def _asked(
+    packed: str, roles: Mapping[str, Sequence[str]], endpoint: str, model: str
+) -> tuple[float, list[str]]:
     """When a session was made, and the purposes for which it asks the model at this address."""
     try:
         record = orjson.loads(packed)
@@ -219,7 +221,8 @@ def _asked(packed: str, roles: Mapping[str, str], endpoint: str, model: str) -> 
         created = float(record["created"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return 0.0, []  # Of another version, or from elsewhere and damaged: nothing is known of it.
-    return created, [purpose for purpose, role in roles.items() if places.get(role) == (endpoint, model)]
+    there = {role for role, place in places.items() if place == (endpoint, model)}
+    return created, [purpose for purpose, answering in roles.items() if not there.isdisjoint(answering)]
 
 
 async def count_calls(ledger: Ledger) -> int:

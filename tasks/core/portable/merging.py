@@ -23,7 +23,7 @@ from tasks.core.generation.pairs import is_kept_out, kept_out
 from tasks.core.keys import Effect
 from tasks.core.models import GivenJob, Phase
 from tasks.core.progress import Progress
-from tasks.core.questions import chooses, is_judged
+from tasks.core.questions import chooses, is_judged, is_scored
 from tasks.core.sameness import drop_duplicates, fingerprint
 from tasks.core.session.adoption import adopt_pairs, pack_jobs
 from tasks.core.session.folder import check_name, find_session, locked
@@ -229,7 +229,7 @@ def _check_choice(first: Part, part: Part) -> None:
     Raises:
         UsageError: The settings that decide these answers differ.
     """
-    if not any(chooses(item.config) for item in (first, part)):
+    if not any(chooses(item.config) or _is_judged_otherwise(item.config) for item in (first, part)):
         return
     decisive = Effect.PAIRS | Effect.JUDGE
     differ = [
@@ -240,8 +240,14 @@ def _check_choice(first: Part, part: Part) -> None:
     if differ:
         raise UsageError(
             f"sessions {first.folder.name} and {part.folder.name} cannot be merged: their pairs are chosen "
-            f"of several answers, and {differ[0]} differs"
+            f"of several answers, or by several judges, and {differ[0]} differs"
         )
+
+
+def _is_judged_otherwise(config: Config) -> bool:
+    """Whether its scores are not those of one judge by its rubric, as which they could be taken over."""
+    judging = config.judging
+    return is_judged(config) and (judging.mode != "score" or len(judging.models) > 1)
 
 
 def _choose(parts: Sequence[Part]) -> Choice:
@@ -291,7 +297,7 @@ def _worth(config: Config, part: Part, job: Job) -> int:
     pair = part.pairs.get(job.id)
     if pair is None:
         return 0
-    return 1 + (is_judged(config) and pair.chosen_scores is not None)
+    return 1 + (is_scored(config) and pair.chosen_scores is not None)
 
 
 async def _write(

@@ -257,6 +257,9 @@ COLOURS: Final[dict[Purpose, Colour]] = {
     Purpose.CHOSEN: "chosen",
     Purpose.REJECTED: "rejected",
     Purpose.JUDGE: "judge",
+    Purpose.COMPARISON: "ink",
+    Purpose.CHECKLIST: "quiet",
+    Purpose.CHECKS: "judge",
 }
 STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
 SIDES: Final[tuple[tuple[str, Colour], ...]] = (("chosen", "chosen"), ("rejected", "rejected"))

@@ -21,7 +21,7 @@ from tasks.core.cost import Bill, Prices
 from tasks.core.ledger.schema import calls
 from tasks.core.ledger.sessions import spent_by
 from tasks.core.printable import visible_text
-from tasks.core.questions import model_for, purposes_of
+from tasks.core.questions import kinds_of, model_of
 from tasks.core.rows.formats import text_of
 from tasks.core.rows.samples import BadLine, Sample, read_samples
 from tasks.core.sameness import most_alike, shares, spread
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.core.config.settings import Config
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Job
+    from tasks.core.progress import Opinions
     from tasks.core.sameness import Alike
     from tasks.core.session.record import SessionRecord
     from tasks.core.session.retrying import Answered
@@ -333,7 +334,7 @@ class ReportFacts:
         mode: Its dataset mode.
         created: When it began, in seconds since 1970.
         seconds: Wall time of its runs, all together.
-        models: Name and host of the model behind each kind of call.
+        hosts: The host of the model behind each kind of call, by purpose and name.
         wanted: Pairs that the configuration asks for.
         subtopics: The subtopics, in their order.
         shares: Pairs that each of them is to bring.
@@ -345,6 +346,7 @@ class ReportFacts:
         prices: What that is charged at.
         rate: Answers over time; None when nothing was paid for.
         answered: An answer of each cause that could not be used.
+        opinions: How often judges agree, in words.
     """
 
     session: str
@@ -352,7 +354,7 @@ class ReportFacts:
     mode: str
     created: float
     seconds: float
-    models: Mapping[str, tuple[str, str]]
+    hosts: Mapping[tuple[str, str], str]
     wanted: int
     subtopics: Sequence[str]
     shares: Mapping[str, int]
@@ -364,6 +366,7 @@ class ReportFacts:
     prices: Prices = field(default_factory=lambda: Prices({}))
     rate: AnswerRate | None = None
     answered: Sequence[Answered] = ()
+    opinions: Sequence[str] = ()
 
 
 async def facts_of(
@@ -377,6 +380,7 @@ async def facts_of(
     dropped: Mapping[str, int],
     lost: Mapping[str, int],
     failed: Mapping[str, int],
+    opinions: Opinions,
 ) -> ReportFacts:
     """The facts of a session, with what the ledger knows of it.
 
@@ -390,22 +394,23 @@ async def facts_of(
         dropped: See `ReportFacts`.
         lost: See `ReportFacts`.
         failed: See `ReportFacts`.
+        opinions: How often its judges agree.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
     generation = config.generation
-    models = {}
-    for purpose in purposes_of(config):
-        model = model_for(config, purpose)
-        models[str(purpose)] = model.model_name, urlsplit(model.base_url).netloc
+    hosts = {}
+    for kind in kinds_of(config):
+        model = model_of(config, kind)
+        hosts[str(kind.purpose), model.model_name] = urlsplit(model.base_url).netloc
     return ReportFacts(
         session=name,
         topic=generation.main_topic,
         mode=generation.dataset_mode,
         created=record.created,
         seconds=record.seconds,
-        models=models,
+        hosts=hosts,
         wanted=len(jobs) if record.adopted else generation.wanted_pairs,
         subtopics=subtopics,
         shares=Counter(job.sub_topic for job in jobs)
@@ -419,6 +424,7 @@ async def facts_of(
         prices=Prices(config.pricing),
         rate=await rate_of(ledger, record.id),
         answered=await unusable_answers(ledger, record, of_each=1, jobs=jobs),
+        opinions=opinions.lines(),
     )
 
 

@@ -35,7 +35,7 @@ def rows_of(config: Config, pair: Pair) -> list[Row]:
         case "kto":
             rows = _kto(pair)
         case _:
-            rows = [_mo_dpo(pair)]
+            rows = [_mo_dpo(pair) | judges_of(config, pair)]
     return rows if not isinstance(pair.job, GivenJob) else [_given(row, pair.job) for row in rows]
 
 
@@ -71,8 +71,11 @@ def lines_of(config: Config, pair: Pair) -> bytes:
     return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows_of(config, pair))
 
 
-def candidates_line(pair: Pair) -> bytes:
-    """All answers to a prompt as one JSON line: of each its model, its scores, and what it was taken for."""
+def candidates_line(config: Config, pair: Pair) -> bytes:
+    """All answers to a prompt as one JSON line: of each its model, its scores, and what it was taken for.
+
+    Where there are several judges, or answers are compared, it also says what each of them prefers.
+    """
     sides = {id(pair.chosen): "chosen", id(pair.rejected): "rejected"}
     row: Row = {
         "prompt": pair.job.prompt,
@@ -82,12 +85,14 @@ def candidates_line(pair: Pair) -> bytes:
                 "number": item.number,
                 "content": item.text.content,
                 "reasoning": item.text.reasoning,
-                "score_total": item.scores.total,
-                "scores": _scores(item.scores),
+                "score_total": item.total,
+                "scores": _scores(item.scores) if item.scores else {},
+                **_totals_by_judge(item.scores),
                 "choice": sides.get(id(item.text), ""),
             }
             for item in pair.candidates
         ],
+        **judges_of(config, pair),
     }
     if isinstance(pair.job, GivenJob):
         row = _given(row, pair.job)
@@ -144,6 +149,37 @@ def _mo_dpo(pair: Pair) -> Row:
         "rejected_score_total": rejected.total,
         "preference_margin": chosen.total - rejected.total,
     }
+
+
+def judges_of(config: Config, pair: Pair) -> Row:
+    """What each judge says of a pair, where there are several or answers are compared; else no columns.
+
+    `agreement` is the share of judges that prefer the chosen side, `flipped` the number of those that changed
+    their mind with the order of the answers.
+    """
+    judging = config.judging
+    compared = judging.mode == "pairwise"
+    if pair.rejected is None or not (compared or len(judging.models) > 1):
+        return {}
+    sides = (pair.chosen_scores, pair.rejected_scores)
+    good, bad = (dict(scores.judges) if scores else {} for scores in sides)
+    judges = [
+        {
+            "judge": item.judge,
+            "model": getattr(config.models, item.judge).model_name,
+            "prefers": item.prefers,
+            "chosen": good.get(item.judge),
+            "rejected": bad.get(item.judge),
+        }
+        for item in pair.opinions
+    ]
+    flipped = {"flipped": sum(item.flipped for item in pair.opinions)} if compared else {}
+    return {"judges": judges, "agreement": pair.agreement} | flipped
+
+
+def _totals_by_judge(scores: Scores | None) -> Row:
+    """What each of several judges gave on average."""
+    return {"judges": dict(scores.judges)} if scores and scores.judges else {}
 
 
 def _scores(scores: Scores) -> Row:

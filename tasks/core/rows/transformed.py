@@ -33,6 +33,8 @@ _CHOSEN_BY_NOTHING: dict[str, Any] = {
     "candidates.models": ["main", "rejected"],
     "candidates.choose": "by_model",
     "candidates.min_margin": 0.0,
+    "judging.mode": "score",
+    "judging.agree": 0,
 }
 _UNJUDGED: Mapping[str, Any] = _CHOSEN_BY_NOTHING | {
     "generation.dataset_mode": "dpo",

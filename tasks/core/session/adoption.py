@@ -20,11 +20,11 @@ from tasks.core.answers.usable import ADOPTED, Reading
 from tasks.core.errors import SessionError, UnusableAnswerError
 from tasks.core.exchange.request import SEED_STRIDE, Answer
 from tasks.core.forecast.survey import AT_A_TIME, survey
-from tasks.core.generation.pairs import wants_explanations
+from tasks.core.generation.judging import wants_explanations
 from tasks.core.generation.run import all_of
 from tasks.core.ledger.schema import LedgerEntry
 from tasks.core.models import GivenJob, Job, Purpose  # noqa: TC001 - pydantic needs them at run time
-from tasks.core.questions import Questions, is_judged, needs_scores, purposes_of
+from tasks.core.questions import Questions, is_compared, is_scored, needs_scores, purposes_of
 from tasks.core.rows.vellumforge2 import ForeignRow, read_rows
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.dataset import DATASET
@@ -63,7 +63,7 @@ def entries_of(
         answered.append((questions.chosen(job, 0), row.chosen, row.chosen_reasoning))
     if row.rejected is not None and Purpose.REJECTED in purposes_of(config):
         answered.append((questions.rejected(job, 0), row.rejected, row.rejected_reasoning))
-    if is_judged(config):
+    if Purpose.JUDGE in purposes_of(config):
         explain = wants_explanations(config)
         sides = ((row.chosen, row.chosen_scores), (row.rejected, row.rejected_scores))
         answered += [
@@ -129,7 +129,7 @@ def _is_that(there: Pair | None, pair: Pair, config: Config) -> bool:
     """Whether the pair that is found is the one that is wanted, as far as it goes."""
     if there is None or (there.chosen, there.rejected) != (pair.chosen, pair.rejected):
         return False
-    scored = is_judged(config) and pair.chosen_scores is not None
+    scored = is_scored(config) and pair.chosen_scores is not None
     return not scored or (there.chosen_scores, there.rejected_scores) == (
         pair.chosen_scores,
         pair.rejected_scores,
@@ -170,7 +170,12 @@ def unfiltered(config: Config) -> Config:
     choice = config.candidates
     if needs_scores(config):
         choice = choice.model_copy(update={"min_margin": -1.0})
-    return config.model_copy(update={"judge_filtering": filtering, "lint": lint, "candidates": choice})
+    judging = config.judging
+    if judging.agree or is_compared(config):
+        judging = judging.model_copy(update={"agree": -1})
+    return config.model_copy(
+        update={"judge_filtering": filtering, "lint": lint, "candidates": choice, "judging": judging}
+    )
 
 
 def pack_jobs(subtopics: Sequence[str], jobs: Sequence[Job] | None) -> bytes:

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core import files
-from tasks.core.config.settings import Output
+from tasks.core.config.settings import Output, all_models
 from tasks.core.cost import Bill, Usage
 from tasks.core.errors import LedgerError, SessionError, UsageError
 from tasks.core.ledger.ledger import Ledger
@@ -345,8 +345,7 @@ class _Wary:
             self._all = True
             return
         self._sessions.add(record.id)
-        models = config.models
-        names = {model.model_name for model in (models.main, models.rejected, models.judge) if model}
+        names = {model.model_name for model in all_models(config).values()}
         mode = _MODE.search(record.transform)
         purpose = str(MODES[mode[1]].purpose) if mode and mode[1] in MODES else _ALL
         self._asked |= {(purpose, name) for name in names}

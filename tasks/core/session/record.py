@@ -23,7 +23,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.core import files
-from tasks.core.config.settings import Config
+from tasks.core.config.settings import Config, further_models
 from tasks.core.config.values import PLACEHOLDER
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.keys import value_of
@@ -208,12 +208,9 @@ async def _row(folder: Path, ledger: Ledger) -> SessionRow | None:
 
 
 ROLES: Final = ("main", "rejected", "judge")
+_OF_MODELS: Final = ("base_url", "api_key_env", "api_key_block", "headers")
 ORDERS: Final = (
-    *(
-        f"models.{role}.{name}"
-        for role in ROLES
-        for name in ("base_url", "api_key_env", "api_key_block", "headers")
-    ),
+    *(f"models.{role}.{name}" for role in ROLES for name in _OF_MODELS),
     "input.prompts",
     "provider_rate_limits",
     "provider_token_limits",
@@ -225,7 +222,7 @@ ORDERS: Final = (
     "huggingface.repo_id",
 )
 """Settings that say which file is read, where requests, keys and files go, who works, and how fast a provider
-is asked."""
+is asked. Those of further models are beside them: see `orders_in`."""
 _OF_SHARDS: Final = ("execution.shards", "execution.work_pool")
 _OF_VELLUMFORGE2: Final = ("base_url", "provider_rate_limits", "repo_id")
 _MOST_SHOWN: Final = 2000
@@ -267,6 +264,12 @@ def is_from_elsewhere(folder: Path) -> bool:
     return (folder / MARK).exists() or (record is not None and record.from_elsewhere)
 
 
+def orders_in(config: Config) -> tuple[str, ...]:
+    """The settings of a configuration that are orders, those of its further models too."""
+    further = (f"models.{role}.{name}" for role in further_models(config) for name in _OF_MODELS)
+    return (*ORDERS, *further)
+
+
 def orders_of(
     config: Config, local: Mapping[str, Any], output: str, *, unmarked: bool = False
 ) -> list[Order]:
@@ -280,7 +283,7 @@ def orders_of(
             here, or what said so is lost. Then what VellumForge2 has settings for is the user's own.
     """
     found: list[Order] = []
-    for key in ORDERS:
+    for key in orders_in(config):
         if unmarked and (key == "output.folder" or key.endswith(_OF_VELLUMFORGE2)):
             continue
         value = value_of(config, key)

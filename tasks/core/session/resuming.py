@@ -10,18 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from pydantic_core import PydanticUndefined
+
 from tasks.core import files
 from tasks.core.config.load import load_config
-from tasks.core.config.settings import CandidateChoice
+from tasks.core.config.settings import CandidateChoice, default_of
 from tasks.core.errors import ConfigError, SessionError, UsageError
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.candidates import choose
 from tasks.core.generation.pairs import kept_out
-from tasks.core.keys import EFFECTS, Effect, value_of
+from tasks.core.keys import Effect, effects_in, value_of
 from tasks.core.ledger.failures import refused_questions
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.models import Purpose
-from tasks.core.questions import chooses, is_judged
+from tasks.core.questions import JUDGEMENTS, chooses, is_compared, is_scored
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import is_finished
@@ -57,7 +59,7 @@ PHASES = {
     "subtopics": (Purpose.SUBTOPICS,),
     "prompts": (Purpose.PROMPTS,),
     "pairs": (Purpose.CHOSEN, Purpose.REJECTED),
-    "judge": (Purpose.JUDGE,),
+    "judge": JUDGEMENTS,
 }
 
 
@@ -103,11 +105,21 @@ def changes_between(before: Config, after: Config, *, idle: bool = False) -> lis
         idle: Whether settings that change nothing in the outcome are listed too.
     """
     found = []
-    for key, effect in EFFECTS.items():
-        old, new = value_of(before, key), value_of(after, key)
+    ours, theirs = effects_in(before), effects_in(after)
+    for key in ours | theirs:
+        effect = ours.get(key, Effect.NONE) | theirs.get(key, Effect.NONE)
+        old, new = _value(before, key, there=key in ours), _value(after, key, there=key in theirs)
         if old != new and (effect or idle):
             found.append(Change(key, old, new, effect))
     return found
+
+
+def _value(config: Config, key: str, *, there: bool) -> Any:
+    """The value of a setting; the default for one of a model that is not there."""
+    if there:
+        return value_of(config, key)
+    default = default_of(key)
+    return None if default is PydanticUndefined else default
 
 
 def cost_lines(survey: Survey) -> list[str]:
@@ -456,7 +468,7 @@ async def tune(record: SessionRecord, config: Config, ledger: Ledger) -> list[Tu
         LedgerError: The ledger cannot be read.
         SessionError: The jobs that the session took over are damaged.
     """
-    if not is_judged(config):
+    if not is_scored(config):
         raise UsageError("its pairs have no scores: there is nothing to tune without a judge")
     tried = [(Tuned(key, value), _with_setting(config, key, value)) for key, value in _values(config)]
     # What is chosen depends on all of the section but the margin.
@@ -489,7 +501,11 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     if mode == "sft":
         return
     yield from _beside("candidates.min_margin", choice.min_margin, MARGINS)
-    if chooses(config):
+    judges = len(config.judging.models)
+    if judges > 1:
+        yield from (("judging.agree", number) for number in range(judges + 1))
+    # Other pairs would have to be compared first.
+    if chooses(config) and not is_compared(config):
         rules = get_args(CandidateChoice.model_fields["choose"].annotation)
         both = "rejected" in choice.models
         yield from (("candidates.choose", rule) for rule in rules if both or rule != "by_model")

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import CallError, UsageError
 from tasks.core.forecast.survey import UNPAID, Survey, SurveyRun, survey
 from tasks.core.generation.candidates import spots_of
-from tasks.core.generation.pairs import wants_explanations
+from tasks.core.generation.judging import checklist_of, wants_explanations
 from tasks.core.generation.run import further_tries
 from tasks.core.ledger.failures import failures_by_request, refused_questions
 from tasks.core.models import UNUSABLE, Phase, Purpose
 from tasks.core.printable import printable_line
+from tasks.core.questions import kinds_of
 from tasks.core.session.record import settings_of
 from tasks.core.session.resuming import survey_session
 
@@ -193,7 +194,7 @@ async def _asked_beside(
         if failure.phase is Phase.PAIRS and failure.request and failure.item in jobs:
             alone = {bytes.fromhex(failure.request): failure}
             walked = await survey(config, ledger, jobs=[jobs[failure.item]], refused=alone)
-            beside |= dict.fromkeys(walked.unpaid, failure)
+            beside |= dict.fromkeys(walked.missing, failure)
     return beside
 
 
@@ -202,7 +203,7 @@ def _further(failures: Sequence[Failure], config: Config) -> tuple[frozenset[byt
     unusable = [
         failure
         for failure in failures
-        if failure.cause in UNUSABLE and failure.attempts > further_tries(config, failure.purpose)
+        if failure.cause in UNUSABLE and failure.attempts > _tries(config, failure.purpose)
     ]
     if not unusable:
         return frozenset(), ""
@@ -210,6 +211,11 @@ def _further(failures: Sequence[Failure], config: Config) -> tuple[frozenset[byt
     words = ", ".join(f"{count:,} {cause}" for cause, count in causes)
     note = f"{words}: every allowed try is paid for, and none can be used; further ones are asked for"
     return frozenset(bytes.fromhex(failure.request) for failure in unusable), note
+
+
+def _tries(config: Config, purpose: Purpose) -> int:
+    """The fewest further tries that any model has which answers calls of a purpose."""
+    return min(further_tries(config, kind) for kind in kinds_of(config, [purpose]))
 
 
 def _word(failure: Failure, key: str) -> str:
@@ -313,7 +319,7 @@ async def _variables(
     config = settings_of(record)
     if job := jobs.get(failure.item):
         known = {"MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
-        if config is not None and failure.purpose is Purpose.JUDGE:
+        if config is not None and failure.purpose in {Purpose.JUDGE, Purpose.CHECKS}:
             known |= await _judged(failure, job, config, ledger)
         return known
     topic = {} if config is None else {"MainTopic": config.generation.main_topic}
@@ -328,7 +334,13 @@ async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) ->
             question, read = partial(spot.question, run.questions, job), partial(spot.read, run.reading)
             text, _ = await run.ask_until_usable(question, read)
             last, explain = failure.attempts - 1, wants_explanations(config)
-            asked = run.questions.judge(job, text.content, last, explain=explain)
-            if asked.key.hex() == failure.request:
-                return {"StoryText": text.content}
+            for judge in config.judging.models if failure.purpose is Purpose.JUDGE else ():
+                asked = run.questions.judge(job, text.content, last, explain=explain, section=judge)
+                if asked.key.hex() == failure.request:
+                    return {"StoryText": text.content}
+            checklist = await checklist_of(run, job)
+            for judge in config.judging.models if checklist else ():
+                asked = run.questions.checks(job, text.content, checklist, last, judge)
+                if asked.key.hex() == failure.request:
+                    return {"StoryText": text.content}
     return {}

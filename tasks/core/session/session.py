@@ -117,7 +117,7 @@ class Session:
             if self.reasoning is not None:
                 self.reasoning.add(job.id, lines_of(self._config, with_reasoning(self._config, pair)))
             if self.candidates is not None:
-                self.candidates.add(job.id, candidates_line(pair))
+                self.candidates.add(job.id, candidates_line(self._config, pair))
             if self._pairs is not None:
                 self._pairs.add(pair)
         self.checkpoint.completed(job.id)

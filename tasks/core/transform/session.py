@@ -23,7 +23,7 @@ import orjson
 from tasks.core import files
 from tasks.core.answers.usable import read_rejected, refusal_phrase
 from tasks.core.errors import CallError, SessionError, UnusableAnswerError, UsageError
-from tasks.core.generation.pairs import score_pair
+from tasks.core.generation.judging import score_pair
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.models import Failure, Job, Pair, Phase, Purpose
 from tasks.core.rows.transformed import KTO, MadeRow, Rendering

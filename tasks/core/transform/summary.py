@@ -167,13 +167,13 @@ async def survey_rows(config: Config, source: Source, ledger: Ledger) -> Survey:
         LedgerError: The ledger cannot be read.
     """
     with ExitStack() as stack:
-        found = Survey(keys=stack.enter_context(KeysOnDisk()), unpaid=stack.enter_context(KeysOnDisk()))
+        found = Survey(keys=stack.enter_context(KeysOnDisk()), missing=stack.enter_context(KeysOnDisk()))
         work = Transform(SurveyRun(config, ledger, found), source.mode)
         blocks = in_blocks(source.read(), MOST_ROWS, lambda _: None)
         while rows := await asyncio.to_thread(next, blocks, None):
             await work.work(rows)
             found.failures.clear()
-    found.keys, found.unpaid = set(), set()
+    found.keys, found.missing = set(), set()
     return found
 
 

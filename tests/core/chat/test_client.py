@@ -33,7 +33,7 @@ from tasks.core.errors import (
 from tasks.core.exchange.attempt import RetryPolicy
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import LedgerEntry
-from tasks.core.models import Purpose
+from tasks.core.models import CallKind, Purpose
 from tasks.core.printable import printable_line
 from tasks.core.progress import Progress
 from tasks.core.traffic import lane as lanes
@@ -117,7 +117,7 @@ async def shop(
         client = ChatClient(
             http=chat,
             ledger=ledger,
-            access=dict.fromkeys(Purpose, access),
+            access={CallKind(purpose, ""): access for purpose in Purpose},
             session="session_1",
             stop=stop,
             progress=progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tasks.core.demo.chat import Behaviour
 from tasks.core.demo.server import DemoServer
 from tasks.core.models import Purpose
 from tests.core.chat.scripted import question
-from tests.core.running import PATIENCE, running
+from tests.core.running import PATIENCE, kind, running
 from tests.core.traffic.limiting import CrowdedServer, QueueingServer, RateLimitedServer
 from tests.core.traffic.virtual import Bucket
 
@@ -29,7 +30,11 @@ BURST = 6
 def many(
     url: str, number: int, purpose: Purpose = Purpose.CHOSEN, model: str = "strong"
 ) -> list[ChatRequest]:
-    return [question(f"Of {place}.", url, purpose=purpose, model=model) for place in range(number)]
+    section = kind(purpose).section
+    return [
+        replace(question(f"Of {place}.", url, purpose=purpose, model=model), section=section)
+        for place in range(number)
+    ]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

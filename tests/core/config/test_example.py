@@ -19,9 +19,8 @@ from tasks.core.config.problems import allowed_range
 from tasks.core.config.settings import DatasetMode, default_of, settings
 from tasks.core.config.templates import VARIABLES
 from tasks.core.demo.server import DemoServer
-from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.run import open_run
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.ledger.ledger import Ledger

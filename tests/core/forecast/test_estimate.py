@@ -17,7 +17,7 @@ from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.sessions import observed_calls
 from tasks.core.models import Purpose
 from tests.core.forecast.test_survey import generate, writing
-from tests.core.running import ChatServer, configured
+from tests.core.running import ChatServer, configured, kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.config.settings import Config
     from tasks.core.forecast.estimate import Estimate, Outlook
 
-S, P, C, R, J, _ = Purpose
+S, P, C, R, J, *_ = Purpose
 PRICING = {"strong": {"input": 1.0, "output": 2.0}, "weak": {"input": 0.5, "output": 0.5}}
 
 
@@ -47,8 +47,8 @@ def priced(**settings: Any) -> Config:
 
 def test_tokens_follow_from_what_was_measured() -> None:
     found = Survey()
-    found.to_pay[C] = 100
-    found.observed[C] = seen(*[Usage(1, 10, 200, cached_tokens=5)] * 50)
+    found.unpaid[kind(C)] = 100
+    found.observed[kind(C)] = seen(*[Usage(1, 10, 200, cached_tokens=5)] * 50)
     outlook = of(estimate(priced(), found, {}), C)
     assert (outlook.to_pay, outlook.measured) == (100, 50)
     assert outlook.prompt_tokens.likely == 1000
@@ -62,8 +62,8 @@ def test_tokens_follow_from_what_was_measured() -> None:
 
 def test_answers_that_had_to_be_asked_again_raise_the_calls_by_their_rate() -> None:
     found = Survey()
-    found.to_pay[P] = 90
-    found.observed[P] = seen(*[Usage(1, 10, 10)] * 100, further=10)
+    found.unpaid[kind(P)] = 90
+    found.observed[kind(P)] = seen(*[Usage(1, 10, 10)] * 100, further=10)
     calls = of(estimate(priced(), found, {}), P).calls
     assert (calls.low, calls.likely) == (90, 100)
     assert 100 < calls.high < 120
@@ -78,8 +78,8 @@ def test_what_is_likely_lies_between_the_least_and_the_most(
     answers: list[int], to_pay: int, further: int
 ) -> None:
     found = Survey()
-    found.to_pay[C] = to_pay
-    found.observed[C] = seen(
+    found.unpaid[kind(C)] = to_pay
+    found.observed[kind(C)] = seen(
         *(Usage(1, 1, tokens) for tokens in answers), further=min(further, len(answers) - 1)
     )
     outlook = of(estimate(priced(models__main=MAIN), found, {}), C)
@@ -95,7 +95,7 @@ MAIN = {"base_url": "http://127.0.0.1:9/v1", "model_name": "strong", "max_output
 
 def test_of_an_empty_ledger_templates_and_limits_give_the_range() -> None:
     found = Survey()
-    found.to_pay.update({S: 1, P: 2, C: 4, R: 4, J: 8})
+    found.unpaid.update({kind(S): 1, kind(P): 2, kind(C): 4, kind(R): 4, kind(J): 8})
     config = priced(generation__dataset_mode="mo-dpo", models__main=MAIN)
     whole = estimate(config, found, {})
     chosen, judge = of(whole, C), of(whole, J)
@@ -113,23 +113,23 @@ def test_of_an_empty_ledger_templates_and_limits_give_the_range() -> None:
 
 def test_what_is_unknown_of_one_phase_is_unknown_of_the_whole_and_nothing_to_pay_is_nothing() -> None:
     found = Survey()
-    found.reused.update({S: 1, P: 2})
-    found.to_pay[C] = 4
-    found.observed[C] = seen(Usage(1, 10, 10))
+    found.paid.update({kind(S): 1, kind(P): 2})
+    found.unpaid[kind(C)] = 4
+    found.observed[kind(C)] = seen(Usage(1, 10, 10))
     whole = estimate(priced(), found, {})
     assert (whole.reused, whole.to_pay) == (3, 4)
     assert of(whole, P).calls == of(whole, P).prompt_tokens == Range(0, 0, 0)
     assert whole.likely is not None
-    found.to_pay[R] = 1
+    found.unpaid[kind(R)] = 1
     assert estimate(priced(), found, {}).likely is None
 
 
 def test_other_answers_of_the_model_stand_in_for_the_configurations_own() -> None:
     found = Survey()
-    found.to_pay.update({C: 10, R: 10})
-    found.observed[C] = seen(Usage(1, 10, 10))
+    found.unpaid.update({kind(C): 10, kind(R): 10})
+    found.observed[kind(C)] = seen(Usage(1, 10, 10))
     # Its own calls are there and reported nothing.
-    found.observed[R] = seen(Usage(1, unreported=1, estimated_tokens=99))
+    found.observed[kind(R)] = seen(Usage(1, unreported=1, estimated_tokens=99))
     elsewhere: dict[tuple[str, str], Observed] = {
         ("strong", C): seen(Usage(1, 99, 99)),
         ("weak", R): seen(Usage(1, 7, 7)),
@@ -160,8 +160,8 @@ async def test_half_a_run_tells_what_the_other_half_takes(tmp_path: Path) -> Non
 
 def test_a_price_that_is_not_known_is_none_and_not_nothing() -> None:
     found = Survey()
-    found.to_pay[R] = 3
-    found.observed[R] = seen(Usage(1, 10, 10))
+    found.unpaid[kind(R)] = 3
+    found.observed[kind(R)] = seen(Usage(1, 10, 10))
     document = document_of(estimate(configured(), found, {}))
     assert document["total"]["usd"] == {"low": None, "likely": None, "high": None}
     assert document["total"]["calls_of_unknown_price"] >= 3

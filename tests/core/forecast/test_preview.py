@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.core.running import Answer, Chat
 
-S, P, C, R, J, _ = Purpose
+S, P, C, R, J, *_ = Purpose
 COUNTS: dict[str, Any] = {"generation__num_subtopics": 4, "generation__num_prompts_per_subtopic": 3}
 
 

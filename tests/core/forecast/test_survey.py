@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from tasks.core.forecast.survey import survey
-from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.ledger.ledger import Ledger
 from tasks.core.ledger.schema import calls, connect, failures, ledger_url, milestones, sessions
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.core.models import Job, Pair
     from tests.core.running import Answer, Chat
 
-S, P, C, R, J, _ = Purpose
+S, P, C, R, J, *_ = Purpose
 JUDGED: dict[str, Any] = {
     "judge_filtering__enabled": True,
     "judge_filtering__min_chosen_score": 1.0,

@@ -82,9 +82,9 @@ def totals(pair: Pair) -> tuple[float, float]:
 
 def plain_rule(rule: str, items: Sequence[Candidate]) -> tuple[float, set[float]]:
     """The chosen score, and the scores that the rejected side may have."""
-    scores = [item.scores.total for item in items]
+    scores = [item.total for item in items]
     by_model = {
-        model: [item.scores.total for item in items if item.model == model] for model in ("main", "rejected")
+        model: [item.total for item in items if item.model == model] for model in ("main", "rejected")
     }
     if rule == "by_model":
         return max(by_model["main"]), {min(by_model["rejected"])}
@@ -216,7 +216,7 @@ def test_in_sft_only_several_answers_are_judged() -> None:
 
 def test_in_sft_the_best_of_main_is_taken() -> None:
     config = configured(generation__dataset_mode="sft", candidates__count=3)
-    assert [spot.model for spot in spots_of(config)] == ["main"] * 3
+    assert [spot.section for spot in spots_of(config)] == ["main"] * 3
     pair = choose(
         config, JOB, [candidate("main", number, score) for number, score in enumerate((2.0, 4.0, 3.0))]
     )

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.config.templates import DEFAULT_CRITERIA, JUDGE_RUBRIC
-from tasks.core.generation.pairs import passes, rubric_criteria, score_pair, wants_explanations
+from tasks.core.generation.judging import rubric_criteria, score_pair, wants_explanations
+from tasks.core.generation.pairs import passes
 from tasks.core.models import Pair, Score, Scores, Text
 from tests.core.running import ChatServer, Reply, configured, running, some_jobs
 

@@ -12,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import PhaseError
-from tasks.core.generation.asking import Subtopic, SubtopicPrompts
 from tasks.core.generation.pairs import PairsOutcome
-from tasks.core.generation.prompts import PairQuota, complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import (
+    PairQuota,
+    Subtopic,
+    SubtopicPrompts,
+    complete_prompts,
+    jobs_of,
+    write_prompts,
+)
 from tasks.core.models import Failure, Job, Phase, Purpose
 from tests.core.running import NOBODY, ChatServer, Reply, listed_failures, running
 

@@ -56,7 +56,7 @@ def facts(rows: Sequence[dict[str, Any]], **changes: Any) -> ReportFacts:
         "mode": "mo-dpo",
         "created": 1_769_860_800.0,
         "seconds": 125.0,
-        "models": {"chosen": ("strong", "127.0.0.1:8000"), "rejected": ("weak", "127.0.0.1:8000")},
+        "hosts": {("chosen", "strong"): "127.0.0.1:8000", ("rejected", "weak"): "127.0.0.1:8000"},
         "wanted": len(rows) + 4,
         "subtopics": list(dict.fromkeys(job.sub_topic for job in jobs)),
         "shares": {"subtopic 9": 4} | Counter(row["sub_topic"] for row in rows),

@@ -169,7 +169,7 @@ def test_the_page_holds_what_is_known_and_leaves_out_what_is_not(tmp_path: Path)
     assert "4 of 13 pairs are missing." in page
     assert page.count('class="plot"') == 7
     put(tmp_path, [{"instruction": "do", "output": "done"}])
-    bare = facts([], jobs=[], subtopics=[], failed={}, lost={}, rate=None, models={}, wanted=1)
+    bare = facts([], jobs=[], subtopics=[], failed={}, lost={}, rate=None, hosts={}, wanted=1)
     page = write_report(tmp_path, bare).read_text(encoding="utf-8")
     assert page.count('class="plot"') == 3
     assert "The most alike" not in page

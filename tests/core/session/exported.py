@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.core.forecast.survey import survey
-from tasks.core.generation.asking import Subtopic
 from tasks.core.generation.pairs import make_pairs
-from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.run import open_run
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.ledger.ledger import Ledger

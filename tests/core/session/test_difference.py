@@ -11,7 +11,7 @@ from tasks.core.forecast.survey import Survey
 from tasks.core.keys import Effect
 from tasks.core.models import Purpose
 from tasks.core.session.resuming import SHOWN, Change, changes_between, cost_lines, lines_of_changes
-from tests.core.running import configured
+from tests.core.running import configured, kind
 
 if TYPE_CHECKING:
     from tasks.core.config.settings import Config
@@ -91,8 +91,8 @@ def test_a_section_that_appears_is_a_change_from_unset() -> None:
 
 def test_the_cost_is_told_by_phase_and_only_where_there_is_any() -> None:
     found = Survey(
-        reused=Counter({Purpose.SUBTOPICS: 1, Purpose.CHOSEN: 1500}),
-        to_pay=Counter({Purpose.CHOSEN: 1, Purpose.REJECTED: 2, Purpose.JUDGE: 0}),
+        paid=Counter({kind(Purpose.SUBTOPICS): 1, kind(Purpose.CHOSEN): 1500}),
+        unpaid=Counter({kind(Purpose.CHOSEN): 1, kind(Purpose.REJECTED): 2, kind(Purpose.JUDGE): 0}),
     )
     assert cost_lines(found) == [
         "subtopics: 1 calls reused, 0 to be paid for",

@@ -163,7 +163,16 @@ async def test_a_record_that_is_put_back_from_the_ledger_has_its_mark(tmp_path: 
 
 
 HARMLESS = {
-    *("generation", "candidates", "judge_filtering", "lint", "prompt_templates", "pricing", "budget"),
+    *(
+        "generation",
+        "candidates",
+        "judging",
+        "judge_filtering",
+        "lint",
+        "prompt_templates",
+        "pricing",
+        "budget",
+    ),
     *("output.mirror_minutes", "output.formats", "output.file_type", "output.reasoning"),
     *("output.test_share", "output.split_seed", "huggingface.license", "provider_burst_percent"),
     *("execution.grace_seconds", "execution.patience_minutes", "execution.stop_at_loss"),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.core.errors import UsageError
-from tasks.core.generation.asking import Subtopic
-from tasks.core.generation.prompts import complete_prompts, jobs_of, write_prompts
+from tasks.core.generation.prompts import Subtopic, complete_prompts, jobs_of, write_prompts
 from tasks.core.generation.run import PLAIN, Policy
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import QUESTION_REFUSED as REFUSED

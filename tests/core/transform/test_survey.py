@@ -12,7 +12,7 @@ from tasks.core.rows.transformed import InputRow, find_mode
 from tasks.core.transform.reading import MOST_ROWS, Source
 from tasks.core.transform.session import Transform
 from tasks.core.transform.summary import KeysOnDisk, survey_rows
-from tests.core.running import ChatServer, running
+from tests.core.running import ChatServer, kind, running
 from tests.core.transform.samples import dpo, write
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ async def test_rows_that_ask_the_same_are_one_call_however_far_apart_they_stand(
         found = await survey_rows(run.config, source, run.ledger)
         assert len(server.asked) == paid
     assert (found.reused, found.to_pay) == ({Purpose.REJECTED: paid}, {Purpose.REJECTED: len(rows) - paid})
-    assert found.asked[Purpose.REJECTED].count == len(rows) - paid
-    assert found.observed[Purpose.REJECTED].calls == paid
+    assert found.asked[kind(Purpose.REJECTED)].count == len(rows) - paid
+    assert found.observed[kind(Purpose.REJECTED)].calls == paid

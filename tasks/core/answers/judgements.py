@@ -1,0 +1,204 @@
+"""What a judge says in a word: which of two answers is better, and yes or no to the questions of a checklist.
+
+JSON is read wherever it stands; without any, the words in which models answer without it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from tasks.core.answers.parsing import json_values
+from tasks.core.answers.rubric import normalized
+from tasks.core.answers.thinking import split_thinking
+from tasks.core.answers.usable import must_have_begun, read_items
+from tasks.core.errors import UnusableAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.core.exchange.request import Answer
+
+FEWEST, MOST = 3, 8
+"""Questions of a checklist: of more, the first ones count."""
+
+_LONGEST: Final = 1_000_000
+_WINNERS: Final = (
+    "better",
+    "winner",
+    "preferred",
+    "preference",
+    "choice",
+    "verdict",
+    "better_answer",
+    "answer",
+    "best",
+    "result",
+)
+_SIDE: Final = re.compile(
+    r"[\s\"'*_`\[({]*(?:(?:the[ ])?(?:answer|response|assistant|option|text|model|output)[\s_]*)?"
+    r"(?P<side>a|b|1|2|c|tie|tied|draw|equal|both|neither|none)\b(?![ ][a-z])[\s\"'*_`\])}.!]*",
+    re.IGNORECASE,
+)
+_NAMES: Final = {"a": "A", "1": "A", "b": "B", "2": "B"}
+_BRACKETED: Final = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
+_SAID: Final = re.compile(
+    r"\b(?:answer|response|assistant|option)[\s_]+(?P<side>a|b)\b[\s*_]*(?:is|was)\b[\w\s,*_]{0,40}?\b(?:better|best|stronger|superior|"
+    r"preferred|preferable)\b"
+    r"|\b(?:better|best|preferred|winner|verdict|choice|winning|prefer)\b[\w\s*_]{0,30}?(?:is|:|=)?[\s*_\"']{0,4}"
+    r"(?:(?:answer|response|assistant|option)[\s_]+)?(?P<other>A|B|tie)\b(?![ ][a-z])",
+    re.IGNORECASE,
+)
+_YES: Final = frozenset({"yes", "y", "true", "1", "pass", "passed", "met"})
+_NO: Final = frozenset({"no", "n", "false", "0", "fail", "failed", "not met", "unmet", "unclear", "partly"})
+_BEGUN: Final = re.compile(r"(yes|no)\b(?=[\s,.;:(\u2013\u2014-]|$)")
+_DASHES: Final = " *_\"':-\u2013\u2014"
+_LINE: Final = re.compile(
+    r"^[\s>#*_-]{0,8}(?:(?:question|q|item|check)[\s#]{0,2})?(?P<number>[0-9]{1,2})[\"'*_]{0,3}[.):\s-]"
+    r"(?P<rest>[^\n]*)$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_WORD: Final = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"(?:question|q|item|check)?_?#?([0-9]{1,2})")
+_ANSWERS: Final = ("answer", "verdict", "result", "value", "met", "yes", "response", "check", "score")
+_PLACES: Final = ("number", "question", "id", "item", "index", "question_number", "no")
+
+
+def read_comparison(answer: Answer) -> str:
+    """The better one of two answers by what a judge says: `A`, `B` or `tie`.
+
+    Raises:
+        UnusableAnswerError: `token_exhaustion` when it was cut off before it began, else `bad_scores`.
+    """
+    text = _said(answer)
+    found = {side for value, _ in json_values(text) for side in _sides_in(value)}
+    if len(found) == 1:
+        return found.pop()
+    if not found:
+        if whole := _SIDE.fullmatch(text):
+            return _side(whole["side"])
+        if bracketed := _BRACKETED.findall(text):
+            return _side(bracketed[-1])
+        # What is said last is what it comes to.
+        said = [_side(item["side"] or item["other"]) for item in _SAID.finditer(text)]
+        if said:
+            return said[-1]
+    must_have_begun(answer)
+    raise UnusableAnswerError("bad_scores", "the judge does not say which of the two answers is better")
+
+
+def _sides_in(value: object) -> Iterator[str]:
+    if isinstance(value, list) and len(value) == 1:
+        yield from _sides_in(value[0])
+    if not isinstance(value, dict):
+        return
+    fields = {normalized(str(name)): field for name, field in value.items()}
+    for name in _WINNERS:
+        field = fields.get(name)
+        if isinstance(field, dict):
+            yield from _sides_in(field)
+        elif isinstance(field, str | int) and not isinstance(field, bool):
+            if found := _SIDE.fullmatch(str(field)):
+                yield _side(found["side"])
+        else:
+            continue
+        return
+
+
+def _side(word: str) -> str:
+    return _NAMES.get(word.lower(), "tie")
+
+
+def read_checklist(answer: Answer) -> tuple[str, ...]:
+    """The questions in an answer, each once, three to eight of them.
+
+    Raises:
+        UnusableAnswerError: As `read_items` raises it; `no_list` where there are fewer.
+    """
+    questions = tuple(dict.fromkeys(read_items(answer, "questions")))[:MOST]
+    if len(questions) < FEWEST:
+        raise UnusableAnswerError(
+            "no_list", f"the checklist has {len(questions)} questions; at least {FEWEST} are wanted"
+        )
+    return questions
+
+
+def read_checks(answer: Answer, count: int) -> tuple[bool, ...]:
+    """What a judge says to each of so many questions: whether it is yes.
+
+    Raises:
+        UnusableAnswerError: `token_exhaustion` when it was cut off before it began; `bad_scores` when a
+            question has no answer, or one that is neither yes nor no.
+    """
+    text = _said(answer)
+    found: dict[int, bool] = {}
+    for value, _ in json_values(text):
+        found |= _checks_in(value)
+    if not found:
+        for line in _LINE.finditer(text):
+            # The question may be repeated in the line, and hold such a word: the last one is the answer,
+            # unless the line begins with it.
+            rest = line["rest"].strip(_DASHES)
+            words = _WORD.findall(rest)
+            if words:
+                first = _WORD.match(rest)
+                found[int(line["number"])] = (first[0] if first else words[-1]).lower() == "yes"
+    missing = [number for number in range(1, count + 1) if number not in found]
+    if missing:
+        must_have_begun(answer)
+        raise UnusableAnswerError("bad_scores", f"the judge says neither yes nor no to question {missing[0]}")
+    return tuple(found[number] for number in range(1, count + 1))
+
+
+def _checks_in(value: object) -> dict[int, bool]:
+    """The answers in a JSON value, by the number of their question."""
+    found: dict[int, bool] = {}
+    if isinstance(value, list):
+        for place, element in enumerate(value, 1):
+            said = _check(element)
+            if said is not None:
+                found[_place(element) or place] = said
+    elif isinstance(value, dict):
+        for name, field in value.items():
+            number = _NUMBER.fullmatch(normalized(str(name)))
+            said = _check(field)
+            if number and said is not None:
+                found[int(number[1])] = said
+        if not found:
+            # Wrapped: {"answers": {...}}.
+            for field in value.values():
+                found |= _checks_in(field) if isinstance(field, dict | list) else {}
+    return found
+
+
+def _place(element: object) -> int | None:
+    if not isinstance(element, dict):
+        return None
+    fields = {normalized(str(name)): field for name, field in element.items()}
+    for name in _PLACES:
+        field = fields.get(name)
+        if isinstance(field, int | str) and not isinstance(field, bool):
+            number = _NUMBER.fullmatch(normalized(str(field)))
+            if number:
+                return int(number[1])
+    return None
+
+
+def _check(field: object) -> bool | None:
+    """Whether a field says yes; None where it says neither."""
+    if isinstance(field, dict):
+        fields = {normalized(str(name)): item for name, item in field.items()}
+        return next((said for name in _ANSWERS if (said := _check(fields.get(name))) is not None), None)
+    if not isinstance(field, str | int):
+        return None
+    word = str(field).strip(" \t\n.!*_\"'").lower()
+    if word in _YES or word in _NO:
+        return word in _YES
+    begun = _BEGUN.match(word)
+    return begun[1] == "yes" if begun else None
+
+
+def _said(answer: Answer) -> str:
+    """What is answered; where nothing is, what stands in the reasoning."""
+    text = split_thinking(answer.content[:_LONGEST]).answer.strip()
+    return text or answer.reasoning[:_LONGEST].strip()
