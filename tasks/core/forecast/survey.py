@@ -99,19 +99,21 @@ class Survey:
         if request.key in self.keys:
             return
         self.keys.add(request.key)
-        self.paid[request.kind] += 1
+        kind = request.kind
+        self.paid[kind] += 1
         # Of subtopics, every sample is another chunk.
         further = request.purpose is not Purpose.SUBTOPICS and request.sample % SAMPLES_A_CANDIDATE > 0
-        self.observed.setdefault(request.kind, Observed()).add(usage_of(request, answer), further=further)
+        self.observed.setdefault(kind, Observed()).add(usage_of(request, answer), further=further)
 
     def miss(self, request: ChatRequest) -> None:
         """Take a call that is not in the ledger into the counts, once: an operation may try it again."""
         if request.key in self.missing:
             return
         self.missing.add(request.key)
-        self.unpaid[request.kind] += 1
+        kind = request.kind
+        self.unpaid[kind] += 1
         characters = sum(len(content) for _, content in request.messages)
-        self.asked.setdefault(request.kind, Sums()).add(tokens_for(characters))
+        self.asked.setdefault(kind, Sums()).add(tokens_for(characters))
 
 
 async def survey(

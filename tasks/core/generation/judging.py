@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tasks.core.answers.judgements import read_checklist, read_checks, read_comparison
 from tasks.core.answers.usable import read_scores
@@ -24,11 +24,13 @@ from tasks.core.models import QUESTION_REFUSED, UNUSABLE, CallKind, Opinion, Pur
 from tasks.core.questions import is_compared, is_scored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tasks.core.config.settings import Config
     from tasks.core.generation.run import Run
     from tasks.core.models import Job, Pair, Side, Text
+
+_Said = TypeVar("_Said")
 
 NO_AGREEMENT: Final = "no_agreement"
 """Why a pair is kept out whose chosen side too few judges prefer."""
@@ -94,7 +96,7 @@ async def score_pair(run: Run, pair: Pair, checklist: tuple[str, ...] = ()) -> P
         return scores
 
     judges = run.config.judging.models
-    found = await all_of(judged(judge) for judge in judges)
+    found = await _of_each(judges, judged)
     scores = [_mean(judges, [by_judge[side] for by_judge in found]) for side in range(len(texts))]
     return replace(pair, chosen_scores=scores[0], rejected_scores=scores[1] if scores[1:] else None)
 
@@ -150,8 +152,13 @@ async def score_all(
             found.append(one)
         return found
 
-    by_judge = await all_of(judged(judge) for judge in judges)
+    by_judge = await _of_each(judges, judged)
     return [_all_or_none(judges, [scores[place] for scores in by_judge]) for place in range(len(texts))]
+
+
+async def _of_each(judges: Sequence[str], ask: Callable[[str], Awaitable[_Said]]) -> list[_Said]:
+    """What each judge says, all asked at the same time; one alone needs no task of its own."""
+    return [await ask(judges[0])] if len(judges) == 1 else await all_of(map(ask, judges))
 
 
 def _all_or_none(judges: Sequence[str], scores: Sequence[Scores | Unscored]) -> Scores | Unscored:
@@ -263,7 +270,7 @@ async def compare(run: Run, pair: Pair) -> Pair:
         side: Side = "tie" if found is None else "chosen" if found is pair.chosen else "rejected"
         return Opinion(judge, side, is_flipped)
 
-    opinions = await all_of(preferred(judge) for judge in run.config.judging.models)
+    opinions = await _of_each(run.config.judging.models, preferred)
     compared = replace(pair, comparisons=tuple(opinions))
     votes = Counter(opinion.prefers for opinion in opinions)
     is_fit = any(item.text is pair.rejected and item.is_fit for item in pair.candidates)
@@ -303,9 +310,10 @@ def contested(config: Config, pair: Pair) -> str:
 
     A `judging.agree` below 0 keeps out none.
     """
-    if config.judging.agree < 0 or pair.rejected is None:
+    agree = config.judging.agree
+    if agree < 0 or pair.rejected is None or not (agree or pair.comparisons):
         return ""
     votes = Counter(item.prefers for item in pair.opinions)
     if pair.comparisons and votes["chosen"] <= votes["rejected"]:
         return NO_MARGIN
-    return NO_AGREEMENT if votes["chosen"] < config.judging.agree else ""
+    return NO_AGREEMENT if votes["chosen"] < agree else ""
