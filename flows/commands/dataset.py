@@ -180,6 +180,7 @@ async def _failed(ledger: Ledger, session: str, jobs: Iterable[Job], done: set[i
 
 # Said once more, for the settings' own types bring the whole configuration with them; a test compares them.
 Format = Literal["native", "trl"]
+AnyFormat = Literal["native", "trl", "ranked"]
 Mode = Literal["sft", "dpo", "kto", "mo-dpo"]
 Reasoning = Literal["none", "inline", "reasoning_content"]
 
@@ -189,7 +190,7 @@ def export(
     /,
     location: AtLocation = HERE,
     *,
-    output_format: Annotated[Format, Parameter(name="--format")],
+    output_format: Annotated[AnyFormat, Parameter(name="--format")],
     mode: Mode | None = None,
     parquet: bool = False,
     jsonl: bool = False,
@@ -205,7 +206,8 @@ def export(
     What is left out is as the session's own [output] has it.
 
     Args:
-        output_format: trl, which TRL's trainers take as it is; or native, the session's own rows.
+        output_format: trl, which TRL's trainers take as it is; native, the session's own rows; or ranked, all
+            answers to each prompt, the best first, where [candidates] asks for several.
         mode: The mode of the rows, in place of the session's own: of mo-dpo also dpo, kto and sft.
         parquet: Write Parquet.
         jsonl: Write JSON lines.

@@ -11,6 +11,7 @@ import pytest
 
 from flows.commands import dataset as command
 from tasks.core.config import settings as models
+from tasks.core.export.rows import ExportFormat
 from tests.flows.command import PROGRAM, User, config, model, rows_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def lines_in(folder: Path) -> list[bytes]:
 
 def test_the_command_knows_the_values_of_the_settings() -> None:
     assert get_args(command.Format) == get_args(models.OutputFormat)
+    assert get_args(command.AnyFormat) == get_args(ExportFormat)
     assert get_args(command.Mode) == get_args(models.DatasetMode)
     assert get_args(command.Reasoning) == get_args(models.Reasoning)
 

@@ -6,12 +6,15 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.command import PROGRAM, asked_twice, model, rows_of
 from tests.flows.test_candidates import LISTS, PAIRS, candidates_of, done, settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.flows.command import User
 
 JUDGES = ("critic", "second", "third")
@@ -28,6 +31,11 @@ def judged_by(url: str, *, count: int = 2, more: str = "", **judging: Any) -> st
     models = ["main", "rejected", "other_writer"]
     text = settings(url, of={"count": count, "models": models, "choose": "best_worst"})
     return f"{text}\n{section}\n{FURTHER.replace('URL', url)}\n{more}"
+
+
+def lines_of(session: Path, name: str) -> list[dict[str, Any]]:
+    (file,) = (session / name / "data" / name).iterdir()
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,20 @@ def test_what_judges_take_is_known_and_bought_once(user: User, judging: dict[str
         assert tuned.code == 0, tuned.err
         by_key = {(item["setting"], item["value"]): item for item in json.loads(tuned.out)["settings"]}
         assert by_key["", None]["kept"] == len(rows)
+        ranked = user.run("export", first.name, "--format", "ranked", "--jsonl", program=PROGRAM)
+        assert ranked.code == 0, ranked.err
+        for row, kept in zip(lines_of(first, "ranked"), candidates_of(first), strict=True):
+            scores = [item["score"] for item in row["answers"]]
+            assert scores == sorted((item["score_total"] for item in kept["candidates"]), reverse=True)
+            taken = {item["choice"]: item["content"] for item in kept["candidates"]}
+            assert {
+                item["choice"]: item["answer"][0]["content"] for item in row["answers"] if item["choice"]
+            } == {side: content for side, content in taken.items() if side}
+        native = user.run("export", first.name, "--format", "native", "--parquet", program=PROGRAM)
+        assert native.code == 0, native.err
+        (file,) = (first / "native" / "data" / "native").iterdir()
+        found = [row.get("judges", []) for row in pq.read_table(file).to_pylist()]
+        assert found == [row.get("judges", []) for row in rows]
         if several:
             words = ("--set", "judging.agree=0")
             assert done(user, *words).summary["kept"] == by_key["judging.agree", 0]["kept"]

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.core.errors import UsageError
-from tasks.core.export.rows import DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
-from tasks.core.rows.formats import HISTORY
+from tasks.core.export.rows import DPO, KTO, NATIVE, PROMPT_COMPLETION, RANKED, SCORES, SFT
+from tasks.core.rows.formats import HISTORY, tells_judges
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from tasks.core.config.settings import Generation, Reasoning
+    from tasks.core.config.settings import Config, Reasoning
     from tasks.core.export.shards import Bounds
     from tasks.core.rows.formats import Row
 
@@ -102,7 +102,7 @@ _MESSAGE = {"role": _TEXT, "content": _TEXT}
 
 def schema_of(
     configuration: str,
-    generation: Generation,
+    config: Config,
     reasoning: Reasoning,
     criteria: Collection[str],
     kept: Mapping[str, str] = MappingProxyType({}),
@@ -111,7 +111,7 @@ def schema_of(
 
     Args:
         configuration: Its name.
-        generation: The settings that the form of native rows depends on.
+        config: The settings that the form of native rows depends on.
         reasoning: Where the reasoning goes; `reasoning_content` is a field of its own.
         criteria: All criteria of all scores, which are columns in native rows of mo-dpo.
         kept: Further columns with the types of their values, as `Spool.kept` gives them.
@@ -129,8 +129,10 @@ def schema_of(
     }
     scores = _list({"criterion": _TEXT} | _SCORE)
     trl[SCORES] = trl[DPO] | _TOPICS | {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
+    one = {"model": _TEXT, "score": pa.float64(), "choice": _TEXT, "answer": answer}
+    trl[RANKED] = {"prompt": prompt, "answers": _list(one)}
     native = configuration == NATIVE
-    columns = _native(generation, criteria) if native else trl[configuration]
+    columns = _native(config, criteria) if native else trl[configuration]
     # TRL's rows have what was said before among their messages, and those of ShareGPT as well.
     in_messages = not native or "conversations" in columns
     further = {name: _FURTHER[its_type] for name, its_type in kept.items()}
@@ -151,7 +153,8 @@ _FURTHER = {
 }
 
 
-def _native(generation: Generation, criteria: Collection[str]) -> dict[str, pa.DataType]:
+def _native(config: Config, criteria: Collection[str]) -> dict[str, pa.DataType]:
+    generation = config.generation
     match generation.dataset_mode:
         case "sft":
             topics = _TOPICS if generation.include_topic_columns else {}
@@ -169,7 +172,23 @@ def _native(generation: Generation, criteria: Collection[str]) -> dict[str, pa.D
                     "take --jsonl, or the format trl, where they stand in a list"
                 )
             scores = pa.struct(dict.fromkeys(criteria, pa.struct(_SCORE)))
-            return _TOPICS | _DPO | {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
+            scored = {"chosen_scores": scores, "rejected_scores": scores} | _TOTALS
+            return _TOPICS | _DPO | scored | _judges(config)
+
+
+def _judges(config: Config) -> dict[str, pa.DataType]:
+    """The columns of `judges_of`."""
+    if not tells_judges(config):
+        return {}
+    said = {
+        "judge": _TEXT,
+        "model": _TEXT,
+        "prefers": _TEXT,
+        "chosen": pa.float64(),
+        "rejected": pa.float64(),
+    }
+    flipped = {"flipped": pa.int64()} if config.judging.mode == "pairwise" else {}
+    return {"judges": _list(said), "agreement": pa.float64()} | flipped
 
 
 def _list(fields: dict[str, pa.DataType]) -> pa.DataType:

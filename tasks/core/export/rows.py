@@ -10,7 +10,7 @@ a folder can be uploaded as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from tasks.core.config.settings import DatasetMode
 from tasks.core.generation.judging import wants_explanations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tasks.core.config.settings import Config, FileType, OutputFormat, Reasoning
+    from tasks.core.config.settings import Config, FileType, Reasoning
     from tasks.core.models import Job, Pair, Scores, Text
     from tasks.core.rows.formats import Message, Row
 
@@ -39,6 +39,10 @@ PROMPT_COMPLETION: Final = "sft-prompt-completion"
 DPO: Final = "dpo"
 KTO: Final = "kto"
 SCORES: Final = "scores"
+RANKED: Final = "ranked"
+"""All answers to each prompt, the best first; the format is called so, too."""
+
+ExportFormat = Literal["native", "trl", "ranked"]
 
 TRAIN: Final = "train"
 TEST: Final = "test"
@@ -101,9 +105,9 @@ _TRL: dict[str, tuple[str, ...]] = {
 }
 
 
-def configurations_of(output_format: OutputFormat, mode: DatasetMode) -> tuple[str, ...]:
+def configurations_of(output_format: ExportFormat, mode: DatasetMode) -> tuple[str, ...]:
     """The configurations that a dataset of this mode has in this format."""
-    return (NATIVE,) if output_format == "native" else _TRL[mode]
+    return _TRL[mode] if output_format == "trl" else (output_format,)
 
 
 class Rows:
@@ -133,6 +137,8 @@ class Rows:
         return [row | pair.job.kept for row in rows] if isinstance(pair.job, GivenJob) else rows
 
     def _trl(self, configuration: str, pair: Pair) -> list[Row]:
+        if configuration == RANKED:
+            return [self._ranked(pair)]
         prompt, chosen = self._prompt(pair.job), [self._answer(pair.chosen)]
         if configuration == SFT:
             return [{"messages": [*prompt, *chosen]}]
@@ -146,6 +152,21 @@ class Rows:
             ]
         row: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         return [row | _scored(pair) if configuration == SCORES else row]
+
+    def _ranked(self, pair: Pair) -> Row:
+        """All answers to a prompt, the best first; equals in the order of models and numbers."""
+        sides = {id(pair.chosen): "chosen", id(pair.rejected): "rejected"}
+        ranked = sorted(pair.candidates, key=lambda item: (-item.total, item.model, item.number))
+        answers = [
+            {
+                "model": item.model,
+                "score": item.total if item.scores else None,
+                "choice": sides.get(id(item.text), ""),
+                "answer": [self._answer(item.text)],
+            }
+            for item in ranked
+        ]
+        return {"prompt": self._prompt(pair.job), "answers": answers}
 
     def _prompt(self, job: Job) -> list[Message]:
         before = formats.messages_before(job)

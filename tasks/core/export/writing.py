@@ -12,6 +12,7 @@ import orjson
 from tasks.core.errors import SessionError, UsageError
 from tasks.core.export.rows import (
     KTO,
+    NATIVE,
     TEST,
     TRAIN,
     Exported,
@@ -19,7 +20,7 @@ from tasks.core.export.rows import (
     configurations_of,
 )
 from tasks.core.export.shards import Bounds, JsonLinesFile, SplitFiles, Subtopics, mixed
-from tasks.core.models import GivenJob, Job, Pair, Score, Scores, Text
+from tasks.core.models import Candidate, GivenJob, Job, Opinion, Pair, Score, Scores, Text
 from tasks.core.rows.formats import HISTORY
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from tasks.core.config.settings import Config, FileType, OutputFormat, Reasoning
+    from tasks.core.config.settings import Config, FileType, Reasoning
+    from tasks.core.export.rows import ExportFormat
     from tasks.core.export.shards import RowFile
     from tasks.core.rows.formats import Row
 
@@ -49,14 +51,14 @@ class Wanted:
     """
 
     config: Config
-    output_format: OutputFormat
+    output_format: ExportFormat
     file_type: FileType
     reasoning: Reasoning
     test_share: float
     seed: int
 
     @classmethod
-    def by_settings(cls, config: Config, output_format: OutputFormat) -> Wanted:
+    def by_settings(cls, config: Config, output_format: ExportFormat) -> Wanted:
         """What the settings themselves say."""
         output = config.output
         reasoning = output.reasoning
@@ -68,7 +70,7 @@ class Wanted:
         Raises:
             UsageError: Native rows have no place for `reasoning_content`.
         """
-        if self.output_format == "native" and self.reasoning == "reasoning_content":
+        if self.output_format == NATIVE and self.reasoning == "reasoning_content":
             raise UsageError(
                 "native rows have no field for the reasoning: take --reasoning inline, or --format trl"
             )
@@ -127,8 +129,7 @@ def _beginner(
     # Imported here: they bring pyarrow, which JSON lines do without.
     from tasks.core.export.parquet import ParquetFile, schema_of  # noqa: PLC0415
 
-    generation = wanted.config.generation
-    schema = schema_of(configuration, generation, wanted.reasoning, spool.criteria, spool.kept)
+    schema = schema_of(configuration, wanted.config, wanted.reasoning, spool.criteria, spool.kept)
     as_text = [name for name, its_type in spool.kept.items() if its_type == "json"]
     return partial(ParquetFile, schema=schema, bounds=bounds, as_text=as_text)
 
@@ -154,17 +155,19 @@ class Spool:
         subtopics: What a split has to keep together.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_candidates: bool = False) -> None:
         """Begin an empty one.
 
         Args:
             folder: The folder whose disk holds the pairs.
+            with_candidates: Whether it holds all answers that a pair was chosen of.
 
         Raises:
             SessionError: No file can be made there.
         """
         self.subtopics = Subtopics()
         self._folder = folder
+        self._with_candidates = with_candidates
         self._criteria: set[str] = set()
         self._kept: dict[str, str] = {}
         self._has_history = False
@@ -209,7 +212,8 @@ class Spool:
         job = pair.job
         if job.id in self._places:
             return
-        packed = orjson.dumps(replace(pair, candidates=()) if pair.candidates else pair)
+        lean = pair if self._with_candidates or not pair.candidates else replace(pair, candidates=())
+        packed = orjson.dumps(lean)
         try:
             # A write that failed, or a pair that was read, may have left it elsewhere.
             self._file.seek(self._size)
@@ -261,13 +265,25 @@ class Spool:
 def _unpacked(packed: bytes) -> Pair:
     document = orjson.loads(packed)
     rejected = document["rejected"]
-    return Pair(
+    pair = Pair(
         _job(document["job"]),
         Text(**document["chosen"]),
         None if rejected is None else Text(**rejected),
         _scores(document["chosen_scores"]),
         _scores(document["rejected_scores"]),
+        comparisons=tuple(Opinion(**item) for item in document["comparisons"]),
+        candidates=tuple(map(_candidate, document["candidates"])),
     )
+    # By their texts, both sides are told from candidates that are not taken.
+    chosen = next((item.text for item in pair.candidates if item.text == pair.chosen), pair.chosen)
+    of_others = (item.text for item in pair.candidates if item.text is not chosen)
+    other = next((text for text in of_others if text == pair.rejected), pair.rejected)
+    return replace(pair, chosen=chosen, rejected=other)
+
+
+def _candidate(document: dict[str, Any]) -> Candidate:
+    text, scores = Text(**document["text"]), _scores(document["scores"])
+    return Candidate(document["model"], document["number"], text, scores, document["is_fit"])
 
 
 def _job(document: dict[str, Any]) -> Job:
@@ -301,4 +317,5 @@ _EXACT = 1 << 53
 def _scores(document: dict[str, Any] | None) -> Scores | None:
     if document is None:
         return None
-    return Scores({name: Score(**score) for name, score in document["criteria"].items()})
+    criteria = {name: Score(**score) for name, score in document["criteria"].items()}
+    return Scores(criteria, tuple((judge, total) for judge, total in document["judges"]))

@@ -151,15 +151,18 @@ def _mo_dpo(pair: Pair) -> Row:
     }
 
 
+def tells_judges(config: Config) -> bool:
+    """Whether rows say what each judge prefers: where there are several, or answers are compared."""
+    return config.judging.mode == "pairwise" or len(config.judging.models) > 1
+
+
 def judges_of(config: Config, pair: Pair) -> Row:
     """What each judge says of a pair, where there are several or answers are compared; else no columns.
 
     `agreement` is the share of judges that prefer the chosen side, `flipped` the number of those that changed
     their mind with the order of the answers.
     """
-    judging = config.judging
-    compared = judging.mode == "pairwise"
-    if pair.rejected is None or not (compared or len(judging.models) > 1):
+    if pair.rejected is None or not tells_judges(config):
         return {}
     sides = (pair.chosen_scores, pair.rejected_scores)
     good, bad = (dict(scores.judges) if scores else {} for scores in sides)
@@ -173,6 +176,7 @@ def judges_of(config: Config, pair: Pair) -> Row:
         }
         for item in pair.opinions
     ]
+    compared = config.judging.mode == "pairwise"
     flipped = {"flipped": sum(item.flipped for item in pair.opinions)} if compared else {}
     return {"judges": judges, "agreement": pair.agreement} | flipped
 

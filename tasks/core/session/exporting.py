@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core import files
 from tasks.core.errors import SessionError, UsageError
-from tasks.core.export.rows import allowed_modes, in_mode
+from tasks.core.export.rows import RANKED, allowed_modes, in_mode
 from tasks.core.export.writing import Spool, Wanted, write_export
+from tasks.core.questions import chooses
 from tasks.core.session.folder import locked
 from tasks.core.session.record import restore_record
 from tasks.core.session.resuming import find_resumption, survey_session
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tasks.core.config.settings import Config, DatasetMode, FileType, OutputFormat, Reasoning
-    from tasks.core.export.rows import Exported
+    from tasks.core.config.settings import Config, DatasetMode, FileType, Reasoning
+    from tasks.core.export.rows import Exported, ExportFormat
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Job, Pair
     from tasks.core.session.resuming import Resumption
@@ -41,7 +42,7 @@ class ExportRequest:
         partial: Whether a session that is not finished is exported as far as it is.
     """
 
-    output_format: OutputFormat
+    output_format: ExportFormat
     mode: DatasetMode | None = None
     file_type: FileType | None = None
     reasoning: Reasoning | None = None
@@ -88,7 +89,8 @@ async def export_dataset(folder: Path, ledger: Ledger, order: ExportRequest) -> 
     target = order.into or folder / _name(order, before)
     await asyncio.to_thread(_make_place, order.into)
     # In the session's own folder there is one writer at a time.
-    with _alone(folder) if order.into is None else nullcontext(), Spool(target.parent) as pairs:
+    alone = _alone(folder) if order.into is None else nullcontext()
+    with alone, Spool(target.parent, with_candidates=order.output_format == RANKED) as pairs:
         await _collect(session, before, ledger, wanted.config, pairs, partial=order.partial)
         if wanted.test_share and not pairs.subtopics.test(wanted.test_share, wanted.seed):
             raise UsageError(
@@ -124,6 +126,13 @@ def _settings(session: Resumption, ledger: Ledger, order: ExportRequest) -> Conf
 
 def _wanted(name: str, before: Config, order: ExportRequest) -> Wanted:
     mode = order.mode or before.generation.dataset_mode
+    if order.output_format == RANKED and not chooses(before):
+        raise UsageError(
+            f"session {name} has one answer of each model to a prompt, and nothing to rank; [candidates] "
+            "asks for several"
+        )
+    if order.output_format == RANKED and mode != before.generation.dataset_mode:
+        raise UsageError(f"--mode {mode}: all answers are ranked, whatever the mode; leave it out")
     allowed = allowed_modes(before)
     if mode not in allowed:
         raise UsageError(
