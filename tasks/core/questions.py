@@ -209,6 +209,7 @@ class Questions:
         self._parameters: dict[tuple[str, bool], dict[str, Any]] = {}
         self._first_sample = config.generation.seed * SEED_STRIDE
         self._criteria = known_criteria(config)
+        self._answer_words = " to ".join(map(str, config.length.answer_words))
 
     def subtopics(self, count: int, exclude: str, sample: int) -> ChatRequest:
         """Ask for `count` subtopics; `exclude` lists those that exist, "" in the first round."""
@@ -237,7 +238,7 @@ class Questions:
     def system_prompt(self, job: Job) -> str:
         """The system prompt under which the job's chosen answer is asked for; "" when there is none."""
         own = job.system if isinstance(job, GivenJob) else ""
-        return own or self._system(Purpose.CHOSEN, _job_values(job))
+        return own or self._system(Purpose.CHOSEN, self._answer_values(job))
 
     def chosen(self, job: Job, sample: int, section: str = "main") -> ChatRequest:
         """Ask the main model, or another one of this section, to answer the job's prompt."""
@@ -247,9 +248,12 @@ class Questions:
         """Ask the rejected model to answer the job's prompt."""
         return self._answer(_REJECTED, job, sample)
 
+    def _answer_values(self, job: Job) -> dict[str, Any]:
+        return _job_values(job) | {"AnswerWords": self._answer_words}
+
     def _answer(self, kind: CallKind, job: Job, sample: int) -> ChatRequest:
         """Ask for an answer: what was said before goes as it is, the template is around the last turn."""
-        request = self._request(kind, _job_values(job), job.first_sample + sample)
+        request = self._request(kind, self._answer_values(job), job.first_sample + sample)
         if not isinstance(job, GivenJob) or not (job.system or job.history):
             return request
         *system, asked = request.messages

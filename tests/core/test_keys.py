@@ -56,7 +56,7 @@ def others(key: str, value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value / 2, value - 1]
     texts = f"{value}/v2", f"sqlite:///{value}x.db", "ANOTHER_KEY", f"{value}mit", "0" * 64
-    return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"], ["main"]]
+    return [*texts, [*value, "END"], [*value, "trl"], [*value, "refusals"], ["main"], [5, 9]]
 
 
 def with_another(config: Config, key: str) -> Config:

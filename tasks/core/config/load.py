@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_origin
 
@@ -18,14 +19,14 @@ from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDi
 
 from tasks.core import files
 from tasks.core.config import rules
-from tasks.core.config.problems import dotted, from_errors, nearest_setting
+from tasks.core.config.problems import dotted, from_errors, nearest_setting, with_value
 from tasks.core.config.sections import RENAMED
 from tasks.core.config.settings import Config, default_of, setting, settings
+from tasks.core.config.templates import SIZED
 from tasks.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
@@ -363,7 +364,9 @@ def _hint(old: str) -> str:
 def _validate(layers: list[dict[str, Any]], *, for_run: bool) -> tuple[Config | None, list[Problem]]:
     # Sections that must be there are empty rather than missing, so that their missing keys are named.
     merged = _Merged(layers=[*layers, {"generation": {}, "models": {}}]).model_extra or {}
+    unread = _read_subtopics(merged)
     _fill_by_input(merged)
+    _fill_templates(merged)
     if not for_run and isinstance(merged["generation"], dict):
         merged["generation"] = _UNSAID | merged["generation"]
     try:
@@ -371,14 +374,33 @@ def _validate(layers: list[dict[str, Any]], *, for_run: bool) -> tuple[Config | 
     except ValidationError as error:
         config, errors = None, error.errors(include_url=False)
     draft = rules.Draft(merged, frozenset(error["loc"] for error in errors))
-    return config, [*from_errors(errors), *rules.problems(draft)]
+    return config, [*unread, *from_errors(errors), *rules.problems(draft)]
+
+
+def _read_subtopics(merged: dict[str, Any]) -> list[Problem]:
+    """Put the lines of a file in the place of its name, where `input.subtopics` names one.
+
+    So a session knows its subtopics, whatever becomes of the file. Returns what is wrong with it.
+    """
+    given = merged.get("input")
+    name = given.get("subtopics") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(name, str) or not name.strip():
+        return []
+    try:
+        lines = read_text(Path(name), LARGEST_FILE).removeprefix("\ufeff").splitlines()
+    except ConfigError as error:
+        lines, why = [], error.problems[0].message
+    else:
+        why = "holds no subtopic; one a line is needed"
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    merged["input"] = given | {"subtopics": found}
+    return [] if found else [with_value("input.subtopics", name, f"that file {why}")]
 
 
 def _fill_by_input(merged: dict[str, Any]) -> None:
     """Give what prompts or subtopics of one's own make needless: how many there are, and for prompts a topic.
 
-    How many prompts a file holds is known when it is read. They go to the models as they are, unless there
-    are templates: the built-in ones are made for prompts of a topic.
+    How many prompts a file holds is known when it is read.
     """
     given, generation = merged.get("input"), merged["generation"]
     if not isinstance(given, dict) or not isinstance(generation, dict):
@@ -387,18 +409,35 @@ def _fill_by_input(merged: dict[str, Any]) -> None:
     if isinstance(prompts, str) and prompts.strip():
         counts = {"num_subtopics": 1, "num_prompts_per_subtopic": 1}
         merged["generation"] = {"main_topic": OWN_TOPIC} | generation | counts
-        templates = merged.get("prompt_templates", {})
-        if isinstance(templates, dict):
-            # A form sends them all: what stands there as it would without being said is not meant.
-            own = {name: text for name, text in templates.items() if text != _built_in(name)}
-            merged["prompt_templates"] = _AS_IT_IS | own
     elif isinstance(subtopics, list) and subtopics:
         merged["generation"] = generation | {"num_subtopics": len(subtopics)}
+
+
+def _fill_templates(merged: dict[str, Any]) -> None:
+    """Give the templates that stand in for the built-in ones, where none are given.
+
+    Prompts of one's own go to the models as they are: the built-in templates are made for prompts of a topic.
+    Where a length is wanted, both sides are asked for it.
+    """
+    given, length, templates = (merged.get(name, {}) for name in ("input", "length", "prompt_templates"))
+    if not all(isinstance(section, dict) for section in (given, length, templates)):
+        return
+    prompts, stand_ins = given.get("prompts"), dict[str, str]()
+    if length.get("answer_words"):
+        stand_ins = dict(SIZED)
+    if isinstance(prompts, str) and prompts.strip():
+        wish = f"\n\n{_SIZE}" if stand_ins else ""
+        stand_ins = {name: f"{text}{wish}" for name, text in _AS_IT_IS.items()}
+    if stand_ins:
+        # A form sends them all: what stands there as it would without being said is not meant.
+        own = {name: text for name, text in templates.items() if text != _built_in(name)}
+        merged["prompt_templates"] = stand_ins | own
 
 
 OWN_TOPIC: Final = "prompts"
 """The topic of prompts of one's own, where none is given; the same whatever their file is called."""
 _UNSAID: Final = {"main_topic": OWN_TOPIC, "num_subtopics": 1, "num_prompts_per_subtopic": 1}
+_SIZE: Final = "Answer in {{.AnswerWords}} words."
 _AS_IT_IS: Final = {"chosen_generation": "{{.Prompt}}", "rejected_generation": "{{.Prompt}}"}
 
 

@@ -85,7 +85,7 @@ def allowed_range(key: str, *, full: bool = True) -> str:
         key: Dotted key of a numeric setting, or of an entry of `provider_rate_limits`.
         full: Whether to name an upper bound that is there for typing errors only.
     """
-    bounds = {type(item): item for item in _field(key).metadata}
+    bounds = _bounds(key)
     lifted = ""
     if Gt in bounds:
         upper = f", up to {bounds[Le].le:g}" if Le in bounds else ""
@@ -150,7 +150,7 @@ def _from_error(error: ErrorDetails) -> Problem:
 
 
 def _allowed_length(key: str) -> str:
-    bounds = {type(item): item for item in _field(key).metadata}
+    bounds = _bounds(key)
     least = bounds[MinLen].min_length
     return (
         f"allowed: {least} to {bounds[MaxLen].max_length} characters"
@@ -173,6 +173,16 @@ def _field(key: str) -> FieldInfo:
     if isinstance(inside, type) and issubclass(inside, Section):
         return inside.model_fields[key.rpartition(".")[2]]
     return FieldInfo.from_annotation(inside)
+
+
+def _bounds(key: str) -> dict[type, Any]:
+    """What bounds a setting, by kind; of one that may be unset, those of the values that it may have."""
+    field = _field(key)
+    found = list(field.metadata)
+    if not found:
+        of_values = (FieldInfo.from_annotation(each) for each in get_args(field.annotation))
+        found = [item for each in of_values for item in each.metadata]
+    return {type(item): item for item in found}
 
 
 def _values_around(key: str) -> Any:

@@ -399,6 +399,7 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield "generation.reasoning_capture_rejected has no effect without enable_reasoning_capture"
     yield from _candidates_without_effect(config)
     yield from _judging_without_effect(config)
+    yield from _length_without_effect(config)
     for role, name, reason in _IDLE:
         model = getattr(config.models, role)
         if model is not None and name in model.model_fields_set:
@@ -411,6 +412,24 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 def _needs_judge(config: Config) -> bool:
     return bool(_reasons_for_judge(Draft(config.model_dump(exclude_unset=True))))
+
+
+def _length_without_effect(config: Config) -> Iterator[str]:
+    """Where only one of the two would know of the length, or neither."""
+    templates, is_set = config.prompt_templates, bool(config.length.answer_words)
+    for side in ("chosen", "rejected"):
+        if side == "rejected" and not _asks_rejected(config):
+            continue
+        sources = {key: getattr(templates, key) for key in (f"{side}_generation", f"{side}_system_prompt")}
+        used = {name for key, text in sources.items() for name in compile_template(key, text).variables}
+        if is_set and "AnswerWords" not in used:
+            yield f"length.answer_words has no effect: {side}_generation does not use {{{{.AnswerWords}}}}"
+        if not is_set and "AnswerWords" in used:
+            yield f"{{{{.AnswerWords}}}} of {side}_generation is empty: length.answer_words is not set"
+
+
+def _asks_rejected(config: Config) -> bool:
+    return config.generation.dataset_mode != "sft" and "rejected" in config.candidates.models
 
 
 def _judging_without_effect(config: Config) -> Iterator[str]:

@@ -48,6 +48,7 @@ from tasks.core.config.values import (
     check_stop,
     check_topic,
     check_variable,
+    check_words,
 )
 
 if TYPE_CHECKING:
@@ -341,6 +342,16 @@ class Lint(Section):
     )
     max_tokens: Count = Field(
         0, description="Most tokens of a prompt with one answer, by estimate; 0 for no limit."
+    )
+
+
+class Length(Section):
+    """How long answers are to be."""
+
+    answer_words: Annotated[list[Size], AfterValidator(check_words)] = Field(
+        default_factory=list[int],
+        description="Fewest and most words that both sides are asked for, as .AnswerWords of the templates; "
+        "empty for no such wish.",
     )
 
 

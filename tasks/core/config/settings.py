@@ -23,6 +23,7 @@ from tasks.core.config.sections import (
     Judge,
     JudgeFiltering,
     Judging,
+    Length,
     Lint,
     ModelConfig,
     Models,
@@ -58,6 +59,7 @@ __all__ = [
     "Judge",
     "JudgeFiltering",
     "Judging",
+    "Length",
     "Lint",
     "ModelConfig",
     "Models",
@@ -91,6 +93,7 @@ class Config(Section):
     candidates: CandidateChoice = CandidateChoice()
     judging: Judging = Judging()
     judge_filtering: JudgeFiltering = JudgeFiltering()
+    length: Length = Length()
     lint: Lint = Lint()
     prompt_templates: PromptTemplates = PromptTemplates()
     huggingface: HuggingFace = HuggingFace()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SUBTOPIC: Final = frozenset({"MainTopic", "NumSubtopics", "IsRetry", "ExcludeSubtopics"})
 _PROMPT: Final = frozenset({"SubTopic", "NumPrompts", "MainTopic"})
-_ANSWER: Final = frozenset({"Prompt", "MainTopic", "SubTopic"})
+_ANSWER: Final = frozenset({"Prompt", "AnswerWords", "MainTopic", "SubTopic"})
 _JUDGE: Final = frozenset({"Prompt", "StoryText", "MainTopic", "SubTopic"})
 _COMPARISON: Final = frozenset({"Prompt", "AnswerA", "AnswerB", "MainTopic", "SubTopic"})
 _CHECKLIST: Final = frozenset({"Prompt", "MainTopic", "SubTopic"})
@@ -349,6 +349,16 @@ REJECTED_GENERATION: Final = """\
 {{.Prompt}}
 
 A short answer will do."""
+
+SIZED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "chosen_generation": CHOSEN_GENERATION.replace(
+            "\n\nTask:\n", "\n\nWrite {{.AnswerWords}} words.\n\nTask:\n"
+        ),
+        "rejected_generation": "{{.Prompt}}\n\nAnswer in {{.AnswerWords}} words.",
+    }
+)
+"""The same two where `length.answer_words` is set: both sides are asked for one length."""
 
 JUDGE_RUBRIC: Final = """\
 Judge how well an answer carries out a task. Score each criterion from 1 (fails) to 5 (could not \

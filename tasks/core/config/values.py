@@ -204,6 +204,17 @@ def check_some(value: list[_Format]) -> list[_Format]:
     return value
 
 
+def check_words(value: list[int]) -> list[int]:
+    """The value, when it is empty, or the fewest and the most.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if value and (len(value) != 2 or value[0] > value[1]):  # noqa: PLR2004 - fewest and most
+        raise ValueError("must be two numbers, the smaller one first, as [150, 300]; or [] for any length")
+    return value
+
+
 SECTION: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """A name of a section under [models]."""
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomli
 
+from tasks.core.config import rules
 from tasks.core.config import templates as defaults
 from tasks.core.config.load import ENV_PREFIX, LARGEST_FILE, load_config
 from tasks.core.config.settings import Config, Price, default_of, settings
 from tasks.core.errors import ConfigError
+from tasks.core.models import Job
+from tasks.core.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -335,3 +339,65 @@ def test_loading_needs_neither_prefect_nor_a_database_nor_an_http_server() -> No
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def document() -> dict[str, Any]:
+    return tomli.loads(MINIMAL)
+
+
+def sides_of(**sections: Any) -> list[str]:
+    """What both sides are asked with in this configuration, when the prompt is `Why?`."""
+    found = load_config(None, table=document() | sections, environ={}).config
+    job, questions = Job(0, "The sea", "Tides", "Why?"), Questions(found)
+    return [ask(job, 0).messages[-1][1] for ask in (questions.chosen, questions.rejected)]
+
+
+def test_both_sides_are_asked_for_the_same_length() -> None:
+    length = {"answer_words": [150, 300]}
+    plain, sized = sides_of(), sides_of(length=length)
+    assert [text.count("150 to 300 words") for text in sized] == [1, 1]
+    assert sized[0].replace("\n\nWrite 150 to 300 words.", "") == plain[0]
+    assert sized[1] == "Why?\n\nAnswer in 150 to 300 words."
+    # Prompts of one's own go as they are, but for that.
+    assert sides_of(length=length, input={"prompts": "p.txt"}) == [sized[1], sized[1]]
+    given = {"chosen_generation": "{{.Prompt}}"}
+    asked = sides_of(length=length, input={"prompts": "p.txt"}, prompt_templates=given)
+    assert asked == ["Why?", sized[1]], "a template that is given stays as it is"
+    own = {"chosen_generation": "{{.Prompt}} {{.AnswerWords}}!", "rejected_generation": "{{.Prompt}}?"}
+    assert sides_of(length=length, prompt_templates=own) == ["Why? 150 to 300!", "Why??"]
+    assert sides_of(prompt_templates=own) == ["Why? !", "Why??"]
+    for sections, said in (
+        (
+            {"length": length, "prompt_templates": own},
+            "length.answer_words has no effect: rejected_generation",
+        ),
+        ({"prompt_templates": own}, "{{.AnswerWords}} of chosen_generation is empty"),
+    ):
+        config = load_config(None, table=document() | sections, environ={}).config
+        (warning,) = [line for line in rules.warnings(config) if "AnswerWords" in line]
+        assert warning.startswith(said)
+
+
+@pytest.mark.parametrize("words", [[300, 150], [5], [1, 2, 3], [0, 5], ["a", "b"], 5])
+def test_a_length_is_two_numbers(words: object) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, table=document() | {"length": {"answer_words": words}}, environ={})
+    assert refused.value.problems[0].key.startswith("length.answer_words")
+
+
+def test_subtopics_are_the_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "subtopics.txt"
+    path.write_text("\ufefftides\n\n  lamps \r\ntides\n", encoding="utf-8")
+    for sections, overrides in (
+        ({"input": {"subtopics": str(path)}}, {}),
+        ({}, {"input.subtopics": str(path)}),
+    ):
+        found = load_config(None, table=document() | sections, overrides=overrides, environ={}).config
+        assert found.input.subtopics == ["tides", "lamps"]
+        assert found.generation.num_subtopics == 2
+    none = tmp_path / "none.txt"
+    for other, said in ((none, "does not exist"), (tmp_path, "is a folder"), (path, "holds no")):
+        path.write_text("\n \n")
+        with pytest.raises(ConfigError, match=said) as refused:
+            load_config(None, table=document() | {"input": {"subtopics": str(other)}}, environ={})
+        assert [problem.key for problem in refused.value.problems] == ["input.subtopics"]

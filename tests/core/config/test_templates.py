@@ -199,7 +199,8 @@ def test_as_deep_as_allowed_still_works() -> None:
 
 def test_an_unknown_variable_is_named_with_its_nearest_and_all_allowed() -> None:
     assert problem("a\n{{.Promt}}") == (
-        "line 2: unknown variable .Promt; did you mean .Prompt? allowed here: .MainTopic, .Prompt, .SubTopic"
+        "line 2: unknown variable .Promt; did you mean .Prompt? allowed here: .AnswerWords, "
+        ".MainTopic, .Prompt, .SubTopic"
     )
     assert "did you mean .MainTopic?" in problem("{{.maintopic}}")
     assert problem("{{.Xyz}}").startswith("line 1: unknown variable .Xyz; allowed here: ")

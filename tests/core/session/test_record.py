@@ -167,6 +167,7 @@ HARMLESS = {
         "generation",
         "candidates",
         "judging",
+        "length",
         "judge_filtering",
         "lint",
         "prompt_templates",
