@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.core.generation.candidates import spots_of
 from tasks.core.generation.pairs import settle
 from tasks.core.generation.prompts import jobs_of, numbered
 from tasks.core.generation.run import Block, all_of, cut, pair_block_size, prompt_block_size
@@ -129,7 +130,7 @@ def _blocks_at_once(run: Run, size: int) -> int:
     """Enough blocks that `concurrency` jobs are in flight although some blocks are almost done."""
     jobs = 2 * run.config.generation.concurrency + STRAGGLERS
     # A job that waits holds all of its answers.
-    jobs += JUDGE_BACKLOG // run.config.candidates.count if is_judged(run.config) else 0
+    jobs += 2 * JUDGE_BACKLOG // max(2, len(spots_of(run.config))) if is_judged(run.config) else 0
     return 1 + -(-jobs // size)
 
 

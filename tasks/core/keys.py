@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tasks.core.config.settings import as_known, default_of, further_models
+from tasks.core.config.settings import as_known, default_of, further_models, model_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,13 +212,14 @@ def effects_in(config: Config) -> dict[str, Effect]:
     """What each setting changes, those of further models too, by dotted key."""
     found = dict(EFFECTS)
     for name in further_models(config):
-        effect = Effect.NONE
-        if name in config.candidates.models:
-            effect |= Effect.PAIRS
-        if name in config.judging.models:
-            effect |= Effect.JUDGE
-        found |= {f"models.{name}.{key}": effect for key in (*_SAMPLING, "structure_temperature")}
-        found |= dict.fromkeys((f"models.{name}.{key}" for key in (*_CONDUCT, "enabled")), Effect.NONE)
+        settings = (*_SAMPLING, "structure_temperature", *_CONDUCT, "enabled")
+        found |= dict.fromkeys((f"models.{name}.{key}" for key in settings), Effect.NONE)
+    answering, judging = config.candidates.models, config.judging.models
+    of_pairs = [f"models.{name}.{key}" for name in answering for key in _SAMPLING]
+    of_judges = [f"models.{name}.{key}" for name in judging for key in (*_SAMPLING, "structure_temperature")]
+    for effect, keys in ((Effect.PAIRS, of_pairs), (Effect.JUDGE, of_judges)):
+        for key in keys:
+            found[key] = found.get(key, Effect.NONE) | effect
     return found
 
 
@@ -229,8 +230,11 @@ def decisive_settings(config: Config, effect: Effect) -> dict[str, Any]:
 
 def value_of(config: Config, key: str) -> Any:
     """The value of a dotted key; None below a section that is left out."""
-    value: Any = config
-    for name in key.split("."):
+    first, *names = key.split(".")
+    value = getattr(config, first, None)
+    if first == "models" and names:
+        value = model_named(config, names.pop(0))
+    for name in names:
         value = getattr(value, name, None)
     return value
 

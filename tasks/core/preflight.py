@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from tasks.core.answers.judgements import LEAST_CHECKS
 from tasks.core.answers.parsing import json_values
 from tasks.core.answers.thinking import split_thinking
 from tasks.core.answers.usable import read_rejected
@@ -33,7 +34,6 @@ from tasks.core.ledger.sessions import earlier_answers
 from tasks.core.models import Job, Purpose
 from tasks.core.progress import Progress
 from tasks.core.questions import (
-    LEAST_CHECKS,
     TEMPLATES,
     Questions,
     kinds_of,

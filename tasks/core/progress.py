@@ -43,53 +43,49 @@ class Opinions:
     """How often judges agree on which side of a pair is better.
 
     Attributes:
-        pairs: Pairs on which there is more than one opinion, of several judges or in two orders.
-        agreed: Those on which all judges prefer the same side.
-        votes: All opinions on them.
-        flipped: Those that changed with the order in which the answers were shown.
-        compared: Whether answers were compared, which is what can flip.
         judges: The most judges that a pair had.
+        pairs: Pairs that were judged by several.
+        agreed: Those of which all judges prefer the same side.
+        swapped: Opinions that were asked for in both orders, one of each judge on each pair.
+        flipped: Those that changed with the order.
     """
 
+    judges: int = 0
     pairs: int = 0
     agreed: int = 0
-    votes: int = 0
+    swapped: int = 0
     flipped: int = 0
-    compared: bool = False
-    judges: int = 0
 
-    def add(self, opinions: Sequence[Opinion], *, compared: bool = False) -> None:
-        """Take what judges prefer of a pair into account."""
-        if not opinions or not (compared or len(opinions) > 1):
-            return
-        self.pairs += 1
-        self.votes += len(opinions)
-        self.agreed += opinions[0].prefers != "tie" and len({item.prefers for item in opinions}) == 1
-        self.flipped += sum(item.flipped for item in opinions)
-        self.compared |= compared
-        self.judges = max(self.judges, len(opinions))
+    def add(self, opinions: Sequence[Opinion], *, swapped: bool = False) -> None:
+        """Take what judges prefer of a pair into account.
+
+        Args:
+            opinions: One of each judge.
+            swapped: Whether each was asked for in both orders.
+        """
+        if swapped:
+            self.swapped += len(opinions)
+            self.flipped += sum(item.flipped for item in opinions)
+        if len(opinions) > 1:
+            self.judges = max(self.judges, len(opinions))
+            self.pairs += 1
+            self.agreed += opinions[0].prefers != "tie" and len({item.prefers for item in opinions}) == 1
 
     def lines(self) -> list[str]:
         """The figures in words, a line each; none where there is one opinion on each pair."""
         found = []
-        if self.pairs and self.judges > 1:
-            share = self.agreed / self.pairs
-            of_them = f"{self.agreed:,} of {self.pairs:,} pairs ({share:.0%})"
+        if self.pairs:
+            of_them = f"{self.agreed:,} of {self.pairs:,} pairs ({self.agreed / self.pairs:.0%})"
             found.append(f"all {self.judges} judges prefer the same side in {of_them}")
-        if self.votes and self.compared:
-            share = self.flipped / self.votes
-            found.append(
-                f"{self.flipped:,} of {self.votes:,} comparisons flipped with the order ({share:.0%})"
-            )
+        if self.swapped:
+            of_them = f"{self.flipped:,} of {self.swapped:,} opinions ({self.flipped / self.swapped:.0%})"
+            found.append(f"{of_them} flipped with the order of the answers")
         return found
 
     def document(self) -> dict[str, int]:
-        """The figures as plain data; empty where there is one opinion on each pair."""
-        if not self.pairs:
-            return {}
-        return {"judges": self.judges, "pairs": self.pairs, "agreed": self.agreed} | (
-            {"comparisons": self.votes, "flipped": self.flipped} if self.compared else {}
-        )
+        """The figures as plain data, those that there are."""
+        several = {"judges": self.judges, "pairs": self.pairs, "agreed": self.agreed} if self.pairs else {}
+        return several | ({"swapped": self.swapped, "flipped": self.flipped} if self.swapped else {})
 
 
 @dataclass(slots=True)

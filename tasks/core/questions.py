@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.core.answers.judgements import LEAST_CHECKS
 from tasks.core.answers.rubric import criteria_in
+from tasks.core.config.settings import model_named
 from tasks.core.config.templates import compile_template
 from tasks.core.config.values import UNSET
 from tasks.core.exchange.request import CHECKS, COMPARISON, ITEMS, SCORES, SEED_STRIDE, ChatRequest
@@ -93,7 +95,7 @@ def model_of(config: Config, kind: CallKind) -> ModelConfig:
     Raises:
         LookupError: None is configured; the rules of the configuration demand those that are needed.
     """
-    model: ModelConfig | None = getattr(config.models, kind.section, None)
+    model = model_named(config, kind.section)
     if model is None:
         raise LookupError(
             f"no model is configured for {kind.purpose} calls: models.{kind.section} is missing"
@@ -110,6 +112,13 @@ def is_scored(config: Config) -> bool:
     """Whether answers are scored: always in mo-dpo, elsewhere where something is decided by scores."""
     by_scores = config.judge_filtering.enabled or needs_scores(config)
     return config.generation.dataset_mode == "mo-dpo" or by_scores
+
+
+def scoring_of(config: Config) -> tuple[Purpose, ...]:
+    """The calls by which answers are scored; the last is the one that brings the scores of an answer."""
+    if config.judging.mode == "checklist":
+        return Purpose.CHECKLIST, Purpose.CHECKS
+    return (Purpose.JUDGE,)
 
 
 def is_compared(config: Config) -> bool:
@@ -142,11 +151,8 @@ def purposes_of(config: Config) -> tuple[Purpose, ...]:
         unused.add(Purpose.SUBTOPICS)
     if config.generation.dataset_mode == "sft" or "rejected" not in config.candidates.models:
         unused.add(Purpose.REJECTED)
-    by_checklist = config.judging.mode == "checklist"
-    if not is_scored(config) or by_checklist:
-        unused.add(Purpose.JUDGE)
-    if not is_scored(config) or not by_checklist:
-        unused |= {Purpose.CHECKLIST, Purpose.CHECKS}
+    scoring = {Purpose.JUDGE, Purpose.CHECKLIST, Purpose.CHECKS}
+    unused |= scoring - (set(scoring_of(config)) if is_scored(config) else set())
     if not is_compared(config):
         unused.add(Purpose.COMPARISON)
     return tuple(purpose for purpose in Purpose if purpose not in unused)
@@ -174,9 +180,6 @@ def known_criteria(config: Config) -> tuple[str, ...]:
     """The criteria that the rubric names, for the schema; () where it does not tell them."""
     return criteria_in(config.prompt_templates.judge_rubric) or ()
 
-
-LEAST_CHECKS, MOST_CHECKS = 3, 8
-"""Questions of a checklist."""
 
 _SUBTOPICS, _PROMPTS = CallKind(Purpose.SUBTOPICS, "main"), CallKind(Purpose.PROMPTS, "main")
 _REJECTED = CallKind(Purpose.REJECTED, "rejected")

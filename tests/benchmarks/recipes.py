@@ -115,13 +115,19 @@ class World:
 
     Attributes:
         answers: Quality and length of each answer by its mark; the length in standard deviations.
+        asked: The keys of the requests of a recipe by model and prompt: the first is answered with the first
+            answer, whatever the server's address is.
     """
 
     answers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    asked: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def write(self, model: str, prompt: str, key: str) -> str:
         """An answer of some length, whose mark tells its quality to the server alone."""
-        mark = sha256(f"{model} {prompt} {key}".encode()).hexdigest()[:8]
+        keys = self.asked.setdefault((model, prompt), [])
+        if key not in keys:
+            keys.append(key)
+        mark = sha256(f"{model} {prompt} {keys.index(key)}".encode()).hexdigest()[:8]
         quality = WRITERS[model] + drawn("quality", mark)
         length = 0.2 * drawn("quality", mark) + math.sqrt(1 - 0.2**2) * drawn("length", mark)
         self.answers[mark] = quality, length
@@ -162,10 +168,11 @@ class World:
         return "tie" if abs(difference) < TIE else "A" if difference > 0 else "B"
 
     def check(self, model: str, mark: str, place: int) -> str:
-        """Yes or no to one of the questions, of which some are harder; length does not count."""
-        judge, (quality, _) = CRITICS[model], self.answers[mark]
+        """Yes or no to one of the questions, of which some are harder; length counts for half as much."""
+        judge, (quality, length) = CRITICS[model], self.answers[mark]
         hard = (place - (CHECKS - 1) / 2) * 0.6
-        return "yes" if quality + 1.2 * judge.noise * drawn(model, mark, place) > hard else "no"
+        seen = quality + judge.length / 2 * length + judge.noise * drawn(model, mark)
+        return "yes" if seen + judge.noise * drawn(model, mark, place) > hard else "no"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's requests."""
@@ -233,6 +240,7 @@ async def measure(world: World, url: str, recipe: dict[str, Any], prompts: int) 
         **recipe,
     }
     kept: list[Pair] = []
+    world.asked.clear()
 
     def keep(_job: Job, pair: Pair | None) -> None:
         if pair is not None:

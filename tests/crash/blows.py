@@ -22,7 +22,9 @@ LONG_GRACE = 10.0
 GRACES = (0.05, 0.3, LONG_GRACE)
 """Seconds that a SIGTERM leaves to calls in flight: the first gives most of them up, the last none."""
 
-PHASE_OF = {"subtopics": "subtopics", "prompts": "prompts", "prose": "pairs", "judge": "pairs"}
+PHASE_OF = {"subtopics": "subtopics", "prompts": "prompts"} | dict.fromkeys(
+    ("prose", "judge", "comparison", "checks"), "pairs"
+)
 """The phase that makes calls of a kind, in the order of a run."""
 
 PHASES = ("start", "replay", *dict.fromkeys(PHASE_OF.values()), "projection", "end")

@@ -39,11 +39,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("tests.crash.kill")
 
 CONCURRENCY = 6
-CALLS_OF_A_JOB = {"sft": 1, "dpo": 2, "kto": 2, "mo-dpo": 3, "candidates": 3}
+CALLS_OF_A_JOB = {"sft": 1, "dpo": 2, "kto": 2, "mo-dpo": 3} | dict.fromkeys(
+    ("candidates", "panel", "pairwise", "checklist"), 3
+)
 """Calls that a slot of `generation.concurrency` has in flight at most, the judge's slot included."""
-MODES = {"candidates": "mo-dpo"}
+MODES = {"candidates": "mo-dpo", "panel": "mo-dpo", "pairwise": "dpo", "checklist": "kto"}
 """The dataset mode of what is none of its own."""
-MORE = {"candidates": '[candidates]\ncount = 3\nchoose = "best_random"\n'}
+SECOND = (
+    '[models.second]\nbase_url = "URL"\nmodel_name = "second"\nrate_limit_per_minute = 0\nmax_retries = 8\n'
+)
+MORE = {
+    "candidates": '[candidates]\ncount = 3\nchoose = "best_random"\n',
+    "panel": f'[judging]\nmodels = ["judge", "second"]\nagree = 1\n{SECOND}',
+    "pairwise": f'[judging]\nmodels = ["judge", "second"]\nmode = "pairwise"\n{SECOND}',
+    "checklist": '[judging]\nmode = "checklist"\n[candidates]\ncount = 2\nchoose = "best_worst"\n',
+}
+"""What stands in their configuration besides."""
 SUBTOPICS = 10
 PROMPTS = 3
 KILLS_OF_A_RUN = 10
@@ -67,7 +78,7 @@ def rehearse(mode: str, *, kills: int, seed: int, folder: Path, **variables: str
     """Run undisturbed, then with kills until there were as many as wanted, and compare.
 
     Args:
-        mode: The dataset mode, or `candidates`: several answers to each prompt, of which two are chosen.
+        mode: The dataset mode, or what is none of its own: see `MORE`.
         kills: How often the program is killed.
         seed: Seed of when and how.
         folder: An empty folder.
@@ -91,7 +102,7 @@ class _Rehearsal:
         self._text = config(
             server.url,
             mode=MODES.get(mode, mode),
-            more=MORE.get(mode, ""),
+            more=MORE.get(mode, "").replace("URL", server.url),
             subtopics=SUBTOPICS,
             prompts=PROMPTS,
             concurrency=CONCURRENCY,
@@ -99,6 +110,8 @@ class _Rehearsal:
             # So many tries that none of the faults above can outlast them, whatever port the server has.
             models="max_retries = 8",
         )
+        if mode in MORE:
+            self._text = self._text.replace("enabled = false", "enabled = true")
         self._report = Report(mode)
         self._calm, self._times = self._undisturbed()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tasks.core.exchange.request import Answer
 
-FEWEST, MOST = 3, 8
+LEAST_CHECKS, MOST_CHECKS = 3, 8
 """Questions of a checklist: of more, the first ones count."""
 
 _LONGEST: Final = 1_000_000
@@ -42,12 +42,21 @@ _SIDE: Final = re.compile(
 )
 _NAMES: Final = {"a": "A", "1": "A", "b": "B", "2": "B"}
 _BRACKETED: Final = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
+_NOUN: Final = r"(?i:answer|response|assistant|option|text|one)"
+# What may stand between "is" and "better" without turning its meaning.
+_HOW: Final = (
+    r"(?i:\s(?:a|the|by|far|much|clearly|slightly|somewhat|significantly|marginally|considerably|definitely|"
+    r"overall|generally|simply|bit|little|lot|still|also|my|more)\b){0,4}"
+)
+_GOOD: Final = r"(?i:better|best|stronger|superior|preferable|preferred|winner)"
+_MARKS: Final = r"[\s*_\"'`]{0,6}"
 _SAID: Final = re.compile(
-    r"\b(?:answer|response|assistant|option)[\s_]+(?P<side>a|b)\b[\s*_]*(?:is|was)\b[\w\s,*_]{0,40}?\b(?:better|best|stronger|superior|"
-    r"preferred|preferable)\b"
-    r"|\b(?:better|best|preferred|winner|verdict|choice|winning|prefer)\b[\w\s*_]{0,30}?(?:is|:|=)?[\s*_\"']{0,4}"
-    r"(?:(?:answer|response|assistant|option)[\s_]+)?(?P<other>A|B|tie)\b(?![ ][a-z])",
-    re.IGNORECASE,
+    rf"(?:\b{_NOUN}{_MARKS})?\b(?P<subject>[AB])\b{_MARKS}\s(?i:is|was|seems|wins)\b"
+    rf"(?:{_HOW}{_MARKS}{_GOOD}|(?<=wins))\b"
+    rf"|\b(?:{_GOOD}|(?i:verdict|choice|preference|winning))(?:\s(?:{_NOUN}|(?i:of the two)))?{_MARKS}"
+    rf"(?:(?i:\sis\b)|[:=])"
+    rf"{_MARKS}(?:{_NOUN}{_MARKS})?(?P<named>[AB]|(?i:tie))\b(?!['\u2019 ][a-z])"
+    rf"|\b(?i:prefer|choose|pick)\b{_MARKS}(?:{_NOUN}{_MARKS})?(?P<object>[AB])\b"
 )
 _YES: Final = frozenset({"yes", "y", "true", "1", "pass", "passed", "met"})
 _NO: Final = frozenset({"no", "n", "false", "0", "fail", "failed", "not met", "unmet", "unclear", "partly"})
@@ -79,10 +88,10 @@ def read_comparison(answer: Answer) -> str:
             return _side(whole["side"])
         if bracketed := _BRACKETED.findall(text):
             return _side(bracketed[-1])
-        # What is said last is what it comes to.
-        said = [_side(item["side"] or item["other"]) for item in _SAID.finditer(text)]
-        if said:
-            return said[-1]
+        said = {_side(item["subject"] or item["named"] or item["object"]) for item in _SAID.finditer(text)}
+        # Where it says both, or nothing that can be told for certain, it is asked again.
+        if len(said) == 1:
+            return said.pop()
     must_have_begun(answer)
     raise UnusableAnswerError("bad_scores", "the judge does not say which of the two answers is better")
 
@@ -115,10 +124,10 @@ def read_checklist(answer: Answer) -> tuple[str, ...]:
     Raises:
         UnusableAnswerError: As `read_items` raises it; `no_list` where there are fewer.
     """
-    questions = tuple(dict.fromkeys(read_items(answer, "questions")))[:MOST]
-    if len(questions) < FEWEST:
+    questions = tuple(dict.fromkeys(read_items(answer, "questions")))[:MOST_CHECKS]
+    if len(questions) < LEAST_CHECKS:
         raise UnusableAnswerError(
-            "no_list", f"the checklist has {len(questions)} questions; at least {FEWEST} are wanted"
+            "no_list", f"the checklist has {len(questions)} questions; at least {LEAST_CHECKS} are wanted"
         )
     return questions
 

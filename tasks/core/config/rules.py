@@ -17,6 +17,7 @@ from tasks.core.config.settings import (
     PromptTemplates,
     default_of,
     further_models,
+    model_named,
     settings,
 )
 from tasks.core.config.templates import compile_template
@@ -188,6 +189,9 @@ def _models_unnamed(draft: Draft) -> Iterator[Problem]:
         if not SECTION.fullmatch(name):
             yield Problem(key, "is no name of a model; allowed: small letters, digits and _, a letter first")
             continue
+        if hasattr(Models, name):
+            yield Problem(key, "is a name that cannot be given to a model; take another one")
+            continue
         near = get_close_matches(name, Models.model_fields, n=1, cutoff=0.7)
         if near and not draft.has(f"models.{near[0]}") and name not in _named(draft):
             yield Problem(key, f"unknown key; did you mean models.{near[0]}?")
@@ -205,7 +209,7 @@ def _models_missing(draft: Draft) -> Iterator[Problem]:
     if mode not in {None, "sft"} and "rejected" in answering and not draft.has("models.rejected"):
         yield Problem("models.rejected", f'is missing; generation.dataset_mode = "{mode}" needs it')
     for name in answering:
-        if name not in Models.model_fields and not draft.has(f"models.{name}"):
+        if name not in {"main", "rejected"} and not _is_there(draft, name):
             yield Problem(f"models.{name}", "is missing; candidates.models names it")
     yield from _candidates_too_few(draft, mode, answering)
     yield from _judges_missing(draft)
@@ -221,23 +225,26 @@ def _judges_missing(draft: Draft) -> Iterator[Problem]:
     needed = f"{' and '.join(reasons)} {'needs' if len(reasons) == 1 else 'need'} it with enabled = true"
     for name in judges:
         why = needed if name == "judge" else "judging.models names it"
-        if not draft.has(f"models.{name}"):
-            yield Problem(f"models.{name}", f"is missing; {why}")
-        elif name not in {"main", "rejected"} and _is_off(draft, name):
+        if draft.has(f"models.{name}.enabled") and draft.get(f"models.{name}.enabled") is False:
             yield Problem(f"models.{name}", f"is not enabled; {why}")
-    places: dict[tuple[Any, ...], str] = {}
+        elif not _is_there(draft, name):
+            yield Problem(f"models.{name}", f"is missing; {why}")
+        elif name == "judge" and draft.get("models.judge.enabled") is False:
+            yield Problem(f"models.{name}", f"is not enabled; {why}")
+    places: dict[tuple[str, str], str] = {}
     for name in judges:
-        place = tuple(draft.get(f"models.{name}.{key}") for key in ("base_url", "model_name"))
-        known = places.setdefault(place, name)
-        if known != name and None not in place:
+        address, model = (draft.get(f"models.{name}.{key}") for key in ("base_url", "model_name"))
+        if not isinstance(address, str) or not isinstance(model, str):
+            continue
+        known = places.setdefault((address.rstrip("/").lower(), model), name)
+        if known != name:
             message = f"holds {known} and {name}, which are one model at one address; it would judge twice"
             yield Problem("judging.models", message)
 
 
-def _is_off(draft: Draft, name: str) -> bool:
-    """Whether a judge is switched off: one that judging.models names is on, unless it says that it is not."""
-    is_on = draft.get(f"models.{name}.enabled")
-    return is_on is False and (name == "judge" or draft.has(f"models.{name}.enabled"))
+def _is_there(draft: Draft, name: str) -> bool:
+    """Whether there is a model of this name, and not only a word on whether it is used."""
+    return draft.has(f"models.{name}") and draft.names(f"models.{name}") not in {(), ("enabled",)}
 
 
 def _candidates_too_few(draft: Draft, mode: str | None, answering: Sequence[str]) -> Iterator[Problem]:
@@ -250,8 +257,9 @@ def _candidates_too_few(draft: Draft, mode: str | None, answering: Sequence[str]
     if "rejected" in answering:
         return
     if rule == "by_model":
-        yield Problem("candidates.choose", 'is "by_model"; main alone answers, so take another rule')
-    if draft.get("candidates.count") == 1:
+        why = "main alone answers" if len(answering) == 1 else "rejected is not among candidates.models"
+        yield Problem("candidates.choose", f'is "by_model"; {why}, so take another rule')
+    if draft.get("candidates.count") == 1 and len(answering) == 1:
         yield Problem("candidates.count", "is 1; main alone answers, so a pair needs 2 or more")
 
 
@@ -273,9 +281,10 @@ def _decides_by_scores(draft: Draft, name: str) -> bool:
     """Whether a setting of [candidates] means that something is decided by scores."""
     if name not in {"count", "models", "choose", "min_margin"}:
         return False
-    if name != "count" and draft.get("generation.dataset_mode") == "sft":
-        return False
     value = draft.get(f"candidates.{name}")
+    if name != "count" and draft.get("generation.dataset_mode") == "sft":
+        # There, rejected answers nothing, and nothing is set against another.
+        return name == "models" and len(set(value or ()) - {"rejected"}) > 1
     return value is not None and value != default_of(f"candidates.{name}")
 
 
@@ -343,10 +352,7 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
     ):
         needed.add("rejected_generation")
     if _reasons_for_judge(draft):
-        by_checklist = draft.get("judging.mode") == "checklist"
-        needed |= {"judge_checklist", "judge_checks"} if by_checklist else {"judge_rubric"}
-    if draft.get("judging.mode") == "pairwise":
-        needed.add("judge_comparison")
+        needed |= _templates_of_judges(draft)
     for name in PromptTemplates.model_fields:
         source = draft.get(f"prompt_templates.{name}")
         if source is None:
@@ -358,6 +364,14 @@ def _templates_unusable(draft: Draft) -> Iterator[Problem]:
         except TemplateError as error:
             yield from error.problems
     yield from _templates_aimless(draft, needed)
+
+
+def _templates_of_judges(draft: Draft) -> set[str]:
+    if draft.get("judging.mode") == "checklist":
+        return {"judge_checklist", "judge_checks"}
+    compared = draft.get("judging.mode") == "pairwise" and draft.get("generation.dataset_mode") != "sft"
+    scored = len(_reasons_for_judge(draft)) > compared
+    return ({"judge_comparison"} if compared else set()) | ({"judge_rubric"} if scored else set())
 
 
 def _templates_aimless(draft: Draft, needed: set[str]) -> Iterator[Problem]:
@@ -401,13 +415,18 @@ def _without_effect(config: Config) -> Iterator[str]:
     yield from _judging_without_effect(config)
     yield from _length_without_effect(config)
     for role, name, reason in _IDLE:
-        model = getattr(config.models, role)
-        if model is not None and name in model.model_fields_set:
+        model = model_named(config, role)
+        if model is not None and name in model.model_fields_set and role not in _judges(config):
             yield f"models.{role}.{name} has no effect: {reason}"
-    rejected = config.models.rejected
+    rejected = config.models.rejected if "rejected" not in _judges(config) else None
     if rejected is not None and rejected.structured_output in {"json_schema", "json_object"}:
         name = "use_json_mode" if rejected.use_json_mode else "structured_output"
         yield f"models.rejected.{name} has no effect: that model is never asked for JSON"
+
+
+def _judges(config: Config) -> Sequence[str]:
+    """The sections that judge; none where nothing is judged."""
+    return config.judging.models if _needs_judge(config) else ()
 
 
 def _needs_judge(config: Config) -> bool:
@@ -434,7 +453,7 @@ def _asks_rejected(config: Config) -> bool:
 
 def _judging_without_effect(config: Config) -> Iterator[str]:
     judging, mode = config.judging, config.generation.dataset_mode
-    used = {*config.candidates.models, *(judging.models if _needs_judge(config) else ())}
+    used = {*config.candidates.models, *_judges(config)}
     for name in further_models(config):
         if name not in used:
             yield f"models.{name} has no effect: neither candidates.models nor judging.models uses it"
@@ -460,12 +479,16 @@ def _candidates_without_effect(config: Config) -> Iterator[str]:
         if getattr(choice, name) != default_of(f"candidates.{name}")
     ]
     if mode == "sft":
+        several = len(set(choice.models) - {"rejected"}) > 1
         for name in is_set:
-            if name != "count":
-                yield f"candidates.{name} has no effect in mode sft: the best of main is taken"
+            if name != "count" and not (name == "models" and several):
+                yield f"candidates.{name} has no effect in mode sft: the best answer is taken"
     elif not {"count", "models", "choose"}.intersection(is_set):
         for name in is_set:
-            if name in {"on_policy", "max_length_ratio"}:
+            if name in {"on_policy", "max_length_ratio"} and config.judging.mode != "pairwise":
                 yield f"candidates.{name} has no effect where each model answers once, and nothing is chosen"
+    if mode != "sft" and choice.choose == "by_model":
+        for name in sorted(set(choice.models) - {"main", "rejected"}):
+            yield f'models.{name} answers for nothing: candidates.choose = "by_model" takes main and rejected'
     if choice.count > 1 and config.models.main.temperature == 0:
         yield "candidates.count has little effect with models.main.temperature = 0: the answers are alike"

@@ -593,10 +593,10 @@ class Judge(ModelConfig):
     )
 
 
-def _off_is_absent(value: object) -> object:
-    # A judge that is off and nothing else needs no address.
-    is_off = isinstance(value, dict) and len(value) == 1 and value.get("enabled") is False
-    return None if is_off else value
+def _bare_is_absent(value: object) -> object:
+    # A judge that is on or off, and nothing else, is none: others may judge.
+    is_bare = isinstance(value, dict) and len(value) == 1 and isinstance(value.get("enabled"), bool)
+    return None if is_bare else value
 
 
 class Models(Section):
@@ -608,6 +608,6 @@ class Models(Section):
 
     main: ModelConfig = Field(description="Writes subtopics, prompts and chosen answers.")
     rejected: ModelConfig | None = Field(None, description="Writes rejected answers; not needed in mode sft.")
-    judge: Annotated[Judge | None, BeforeValidator(_off_is_absent)] = Field(
+    judge: Annotated[Judge | None, BeforeValidator(_bare_is_absent)] = Field(
         None, description="Scores answers, for mo-dpo and for judge filtering."
     )

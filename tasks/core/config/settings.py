@@ -76,6 +76,7 @@ __all__ = [
     "as_known",
     "default_of",
     "further_models",
+    "model_named",
     "provider_of",
     "section_of",
     "setting",
@@ -168,6 +169,12 @@ def all_models(config: Config) -> dict[str, ModelConfig]:
     models = config.models
     known = {"main": models.main, "rejected": models.rejected, "judge": models.judge}
     return {name: model for name, model in known.items() if model is not None} | further_models(config)
+
+
+def model_named(config: Config, section: str) -> ModelConfig | None:
+    """The model of this section under [models]; None where there is none, whatever else is called so."""
+    found: ModelConfig | None = vars(config.models).get(section)
+    return found or further_models(config).get(section)
 
 
 def default_of(key: str) -> Any:

@@ -13,13 +13,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.answers.judgements import LEAST_CHECKS, MOST_CHECKS
 from tasks.core.cost import CHARACTERS_PER_TOKEN, Cost, Observed, Prices, Usage, cost_document, tokens_for
 from tasks.core.generation.judging import wants_explanations
 from tasks.core.generation.pairs import make_pairs, settle
 from tasks.core.generation.prompts import Subtopic, SubtopicPrompts, jobs_of, write_prompts
 from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.models import Job, Phase, Purpose
-from tasks.core.questions import LEAST_CHECKS, MOST_CHECKS, Questions, kinds_of, model_of
+from tasks.core.questions import Questions, kinds_of, model_of
 from tasks.core.sameness import Sieve
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from tasks.core.errors import CallError
 from tasks.core.generation.candidates import NO_MARGIN
 from tasks.core.generation.run import all_of
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, CallKind, Opinion, Purpose, Score, Scores
-from tasks.core.questions import is_compared, is_scored
+from tasks.core.questions import is_compared, is_scored, scoring_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,8 +36,6 @@ NO_AGREEMENT: Final = "no_agreement"
 """Why a pair is kept out whose chosen side too few judges prefer."""
 CHECKLIST: Final = "checklist"
 """The criterion of scores by a checklist."""
-JUDGED_BY: Final = {"score": Purpose.JUDGE, "pairwise": Purpose.JUDGE, "checklist": Purpose.CHECKS}
-"""By which calls answers are scored in each mode."""
 _OVERALL: Final = "overall"
 _LOWEST, _HIGHEST = 1.0, 5.0
 
@@ -60,14 +58,14 @@ def judgements_of(config: Config, answers: int) -> Counter[CallKind]:
         answers: The answers to the prompt.
     """
     found: Counter[CallKind] = Counter()
-    judges, by_checklist = config.judging.models, config.judging.mode == "checklist"
+    judges = config.judging.models
     if is_scored(config):
-        purpose = Purpose.CHECKS if by_checklist else Purpose.JUDGE
-        found.update({CallKind(purpose, judge): answers for judge in judges})
-        found[CallKind(Purpose.CHECKLIST, judges[0])] += by_checklist
+        *once, of_each = scoring_of(config)
+        found.update(CallKind(purpose, judges[0]) for purpose in once)
+        found.update({CallKind(of_each, judge): answers for judge in judges})
     if is_compared(config):
         found.update({CallKind(Purpose.COMPARISON, judge): 1 + config.judging.swap for judge in judges})
-    return +found
+    return found
 
 
 async def score_pair(run: Run, pair: Pair, checklist: tuple[str, ...] = ()) -> Pair:

@@ -22,7 +22,6 @@ from tasks.core.errors import (
 )
 from tasks.core.generation.candidates import CAUSES, can_choose, choose, misfit, spots_of
 from tasks.core.generation.judging import (
-    JUDGED_BY,
     NO_AGREEMENT,
     Unscored,
     checklist_of,
@@ -35,7 +34,7 @@ from tasks.core.generation.losses import Loss
 from tasks.core.generation.run import all_of, failure_of
 from tasks.core.lint.linter import PREFIX, dropped_by
 from tasks.core.models import QUESTION_REFUSED, UNUSABLE, Candidate, Pair, Phase, Purpose
-from tasks.core.questions import chooses, is_compared, is_judged, is_scored
+from tasks.core.questions import chooses, is_compared, is_judged, is_scored, scoring_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -244,12 +243,13 @@ class _Block:
                 self.lost[ask.job.id] = failure.cause
                 self._hand_on(ask.job, None)
             return
-        if self._has_opinions:
-            run.progress.opinions.add(pair.opinions, compared=bool(pair.comparisons))
+        if self._has_opinions and (pair.comparisons or not is_compared(run.config)):
+            swapped = bool(pair.comparisons) and run.config.judging.swap
+            run.progress.opinions.add(pair.opinions, swapped=swapped)
         if cause := kept_out(run.config, pair):
             self.lost[ask.job.id] = cause
             run.progress.lost[cause] += 1
-            run.losses.lose(_kept_out(pair, cause), asked=asked, failed=False)
+            run.losses.lose(_kept_out(run.config, pair, cause), asked=asked, failed=False)
             self._hand_on(ask.job, None)
         else:
             self.kept += 1
@@ -298,7 +298,7 @@ class _Block:
         try:
             return await score_pair(run, pair, checklist)
         except CallError as error:
-            return _Failed(JUDGED_BY[run.config.judging.mode], error)
+            return _Failed(scoring_of(run.config)[-1], error)
 
     async def _checklist(self, job: Job) -> tuple[str, ...] | _Failed:
         try:
@@ -367,6 +367,10 @@ class _Candidates(_Block):
 
     async def _made(self, ask: _Ask) -> Pair | _Failed:
         run = self._run
+        # Where each model answers once, both are needed; of several answers, others may do.
+        if not chooses(run.config) and (alone := self._left_alone(ask)):
+            await self._use_known(ask)
+            return alone
         # No more at once than of any other job: connections and files are there for so many.
         at_once = asyncio.Semaphore(CALLS_OF_A_JOB // 2)
 
@@ -410,7 +414,7 @@ class _Candidates(_Block):
                 return [checklist]
             scored = await score_all(self._run, job, [item.text for item in answers], checklist)
         return [
-            _Failed(JUDGED_BY[self._run.config.judging.mode], given.error)
+            _Failed(scoring_of(self._run.config)[-1], given.error)
             if isinstance(given, Unscored)
             else Candidate(item.spot.section, item.spot.number, item.text, given, item.is_fit)
             for item, given in zip(answers, scored, strict=True)
@@ -472,7 +476,7 @@ def _loss_of(failure: Failure, error: CallError) -> Loss:
     return Loss(failure.item, failure.purpose, failure.cause, failure.message, answer)
 
 
-def _kept_out(pair: Pair, cause: str) -> Loss:
+def _kept_out(config: Config, pair: Pair, cause: str) -> Loss:
     """A pair that thresholds or lint keep out, with its scores where those decide."""
     item, answer = f"job {pair.job.id}", pair.chosen.content
     if cause in _BY_SCORES:
@@ -482,5 +486,6 @@ def _kept_out(pair: Pair, cause: str) -> Loss:
         scored = " and ".join(f"{side} {scores.total:.2f}" for side, scores in sides.items() if scores)
         preferred = ", ".join(f"{item.judge}: {item.prefers}" for item in pair.comparisons)
         why = f"{by} keeps it out, with {' and '.join(filter(None, (scored, preferred)))}"
-        return Loss(item, Purpose.JUDGE, cause, why, answer)
+        purpose = Purpose.COMPARISON if pair.comparisons else scoring_of(config)[-1]
+        return Loss(item, purpose, cause, why, answer)
     return Loss(item, Purpose.CHOSEN, cause, "lint.drop keeps it out", answer)

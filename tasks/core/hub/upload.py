@@ -33,7 +33,7 @@ from huggingface_hub.errors import (
 from tasks.core import files
 from tasks.core.cost import prices_for
 from tasks.core.errors import HubError, SessionError, UsageError
-from tasks.core.export.rows import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, SCORES, SFT
+from tasks.core.export.rows import DATA, DPO, KTO, NATIVE, PROMPT_COMPLETION, RANKED, SCORES, SFT
 from tasks.core.hub.card import CardFacts
 from tasks.core.ledger.failures import failures_of
 from tasks.core.ledger.sessions import spent_by
@@ -170,7 +170,7 @@ def _quoted(text: str, environ: Mapping[str, str]) -> str:
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=30.0)
 """Seconds; the library itself would wait for ever."""
 
-_CONFIGURATIONS: Final = f"{NATIVE}|{SFT}|{PROMPT_COMPLETION}|{DPO}|{KTO}|{SCORES}"
+_CONFIGURATIONS: Final = f"{NATIVE}|{SFT}|{PROMPT_COMPLETION}|{DPO}|{KTO}|{SCORES}|{RANKED}"
 _OURS: Final = re.compile(rf"{DATA}/({_CONFIGURATIONS})/(train|test)-\d{{5}}-of-\d{{5}}\.(parquet|jsonl)")
 """The names of files that an export may have: an older one's shards must not be read beside the new ones."""
 

@@ -259,7 +259,7 @@ COLOURS: Final[dict[Purpose, Colour]] = {
     Purpose.JUDGE: "judge",
     Purpose.COMPARISON: "ink",
     Purpose.CHECKLIST: "quiet",
-    Purpose.CHECKS: "judge",
+    Purpose.CHECKS: "ink",
 }
 STEPS: Final = ("pairs wanted", "prompts written", "answered", "kept")
 SIDES: Final[tuple[tuple[str, Colour], ...]] = (("chosen", "chosen"), ("rejected", "rejected"))

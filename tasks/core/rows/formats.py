@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tasks.core.config.settings import model_named
 from tasks.core.models import GivenJob
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def judges_of(config: Config, pair: Pair) -> Row:
     judges = [
         {
             "judge": item.judge,
-            "model": getattr(config.models, item.judge).model_name,
+            "model": judge.model_name if (judge := model_named(config, item.judge)) else "",
             "prefers": item.prefers,
             "chosen": good.get(item.judge),
             "rejected": bad.get(item.judge),

@@ -23,7 +23,7 @@ from tasks.core.keys import Effect, effects_in, value_of
 from tasks.core.ledger.failures import refused_questions
 from tasks.core.ledger.sessions import find_session_row
 from tasks.core.models import Purpose
-from tasks.core.questions import JUDGEMENTS, chooses, is_compared, is_scored
+from tasks.core.questions import JUDGEMENTS, chooses, is_compared, is_judged, is_scored
 from tasks.core.session.adoption import unfiltered, unpack_jobs
 from tasks.core.session.checkpoint import read_checkpoint
 from tasks.core.session.listing import is_finished
@@ -468,18 +468,19 @@ async def tune(record: SessionRecord, config: Config, ledger: Ledger) -> list[Tu
         LedgerError: The ledger cannot be read.
         SessionError: The jobs that the session took over are damaged.
     """
-    if not is_scored(config):
+    if not is_judged(config):
         raise UsageError("its pairs have no scores: there is nothing to tune without a judge")
     tried = [(Tuned(key, value), _with_setting(config, key, value)) for key, value in _values(config)]
     # What is chosen depends on all of the section but the margin.
     rules = [other.candidates.model_dump_json(exclude={"min_margin"}) for _, other in tried]
 
     def keep(job: Job, pair: Pair | None) -> None:
-        if pair is None or pair.chosen_scores is None:
+        if pair is None or not (pair.chosen_scores or pair.comparisons):
             return
         chosen: dict[str, Pair] = {}
         for (found, other), rule in zip(tried, rules, strict=True):
-            if pair.candidates and rule not in chosen:
+            # What was compared stays as it came: of other pairs, nobody knows who would prefer which side.
+            if pair.candidates and not pair.comparisons and rule not in chosen:
                 chosen[rule] = choose(other, job, pair.candidates)
             one = chosen.get(rule, pair)
             found.add(one, kept=not kept_out(other, one))
@@ -492,7 +493,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
     """The settings that are tried, with their values: first the session as it is."""
     yield "", None
     choice, limits, mode = config.candidates, config.judge_filtering, config.generation.dataset_mode
-    if mode != "mo-dpo":
+    if mode != "mo-dpo" and is_scored(config):
         yield from _beside("judge_filtering.min_chosen_score", limits.min_chosen_score, CHOSEN_SCORES)
         if mode != "sft":
             yield from _beside(
@@ -500,7 +501,8 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
             )
     if mode == "sft":
         return
-    yield from _beside("candidates.min_margin", choice.min_margin, MARGINS)
+    if is_scored(config):
+        yield from _beside("candidates.min_margin", choice.min_margin, MARGINS)
     judges = len(config.judging.models)
     if judges > 1:
         yield from (("judging.agree", number) for number in range(judges + 1))

@@ -26,14 +26,15 @@ from tasks.core.generation.run import further_tries
 from tasks.core.ledger.failures import failures_by_request, refused_questions
 from tasks.core.models import UNUSABLE, Phase, Purpose
 from tasks.core.printable import printable_line
-from tasks.core.questions import kinds_of
+from tasks.core.questions import JUDGEMENTS, kinds_of
 from tasks.core.session.record import settings_of
 from tasks.core.session.resuming import survey_session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from tasks.core.config.settings import Config
+    from tasks.core.exchange.request import ChatRequest
     from tasks.core.ledger.ledger import Ledger
     from tasks.core.models import Failure, Job
     from tasks.core.session.record import SessionRecord
@@ -319,7 +320,7 @@ async def _variables(
     config = settings_of(record)
     if job := jobs.get(failure.item):
         known = {"MainTopic": job.main_topic, "SubTopic": job.sub_topic, "Prompt": job.prompt}
-        if config is not None and failure.purpose in {Purpose.JUDGE, Purpose.CHECKS}:
+        if config is not None and failure.purpose in JUDGEMENTS:
             known |= await _judged(failure, job, config, ledger)
         return known
     topic = {} if config is None else {"MainTopic": config.generation.main_topic}
@@ -327,20 +328,33 @@ async def _variables(
 
 
 async def _judged(failure: Failure, job: Job, config: Config, ledger: Ledger) -> dict[str, str]:
-    """The answer that a call of the judge was about, of the job's two; none where it is not found."""
+    """What a judge's call was about, of all answers of the job; nothing where it is not found."""
     run = SurveyRun(config, ledger, Survey())
+    last, explain, judges = failure.attempts - 1, wants_explanations(config), config.judging.models
+    texts = []
     for spot in spots_of(config):
         with suppress(CallError):
             question, read = partial(spot.question, run.questions, job), partial(spot.read, run.reading)
             text, _ = await run.ask_until_usable(question, read)
-            last, explain = failure.attempts - 1, wants_explanations(config)
-            for judge in config.judging.models if failure.purpose is Purpose.JUDGE else ():
-                asked = run.questions.judge(job, text.content, last, explain=explain, section=judge)
-                if asked.key.hex() == failure.request:
-                    return {"StoryText": text.content}
+            texts.append(text.content)
+    checklist: tuple[str, ...] = ()
+    if failure.purpose is Purpose.CHECKS:
+        with suppress(CallError):
             checklist = await checklist_of(run, job)
-            for judge in config.judging.models if checklist else ():
-                asked = run.questions.checks(job, text.content, checklist, last, judge)
-                if asked.key.hex() == failure.request:
-                    return {"StoryText": text.content}
-    return {}
+
+    def about() -> Iterator[tuple[ChatRequest, dict[str, str]]]:
+        for judge in judges:
+            for text in texts:
+                match failure.purpose:
+                    case Purpose.JUDGE:
+                        asked = run.questions.judge(job, text, last, explain=explain, section=judge)
+                        yield asked, {"StoryText": text}
+                    case Purpose.CHECKS:
+                        asked = run.questions.checks(job, text, checklist, last, judge)
+                        yield asked, {"StoryText": text, "Checklist": "\n".join(checklist)}
+                    case Purpose.COMPARISON:
+                        for other in texts:
+                            asked = run.questions.comparison(job, text, other, last, judge)
+                            yield asked, {"AnswerA": text, "AnswerB": other}
+
+    return next((known for asked, known in about() if asked.key.hex() == failure.request), {})

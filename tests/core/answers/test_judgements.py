@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.answers.judgements import MOST, read_checklist, read_checks, read_comparison
+from tasks.core.answers.judgements import MOST_CHECKS, read_checklist, read_checks, read_comparison
 from tasks.core.errors import UnusableAnswerError
 from tasks.core.exchange.request import Answer
 
@@ -37,6 +37,14 @@ from tasks.core.exchange.request import Answer
         ("My verdict is [[C]]", "tie"),
         ("Answer A is clearly better, as it names reasons.", "A"),
         ("Answer A is good. Yet response B is much better.", "B"),
+        ("B is better than A", "B"),
+        ("Response A is good but Response B is better.", "B"),
+        ("Answer A is more detailed, but Answer B is better", "B"),
+        ("Option A is fine, option B is best", "B"),
+        ("A is better", "A"),
+        ("I prefer B over A.", "B"),
+        ("**Response A** is clearly the better one.", "A"),
+        ("Overall, B wins.", "B"),
         ("The better answer is B", "B"),
         ("Better: A", "A"),
         ("Verdict: **tie**", "tie"),
@@ -62,6 +70,10 @@ def test_what_stands_in_the_reasoning_alone_is_read() -> None:
         '{"A": 4, "B": 3}',
         '{"better": "A"} or rather {"better": "B"}',
         "A tie of silk is mentioned in a story.",
+        "Answer B is not better than A",
+        "Answer A is not the best; neither is B",
+        "Answer A is better in style, and answer B is better in content.",
+        "It is better: a long answer has more in it.",
     ],
 )
 def test_what_names_neither_is_not_read(said: str) -> None:
@@ -128,7 +140,7 @@ def test_their_order_does_not_matter(said: list[bool], rng: object) -> None:
 def test_a_checklist_has_three_to_eight_questions() -> None:
     questions = [f"Is it number {number}?" for number in range(12)]
     assert read_checklist(Answer(json.dumps(questions[:3]))) == tuple(questions[:3])
-    assert read_checklist(Answer(json.dumps(questions))) == tuple(questions[:MOST])
+    assert read_checklist(Answer(json.dumps(questions))) == tuple(questions[:MOST_CHECKS])
     assert read_checklist(Answer(json.dumps([*questions[:3], questions[0]]))) == tuple(questions[:3])
     with pytest.raises(UnusableAnswerError, match="has 2 questions; at least 3") as refused:
         read_checklist(Answer(json.dumps(questions[:2])))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.core.config import rules
 from tasks.core.config.load import load_config
 from tasks.core.config.settings import Config, default_of, further_models
 from tasks.core.config.templates import JUDGE_COMPARISON
@@ -18,6 +19,8 @@ from tasks.core.errors import ConfigError, EndpointError
 from tasks.core.forecast.estimate import estimate
 from tasks.core.forecast.survey import survey
 from tasks.core.generation.judging import NO_AGREEMENT, judgements_of
+from tasks.core.generation.run import Policy
+from tasks.core.keys import Effect, effects_in
 from tasks.core.models import GivenJob, Purpose
 from tasks.core.questions import Questions, kinds_of
 from tasks.core.rows.formats import rows_of
@@ -215,7 +218,7 @@ async def test_a_judge_that_always_says_the_first_one_flips_on_every_pair(tmp_pa
         assert server.count(Purpose.JUDGE) == 0, "where nothing else needs scores, none are asked for"
         assert set(found.values()) == {None}
         assert set(lost.values()) == {"no_margin"}
-        assert opinions.lines() == ["20 of 20 comparisons flipped with the order (100%)"]
+        assert opinions.lines() == ["20 of 20 opinions (100%) flipped with the order of the answers"]
 
         # In one order, half of the pairs are the other way round: what stands first is drawn.
         settings["judging"] = {"mode": "pairwise", "swap": False}
@@ -415,6 +418,7 @@ def loaded(**sections: Any) -> Any:
         }
         | sections.pop("models", {}),
     } | sections
+    table["models"] = {name: model for name, model in table["models"].items() if model}
     return load_config(None, table=table, environ={})
 
 
@@ -496,3 +500,99 @@ def test_a_name_that_is_nearly_that_of_a_model_is_said() -> None:
         )
     said = [str(problem) for problem in refused.value.problems]
     assert "models.rejcted: unknown key; did you mean models.rejected?" in said
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {
+                "judging": {"models": ["judge", "judge_2"]},
+                "models": {"judge_2": MODEL | {"base_url": f"{NOBODY}/"}},
+            },
+            "judging.models",
+        ),
+        ({"models": {"copy": MODEL}}, "models.copy"),
+        (
+            {
+                "candidates": {"models": ["main", "judge", "rejected"]},
+                "judging": {"models": ["judge_2"]},
+                "models": {"judge": None},
+            },
+            "models.judge",
+        ),
+        (
+            {
+                "generation": TOPIC | {"dataset_mode": "sft"},
+                "candidates": {"models": ["main", "judge_2"]},
+                "models": {"judge": None},
+            },
+            "models.judge",
+        ),
+        (
+            {"candidates": {"models": ["main", "judge_2"], "choose": "by_model", "count": 2}},
+            "candidates.choose",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_asked(sections: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loaded(**sections)
+    assert [problem.key for problem in refused.value.problems] == [said]
+
+
+def test_two_models_that_answer_once_are_enough_for_a_pair() -> None:
+    loaded(candidates={"models": ["main", "judge_2"], "choose": "best_worst", "count": 1})
+
+
+def test_a_model_that_also_judges_has_its_settings_in_what_it_judges() -> None:
+    config = loaded(
+        judging={"models": ["rejected", "judge"]}, models={"rejected": MODEL | {"model_name": "r"}}
+    )
+    effects = effects_in(config.config)
+    assert effects["models.rejected.structure_temperature"] == Effect.JUDGE
+    assert effects["models.rejected.temperature"] == Effect.PAIRS | Effect.JUDGE
+    assert rules.warnings(config.config) == (
+        "models.judge_2 has no effect: neither candidates.models nor judging.models uses it",
+    )
+
+
+async def test_what_scores_and_comparison_say_against_each_other_is_kept_out_by_a_margin(
+    tmp_path: Path,
+) -> None:
+    """The rejected answer is preferred, which has the lower score: without a margin it becomes chosen."""
+
+    def judged(chat: Chat) -> Answer:
+        if chat.purpose is Purpose.JUDGE:
+            return '{"depth": 4}' if chat.subject.startswith("chosen") else '{"depth": 2}'
+        return json.dumps({"better": "B" if chat.text.startswith("chosen") else "A"})
+
+    jobs = some_jobs(4)
+    async with ChatServer(script(judged)) as server:
+        for margin, kept in ((0.0, 4), (0.5, 0)):
+            settings = panel(1, judging={"mode": "pairwise"}, mode="mo-dpo", candidates__min_margin=margin)
+            async with running(tmp_path, server.base_url, **settings) as run:
+                found, lost = await made(run, jobs)
+                assert run.progress.opinions.document() == {"swapped": 4, "flipped": 0}
+            assert sum(pair is not None for pair in found.values()) == kept
+            assert set(lost.values()) == ({"no_margin"} if not kept else set())
+
+
+async def test_a_job_whose_half_is_refused_for_good_is_left_alone(tmp_path: Path) -> None:
+    async def answer(chat: Chat) -> Answer:
+        if chat.purpose is Purpose.REJECTED and chat.text == "p1":
+            return Reply("this may not be asked", status=400)
+        return await script(lambda _: '{"better": "A"}')(chat)
+
+    jobs = some_jobs(3)
+    async with ChatServer(answer) as server:
+        settings = panel(1, judging={"mode": "pairwise"})
+        async with running(tmp_path, server.base_url, **settings) as run:
+            outcomes = await settled(run, jobs, nothing)
+        (failure,) = [failure for outcome in outcomes for failure in outcome.failures]
+        assert failure.cause == "question_refused"
+        asked = len(server.asked)
+        policy = Policy(left_alone={bytes.fromhex(failure.request): failure})
+        async with running(tmp_path, server.base_url, policy=policy, **settings) as run:
+            await settled(run, jobs, nothing)
+        assert len(server.asked) == asked
