@@ -119,7 +119,7 @@ class Candidate:
     """One of several answers to a prompt, judged.
 
     Attributes:
-        model: The section of its model: main or rejected.
+        model: The section of its model.
         number: Which of that model's answers it is, from 0.
         text: The answer.
         scores: What the judges said of it; None where answers are compared alone.

@@ -287,3 +287,19 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(user: User) -> Non
     resumed = user.run("checkpoint", "resume", session.name, program=PROGRAM)
     assert resumed.code == 2
     assert "is that of a transform" in resumed.err
+
+
+def test_rows_are_judged_again_by_a_panel_without_the_first_judge(teller: User, demo_model: Model) -> None:
+    text = config(demo_model.url, mode="mo-dpo")
+    judge = text[text.index("[models.judge]") : text.index("[execution]")]
+    panel = "[judging]\nmodels = ['one', 'other']\nmode = 'pairwise'\n" + "".join(
+        judge.replace("[models.judge]", f"[models.{name}]").replace('"critic"', f'"{name}"')
+        for name in ("one", "other")
+    )
+    teller.write("config.toml", text.replace(judge, panel))
+    write(teller.folder / "in.jsonl", dpo(PROMPTS[0]))
+    ended = transform(teller, "rejudge", "--input", "in.jsonl")
+    assert (ended.code, ended.summary["paid"]) == (0, 4), ended.err
+    assert {request["model"] for request in demo_model.requests()} == {"one", "other"}
+    (row,) = rows_in(teller.folder / "out.jsonl")
+    assert row["preference_margin"] == row["chosen_score_total"] - row["rejected_score_total"]
