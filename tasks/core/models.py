@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations of jobs
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
+
+PLACES = 9
+"""Decimal places to which scores of several judges, and distances of scores, are taken for what they are."""
 
 
 class Phase(StrEnum):
@@ -96,6 +100,9 @@ class Scores:
     @property
     def total(self) -> float:
         """The average over the criteria, 1 to 5."""
+        if self.judges:
+            # The mean of means may miss by a bit what it is, and a threshold or an equal one by it.
+            return round(fmean(total for _, total in self.judges), PLACES)
         return sum(item.score for item in self.criteria.values()) / len(self.criteria)
 
 

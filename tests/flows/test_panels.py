@@ -98,9 +98,9 @@ def test_what_judges_take_is_known_and_bought_once(user: User, judging: dict[str
         (file,) = (first / "native" / "data" / "native").iterdir()
         found = [row.get("judges", []) for row in pq.read_table(file).to_pylist()]
         assert found == [row.get("judges", []) for row in rows]
-        if several:
-            words = ("--set", "judging.agree=0")
-            assert done(user, *words).summary["kept"] == by_key["judging.agree", 0]["kept"]
+        for agree in range(len(judging["models"]) + 1) if several else ():
+            kept = done(user, "--set", f"judging.agree={agree}").summary["kept"]
+            assert kept == by_key["judging.agree", agree]["kept"]
         assert len(server.requests()) == asked
 
 

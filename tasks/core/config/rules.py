@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
     from tasks.core.config.settings import Config
 
+_PLAIN: Final = ("main", "rejected")
+"""Models that are used whether they are enabled or not."""
+_ASKED_BY: Final = (
+    *("base_url", "model_name", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "extra_body"),
+    *("presence_penalty", "frequency_penalty", "max_output_tokens"),
+)
 # What was set on a model, and what it would need to have an effect there.
 _IDLE: Final = (
     ("main", "judge_timeout_seconds", "that model judges nothing"),
@@ -101,7 +107,7 @@ class Draft:
 
     def models(self) -> tuple[str, ...]:
         """The sections under [models] that there may be: the known ones, and those that were given."""
-        return tuple(dict.fromkeys([*Models.model_fields, *self.names("models")]))
+        return tuple(dict.fromkeys([*Models.model_fields, *filter(SECTION.fullmatch, self.names("models"))]))
 
     def _given(self, key: str) -> Any:
         found: Any = self.data
@@ -193,7 +199,8 @@ def _models_unnamed(draft: Draft) -> Iterator[Problem]:
             yield Problem(key, "is a name that cannot be given to a model; take another one")
             continue
         near = get_close_matches(name, Models.model_fields, n=1, cutoff=0.7)
-        if near and not draft.has(f"models.{near[0]}") and name not in _named(draft):
+        is_whole = draft.has(f"models.{name}.base_url") and draft.has(f"models.{(near or [name])[0]}")
+        if near and not is_whole and name not in _named(draft):
             yield Problem(key, f"unknown key; did you mean models.{near[0]}?")
 
 
@@ -208,11 +215,29 @@ def _models_missing(draft: Draft) -> Iterator[Problem]:
     answering = draft.get("candidates.models") or ("main", "rejected")
     if mode not in {None, "sft"} and "rejected" in answering and not draft.has("models.rejected"):
         yield Problem("models.rejected", f'is missing; generation.dataset_mode = "{mode}" needs it')
-    for name in answering:
-        if name not in {"main", "rejected"} and not _is_there(draft, name):
+    for name in (name for name in answering if name not in _PLAIN):
+        if not _is_there(draft, name):
             yield Problem(f"models.{name}", "is missing; candidates.models names it")
+        elif draft.has(f"models.{name}.enabled") and draft.get(f"models.{name}.enabled") is False:
+            yield Problem(f"models.{name}", "is not enabled; candidates.models names it")
+    yield from _answering_twice(draft, answering)
     yield from _candidates_too_few(draft, mode, answering)
     yield from _judges_missing(draft)
+
+
+def _answering_twice(draft: Draft, answering: Sequence[str]) -> Iterator[Problem]:
+    """Models that would give the same answer, for they are asked the same."""
+    asked: dict[str, str] = {}
+    for name in answering:
+        if name == "rejected" or not _is_there(draft, name) or draft.is_broken("models", name):
+            continue
+        address, *rest = (draft.get(f"models.{name}.{key}") for key in _ASKED_BY)
+        known = asked.setdefault(repr([str(address).rstrip("/").lower(), *rest]), name)
+        if known != name:
+            message = (
+                f"holds {known} and {name}, which are asked the same of one model; give one another seed"
+            )
+            yield Problem("candidates.models", message)
 
 
 def _judges_missing(draft: Draft) -> Iterator[Problem]:
@@ -282,6 +307,8 @@ def _decides_by_scores(draft: Draft, name: str) -> bool:
     if name not in {"count", "models", "choose", "min_margin"}:
         return False
     value = draft.get(f"candidates.{name}")
+    if name == "models" and value is not None:
+        value = sorted(value)
     if name != "count" and draft.get("generation.dataset_mode") == "sft":
         # There, rejected answers nothing, and nothing is set against another.
         return name == "models" and len(set(value or ()) - {"rejected"}) > 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tasks.core.cost import Observed, Sums, tokens_for
 from tasks.core.errors import CallError, PhaseError
 from tasks.core.generation.candidates import SAMPLES_A_CANDIDATE, spots_of
-from tasks.core.generation.judging import checklist_of, judgements_of, score_pair
+from tasks.core.generation.judging import checklist_of, compare, judgements_of, score_pair
 from tasks.core.generation.pairs import make_pairs
 from tasks.core.generation.prompts import complete_prompts, jobs_of, numbered, write_prompts
 from tasks.core.generation.run import PLAIN, Policy, Run, all_of
@@ -24,9 +24,9 @@ from tasks.core.generation.subtopics import find_subtopics
 from tasks.core.generation.waves import make_exactly
 from tasks.core.ledger.client import LedgerClient
 from tasks.core.ledger.schema import usage_of
-from tasks.core.models import CallKind, Pair, Purpose
+from tasks.core.models import CallKind, Pair, Purpose, Text
 from tasks.core.progress import Opinions, Progress
-from tasks.core.questions import is_judged, is_scored
+from tasks.core.questions import chooses, is_compared, is_judged, is_scored, scoring_of
 from tasks.core.traffic.stop import Stop
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.core.generation.candidates import Spot
     from tasks.core.generation.pairs import PairsOutcome
     from tasks.core.ledger.ledger import Ledger
-    from tasks.core.models import Failure, Job, Text
+    from tasks.core.models import Failure, Job
 
 AT_A_TIME = 512
 """Jobs that are looked up together: bounds memory."""
@@ -241,24 +241,33 @@ async def _count_judgements(run: SurveyRun, job: Job, spots: Sequence[Spot], fai
         spots: The places of its answers.
         failed: What is not paid for; where that is what judges say of an answer, that is counted already.
     """
-    ahead = judgements_of(run.config, len(spots))
-    for kind, count in ahead.items():
-        if kind.purpose is Purpose.COMPARISON:
-            run.found.unpaid[kind] += count
+    found, ahead = run.found, judgements_of(run.config, len(spots))
+    texts = [await _text_of(run, job, spot) for spot in spots]
+    known = [text for text in texts if isinstance(text, Text)]
+    if is_compared(run.config) and not chooses(run.config) and len(known) == len(texts):
+        # Whatever is said of them, these two are compared.
+        with suppress(CallError):
+            await compare(run, Pair(job, known[0], known[1]))
+    else:
+        for kind, count in ahead.items():
+            found.unpaid[kind] += count * (kind.purpose is Purpose.COMPARISON)
     if failed in {Purpose.JUDGE, Purpose.CHECKS} or not is_scored(run.config):
         return
     checklist: tuple[str, ...] | None = None
     with suppress(CallError):
         checklist = await checklist_of(run, job)
-    await all_of(_judge_alone(run, job, spot, checklist) for spot in spots)
+    of_one = [kind for kind in ahead if kind.purpose is scoring_of(run.config)[-1]]
+    for text in texts:
+        if isinstance(text, Text) and checklist is not None:
+            with suppress(CallError):
+                await score_pair(run, Pair(job, text), checklist)
+        elif text is not None:
+            # Without a checklist, it is not known what would be asked about an answer that is there.
+            found.unpaid.update(of_one)
 
 
-async def _judge_alone(run: SurveyRun, job: Job, spot: Spot, checklist: tuple[str, ...] | None) -> None:
-    """Count what judges are asked about one answer of a pair that is not whole."""
-    of_one = [
-        kind for kind in judgements_of(run.config, 1) if kind.purpose in {Purpose.JUDGE, Purpose.CHECKS}
-    ]
-    text: Text | None
+async def _text_of(run: SurveyRun, job: Job, spot: Spot) -> Text | str | None:
+    """An answer's text; UNPAID where it is not there, and None where it is there and cannot be used."""
     try:
         text, _ = await run.ask_until_usable(
             lambda sample: spot.question(run.questions, job, sample),
@@ -266,16 +275,8 @@ async def _judge_alone(run: SurveyRun, job: Job, spot: Spot, checklist: tuple[st
         )
     except CallError as error:
         # An answer that is not there cannot have been judged; one that is of no use is not.
-        if error.cause != UNPAID:
-            return
-        text = None
-    if text is None or checklist is None:
-        # Without a checklist, it is not known what would be asked about an answer that is there.
-        for kind in of_one:
-            run.found.unpaid[kind] += 1
-        return
-    with suppress(CallError):
-        await score_pair(run, Pair(job, text), checklist)
+        return UNPAID if error.cause == UNPAID else None
+    return text
 
 
 async def _shorter_list(run: SurveyRun) -> tuple[str, ...]:

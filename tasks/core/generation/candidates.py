@@ -15,7 +15,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Final
 
 from tasks.core.errors import UnusableAnswerError
-from tasks.core.models import CallKind, Pair, Purpose
+from tasks.core.models import PLACES, CallKind, Pair, Purpose
 from tasks.core.questions import kinds_of, purposes_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _preferred(
             totals = [item.total for item in ranked]
             goal = fmean(totals) - BELOW * pstdev(totals)
             # To the last bit, a mean depends on the order of its terms.
-            return sorted(others, key=lambda item: (round(abs(item.total - goal), 9), _mark(item)))
+            return sorted(others, key=lambda item: (round(abs(item.total - goal), PLACES), _mark(item)))
         case _:
             return sorted(others, key=lambda item: (item.total, _mark(item)))
 
@@ -180,7 +180,7 @@ def misfit(config: Config, pair: Pair) -> str:
         return ""
     good, bad = pair.chosen_scores, pair.rejected_scores
     # Without a least margin, a pair is what the models made of it.
-    if good is not None and bad is not None and 0 < choice.min_margin > good.total - bad.total:
+    if good is not None and bad is not None and 0 < choice.min_margin > round(good.total - bad.total, PLACES):
         return NO_MARGIN
     sides = [_found(pair, pair.chosen), _found(pair, pair.rejected)]
     return _misfit(choice, sides[0], sides[1]) if sides[0] and sides[1] else ""

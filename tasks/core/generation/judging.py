@@ -95,7 +95,7 @@ async def score_pair(run: Run, pair: Pair, checklist: tuple[str, ...] = ()) -> P
 
     judges = run.config.judging.models
     found = await _of_each(judges, judged)
-    scores = [_mean(judges, [by_judge[side] for by_judge in found]) for side in range(len(texts))]
+    scores = [mean_of(judges, [by_judge[side] for by_judge in found]) for side in range(len(texts))]
     return replace(pair, chosen_scores=scores[0], rejected_scores=scores[1] if scores[1:] else None)
 
 
@@ -164,10 +164,10 @@ def _all_or_none(judges: Sequence[str], scores: Sequence[Scores | Unscored]) -> 
     failed = [item for item in scores if isinstance(item, Unscored)]
     if failed:
         return min(failed, key=lambda item: item.is_final)
-    return _mean(judges, [item for item in scores if isinstance(item, Scores)])
+    return mean_of(judges, [item for item in scores if isinstance(item, Scores)])
 
 
-def _mean(judges: Sequence[str], scores: Sequence[Scores]) -> Scores:
+def mean_of(judges: Sequence[str], scores: Sequence[Scores]) -> Scores:
     """The mean of all judges' scores, on the criteria that all of them have."""
     if len(scores) == 1:
         return scores[0]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 from contextlib import suppress
+from fractions import Fraction
 from hashlib import sha256
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.core.config import rules
 from tasks.core.config.load import load_config
@@ -18,10 +21,10 @@ from tasks.core.config.templates import JUDGE_COMPARISON
 from tasks.core.errors import ConfigError, EndpointError
 from tasks.core.forecast.estimate import estimate
 from tasks.core.forecast.survey import survey
-from tasks.core.generation.judging import NO_AGREEMENT, judgements_of
+from tasks.core.generation.judging import NO_AGREEMENT, judgements_of, mean_of
 from tasks.core.generation.run import Policy
 from tasks.core.keys import Effect, effects_in
-from tasks.core.models import GivenJob, Purpose
+from tasks.core.models import GivenJob, Purpose, Score, Scores
 from tasks.core.questions import Questions, kinds_of
 from tasks.core.rows.formats import rows_of
 from tests.core.running import (
@@ -596,3 +599,34 @@ async def test_a_job_whose_half_is_refused_for_good_is_left_alone(tmp_path: Path
         async with running(tmp_path, server.base_url, policy=policy, **settings) as run:
             await settled(run, jobs, nothing)
         assert len(server.asked) == asked
+
+
+async def test_what_was_compared_before_scores_were_wanted_is_not_counted_again(tmp_path: Path) -> None:
+    def judged(chat: Chat) -> Answer:
+        if chat.purpose is Purpose.JUDGE:
+            return '{"depth": 4}'
+        return json.dumps({"better": "A" if chat.text.startswith("chosen") else "B"})
+
+    jobs = some_jobs(5)
+    async with ChatServer(script(judged)) as server:
+        settings = panel(1, judging={"mode": "pairwise"})
+        async with running(tmp_path, server.base_url, **settings) as run:
+            await made(run, jobs)
+        settings["generation__dataset_mode"] = "mo-dpo"
+        async with running(tmp_path, server.base_url, **settings) as run:
+            assert +(await survey(run.config, run.ledger, jobs=jobs)).to_pay == {Purpose.JUDGE: 2 * len(jobs)}
+
+
+@given(st.lists(st.lists(st.integers(1, 5), min_size=3, max_size=3), min_size=2, max_size=7))
+def test_the_mean_of_a_panel_is_what_it_is_by_fractions(given_scores: list[list[int]]) -> None:
+    """A threshold that equals the mean lets it in, and a margin as large as the distance too."""
+    judges = [f"judge_{number}" for number in range(len(given_scores))]
+    scores = [
+        Scores({name: Score(float(value), "") for name, value in zip("abc", row, strict=True)})
+        for row in given_scores
+    ]
+    exact = Fraction(sum(map(sum, given_scores)), 3 * len(given_scores))
+    found = mean_of(judges, scores)
+    assert found.total == pytest.approx(float(exact), abs=1e-9)
+    if (4 * exact).denominator == 1:
+        assert found.total == float(exact)
