@@ -158,8 +158,8 @@ class KeyedLocation(Trust, EnvFile, Location):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigRequest(EnvFile, ConfigFile):
-    """A configuration, with the keys and what lies over it.
+class ConfigSettings(ConfigFile):
+    """A configuration, with what lies over it.
 
     Attributes:
         overrides: Single settings by dotted key, which win over all others; on the command line KEY=VALUE,
@@ -175,7 +175,12 @@ class ConfigRequest(EnvFile, ConfigFile):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocatedRequest(OutputFolder, ConfigRequest):
+class ConfigRequest(EnvFile, ConfigSettings):
+    """A configuration, with the keys and what lies over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedSettings(OutputFolder, ConfigSettings):
     """A configuration, with the output folder and the prompts that it is used with.
 
     Attributes:
@@ -192,6 +197,11 @@ class LocatedRequest(OutputFolder, ConfigRequest):
         """The settings that win over file and environment, by dotted key."""
         given = {OUTPUT_FOLDER: self.output, PROMPTS: self.prompts, SKIP_BAD: self.skip_bad}
         return {**self.overrides, **{key: value for key, value in given.items() if value}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedRequest(LocatedSettings, ConfigRequest):
+    """The same, with the keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -465,10 +475,12 @@ FIELDS = Parameter(name="*")
 
 AtLocation = Annotated[Location, FIELDS]
 AtKeyedLocation = Annotated[KeyedLocation, FIELDS]
+AtSettings = Annotated[LocatedSettings, FIELDS]
 AtLocated = Annotated[LocatedRequest, FIELDS]
 AtResume = Annotated[ResumeRequest, FIELDS]
 
 HERE = Location()
 WITH_KEYS = KeyedLocation()
+AS_SET = LocatedSettings()
 AS_CONFIGURED = LocatedRequest()
 AS_BEGUN = ResumeRequest()

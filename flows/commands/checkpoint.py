@@ -9,7 +9,7 @@ from cyclopts import App
 
 from flows.commands.run import resume
 from flows.late import when_used
-from flows.request import FIELDS, HERE, AtLocation, CleanRequest, Json, Session
+from flows.request import AS_SET, FIELDS, HERE, AtLocation, AtSettings, CleanRequest, Json, Session
 
 if TYPE_CHECKING:
     from flows.commands import sessions
@@ -56,13 +56,15 @@ def clean(request: Annotated[CleanRequest, FIELDS] = NOTHING_NAMED) -> int:
 
 
 @app.command
-def diff(session: Session, other: str = "", /, location: AtLocation = HERE) -> int:
+def diff(session: Session, other: str = "", /, request: AtSettings = AS_SET) -> int:
     """Compare two sessions, or a session with a configuration and what going over to it would cost.
+
+    --set and --prompts are taken as `run` takes them: what would they cost?
 
     Args:
         other: Another session; left out, the session is compared with the configuration.
     """
-    return sessions.diff(session, other, location)
+    return sessions.diff(session, other, request)
 
 
 @app.command

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.checking import DEFAULT_CONFIG, load_here, take_prompts
 from flows.commands.estimate import spending_lines
 from flows.process.terminal import tell, tell_json
-from flows.request import OUTPUT_FOLDER, RunRequest
+from flows.request import Location, RunRequest
 from flows.workspace import Workspace
 from tasks.core.cost import prices_for
 from tasks.core.errors import UsageError
@@ -44,7 +44,7 @@ from tasks.core.session.resuming import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flows.request import CleanRequest, Location
+    from flows.request import CleanRequest, LocatedSettings
     from tasks.core.config.settings import Config
     from tasks.core.models import Job
     from tasks.core.portable.merging import Merged
@@ -131,9 +131,11 @@ def clean(request: CleanRequest) -> int:
     return 0
 
 
-def diff(session: str, other: str, location: Location) -> int:
-    """Print how a session differs from another one or from the configuration."""
-    place = Workspace(location)
+def diff(session: str, other: str, request: LocatedSettings) -> int:
+    """Print how a session differs from another one or from the configuration, with what lies over it."""
+    if other and (request.overrides or request.prompts):
+        raise UsageError(f"session {other} has settings of its own: leave out --set and --prompts")
+    place = Workspace(Location(config=request.config, output=request.output))
     first = find_resumption(asyncio.run(_whole(place, session)))
     if first.before is None:
         raise UsageError(f"the settings of session {session} are not known")
@@ -141,10 +143,9 @@ def diff(session: str, other: str, location: Location) -> int:
         if place.config is None:
             raise UsageError("name a second session, or a configuration with --config")
         # Of this one, all must be said: what it is silent on would be taken for other settings.
-        overrides = {OUTPUT_FOLDER: location.output} if location.output else {}
-        config = load_here(Path(location.config or DEFAULT_CONFIG), overrides).config
+        config = load_here(Path(request.config or DEFAULT_CONFIG), request.settings).config
         after, prompts = take_prompts(config, first)
-        title = f"{session} -> {location.config or DEFAULT_CONFIG}"
+        title = f"{session} -> {request.config or DEFAULT_CONFIG}"
     else:
         second = find_resumption(asyncio.run(_whole(place, other)))
         if second.before is None:

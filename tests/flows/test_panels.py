@@ -115,7 +115,15 @@ def test_a_further_judge_pays_for_itself_alone(user: User) -> None:
         assert refused.code == 2
         assert "judging.models: " in refused.err
         assert f"judge: {3 * PAIRS} calls reused, {3 * PAIRS} to be paid for" in refused.err
+        user.write("config.toml", judged_by(server.url, count=1, models=["judge"]))
+        words = ("checkpoint", "diff", session.name, "--set", 'judging.models=["second", "judge"]')
+        shown = user.run(*words, program=PROGRAM)
+        assert f"judge: {3 * PAIRS} calls reused, {3 * PAIRS} to be paid for" in shown.out, shown.err
+        refused = user.run("checkpoint", "diff", session.name, *words[2:], program=PROGRAM)
+        assert refused.code == 2
+        assert "leave out --set and --prompts" in refused.err
         assert len(server.requests()) == asked
+        user.write("config.toml", judged_by(server.url, count=1, models=["second", "judge"]))
         ended = done(user, "--resume", session.name, "--accept-changes")
         assert ended.summary["paid"] == 3 * PAIRS
         assert {request["model"] for request in server.requests()[asked:]} == {"second"}
