@@ -198,7 +198,7 @@ def _money(item: Outlook | Estimate) -> str:
 
 def _notes(found: Estimate) -> list[str]:
     notes = []
-    guessed = [item.purpose for item in found.outlooks if item.to_pay and not item.measured]
+    guessed = dict.fromkeys(item.purpose for item in found.outlooks if item.to_pay and not item.measured)
     if guessed:
         notes.append(
             f"the ledger has no answers of this kind yet ({', '.join(guessed)}): the range is that of the "

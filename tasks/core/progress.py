@@ -76,7 +76,7 @@ class Opinions:
         found = []
         if self.pairs:
             of_them = f"{self.agreed:,} of {self.pairs:,} pairs ({self.agreed / self.pairs:.0%})"
-            found.append(f"all {self.judges} judges prefer the same side in {of_them}")
+            found.append(f"the {self.judges} judges prefer the same side in {of_them}")
         if self.swapped:
             of_them = f"{self.flipped:,} of {self.swapped:,} opinions ({self.flipped / self.swapped:.0%})"
             found.append(f"{of_them} flipped with the order of the answers")

@@ -424,6 +424,7 @@ class Tuned:
         value: Its value.
         of: Pairs that are judged.
         kept: Those that would be kept.
+        scored: Those of them that have scores.
         chosen: Sum of the scores of their chosen sides.
         margin: Sum of the distances of their scores.
         longer: Those whose chosen side is the longer one.
@@ -433,6 +434,7 @@ class Tuned:
     value: Any
     of: int = 0
     kept: int = 0
+    scored: int = 0
     chosen: float = 0.0
     margin: float = 0.0
     longer: int = 0
@@ -443,15 +445,18 @@ class Tuned:
         if not kept:
             return
         self.kept += 1
-        self.chosen += pair.chosen_scores.total if pair.chosen_scores else 0.0
-        if pair.rejected is not None and pair.chosen_scores and pair.rejected_scores:
-            self.margin += pair.chosen_scores.total - pair.rejected_scores.total
+        if pair.rejected is not None:
             self.longer += len(pair.chosen.content) > len(pair.rejected.content)
+        if pair.chosen_scores:
+            self.scored += 1
+            self.chosen += pair.chosen_scores.total
+            self.margin += pair.chosen_scores.total - (pair.rejected_scores or pair.chosen_scores).total
 
     def document(self) -> dict[str, Any]:
         """The same as plain data, with means in place of sums; null where nothing is kept."""
-        means = {"chosen_score": self.chosen, "margin": self.margin, "chosen_longer": float(self.longer)}
-        found = {name: round(total / self.kept, 4) if self.kept else None for name, total in means.items()}
+        sums = {"chosen_score": self.chosen, "margin": self.margin}
+        found = {name: round(total / self.scored, 4) if self.scored else None for name, total in sums.items()}
+        found["chosen_longer"] = round(self.longer / self.kept, 4) if self.kept else None
         return {"setting": self.key, "value": self.value, "kept": self.kept, "of": self.of, **found}
 
 

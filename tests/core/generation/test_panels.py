@@ -156,7 +156,7 @@ async def test_a_panel_agrees_as_counted_by_hand(tmp_path: Path) -> None:
         assert (opinions.pairs, opinions.agreed, opinions.judges) == (len(jobs), agreed, 3)
         assert 0 < agreed < len(jobs)
         assert opinions.lines() == [
-            f"all 3 judges prefer the same side in {agreed} of 60 pairs ({agreed / 60:.0%})"
+            f"the 3 judges prefer the same side in {agreed} of 60 pairs ({agreed / 60:.0%})"
         ]
 
         # Another number asks nothing, and estimate knew.
