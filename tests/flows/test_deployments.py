@@ -409,8 +409,8 @@ def test_the_form_shows_what_matters_first_and_selects_for_the_modes() -> None:
         "further",
         "fresh",
         "output",
-        "overrides",
         "env_file",
+        "overrides",
     ]
     assert all(field["description"] for field in form["properties"].values())
     assert [kind.get("$ref") for kind in form["properties"]["settings"]["anyOf"]] == [

@@ -120,8 +120,9 @@ def problems(draft: Draft) -> Iterator[Problem]:
     """Everything that is wrong between settings which are right by themselves."""
     yield from _beyond_limits(draft)
     yield from _input_unclear(draft)
-    yield from _models_unnamed(draft)
-    yield from _models_missing(draft)
+    missing = list(_models_missing(draft))
+    yield from _models_unnamed(draft, is_one_missing=any(item.key.startswith("models.") for item in missing))
+    yield from missing
     yield from _contexts_too_small(draft)
     yield from _providers_unclear(draft, "provider_rate_limits")
     yield from _providers_unclear(draft, "provider_token_limits")
@@ -186,8 +187,12 @@ def _shards_impossible(draft: Draft) -> Iterator[Problem]:
             yield Problem(key, f"is {limit}; allowed: execution.shards ({shards}) or more, which share it")
 
 
-def _models_unnamed(draft: Draft) -> Iterator[Problem]:
-    """Sections under [models] whose names are none, or are meant to be those of another."""
+def _models_unnamed(draft: Draft, *, is_one_missing: bool) -> Iterator[Problem]:
+    """Sections under [models] whose names are none, or are meant to be those of another.
+
+    One that nothing names is an error only where another one is missing, or looks like it: a file may
+    hold more models than it uses.
+    """
     for name in draft.names("models"):
         key = dotted(["models", name])
         if name in Models.model_fields:
@@ -202,6 +207,8 @@ def _models_unnamed(draft: Draft) -> Iterator[Problem]:
         is_whole = draft.has(f"models.{name}.base_url") and draft.has(f"models.{(near or [name])[0]}")
         if near and not is_whole and name not in _named(draft):
             yield Problem(key, f"unknown key; did you mean models.{near[0]}?")
+        elif is_one_missing and name not in _named(draft):
+            yield Problem(key, "unknown model: neither candidates.models nor judging.models names it")
 
 
 def _named(draft: Draft) -> set[str]:
