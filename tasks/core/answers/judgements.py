@@ -41,7 +41,7 @@ _NOUN: Final = r"(?i:answer|response|assistant|option|text|one|model|output)"
 _MARKS: Final = r"[\s*_\"'`]{0,6}"
 _SIDE: Final = re.compile(
     rf"[\s\"'*_`\[({{<]*(?:(?i:the\s|final\s|better\s)?{_NOUN}(?i:\s(?:is|name|number))?[\s_:>]*)?(?:(?i:the)\s)?"
-    r"(?P<side>(?i:[ab]|[12]|c|first|second|tied?|draw|equal|both|neither|none|it'?s a tie|a tie))\b"
+    r"(?P<side>(?i:(?:it'?s )?a (?:tie|draw)|[abc12]|first|second|tied?|draw|equal|both|neither|none))\b"
     rf"(?:\s{_NOUN}\b)?[\s\"'*_`\])}}.!]*"
 )
 _REASON: Final = re.compile(r"[,;:(\u2013\u2014-]?\s*(?i:because|as|since|for|clearly|by far)\b")
