@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,23 +149,3 @@ def test_pairs_that_are_too_close_are_replaced_until_there_are_enough(user: User
         rows = (session / "dataset.jsonl").read_bytes()
         assert done(user).summary["paid"] == 0
         assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == rows
-
-
-def test_killed_and_resumed_it_comes_to_the_same_and_pays_once(user: User) -> None:
-    with model(latency_ms=30.0, refuse=0.1) as server:
-        user.write("config.toml", settings(server.url, count=3, choose="best_random"))
-        for stop in (12, 40, 80):
-            process = user.start(*(["--resume", user.sessions()[0].name] if user.sessions() else []))
-            assert server.until_requests(stop, process)
-            process.kill(group=True)
-            assert process.end().code == -signal.SIGKILL
-        (session,) = user.sessions()
-        ended = user.run("--resume", session.name)
-        assert ended.code in {0, 3}, ended.err
-        rows = (session / "dataset.jsonl").read_bytes()
-        # What was in flight when it was killed is asked again, and nothing else.
-        assert len(asked_twice(server.requests())) <= 3 * 8 * 3
-        asked = len(server.requests())
-        user.run("--json")
-        assert (user.sessions()[-1] / "dataset.jsonl").read_bytes() == rows
-        assert len(server.requests()) == asked

@@ -1,4 +1,4 @@
-"""The sections of the configuration: what every section is, and what stands in each."""
+"""The sections of the configuration, but for the models: what every section is, and what stands in each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tasks.core.config import templates as defaults
 from tasks.core.config.values import (
@@ -22,20 +22,14 @@ from tasks.core.config.values import (
     Likeness,
     Limit,
     Line,
-    Nucleus,
-    OwnTemperature,
     Ratio,
     Seconds,
     Share,
     Size,
-    Temperature,
     Template,
     check_answering,
-    check_base_url,
     check_each_once,
-    check_extra_body,
     check_formats,
-    check_headers,
     check_kept,
     check_ledger_url,
     check_license,
@@ -45,9 +39,7 @@ from tasks.core.config.values import (
     check_sections,
     check_sha256,
     check_some,
-    check_stop,
     check_topic,
-    check_variable,
     check_words,
 )
 
@@ -496,118 +488,3 @@ class Budget(Section):
     max_usd: Dollars | None = Field(None, description="US dollars; needs the prices of all models in use.")
     max_tokens: Count | None = Field(None, description="Tokens, of questions and answers.")
     max_calls: Count | None = Field(None, description="Paid calls.")
-
-
-StructuredOutput = Literal["auto", "json_schema", "json_object", "off"]
-TokensParameter = Literal["auto", "max_tokens", "max_completion_tokens"]
-Unsupported = Literal["adapt", "stop"]
-
-
-class ModelConfig(Section):
-    """An endpoint, the model behind it, and how it is asked."""
-
-    base_url: Annotated[str, AfterValidator(check_base_url)] = Field(
-        title="Base URL", description="Address of an OpenAI-compatible API, usually ending in /v1."
-    )
-    model_name: Line = Field(
-        min_length=1, max_length=100, title="Model", description="Name of the model as the endpoint knows it."
-    )
-    api_key_env: Annotated[str, AfterValidator(check_variable)] = Field(
-        "", description="Variable that holds the key, in place of the provider's; empty for that one."
-    )
-    api_key_block: Line = Field(
-        "", description="Prefect Secret block that holds the key; empty for a variable."
-    )
-    temperature: Temperature = Field(0.7, description='Randomness of the answers; "unset" sends none.')
-    max_output_tokens: Size = Field(4096, description="Most tokens of an answer.")
-    context_size: Size = Field(16384, description="Tokens that question and answer may have together.")
-    rate_limit_per_minute: Count = Field(60, description="Requests a minute; 0 is no limit.")
-    tokens_per_minute: Count = Field(
-        0, description="Tokens a minute, of questions and answers; 0 is no limit."
-    )
-    structure_temperature: OwnTemperature = Field(
-        None, description="Randomness of JSON answers; the same as temperature when left out."
-    )
-    top_p: Nucleus = Field(
-        1.0, description="Share of probability that tokens are drawn from; 1 is all of it, and not sent."
-    )
-    top_k: int = Field(
-        -1, ge=-1, le=MOST, description="Number of tokens that are drawn from; -1 is no limit."
-    )
-    min_p: Share | None = Field(
-        None, description="Least probability of a token relative to the likeliest; 0 is off, unset unsent."
-    )
-    seed: Count | None = Field(
-        None, description="Makes answers repeatable where a server can; a further try adds to it."
-    )
-    stop: Annotated[list[str], AfterValidator(check_stop)] = Field(
-        default_factory=list, description="Texts at which an answer ends."
-    )
-    presence_penalty: float | None = Field(
-        None, ge=-2, le=2, description="Above 0 leads away from tokens that were there; unset is unsent."
-    )
-    frequency_penalty: float | None = Field(
-        None, ge=-2, le=2, description="The same, growing with how often they were there; unset is unsent."
-    )
-    extra_body: Annotated[dict[str, Any], AfterValidator(check_extra_body)] = Field(
-        default_factory=dict, description="Further fields of each request's body, sent as they are."
-    )
-    headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(
-        default_factory=dict, description="Further headers; ${NAME} in a value is taken from the environment."
-    )
-    max_tokens_parameter: TokensParameter = Field(
-        "auto", description="What the server calls that limit; auto finds it out."
-    )
-    unsupported: Unsupported = Field(
-        "adapt", description="What a parameter that the server refuses brings: leave it out, or stop."
-    )
-    max_retries: int = Field(
-        3, ge=-1, le=MOST, description="Further attempts after a passing failure; -1 is no limit."
-    )
-    max_backoff_seconds: float = Field(120.0, ge=0, description="Longest wait between two attempts.")
-    http_timeout_seconds: Seconds = Field(120.0, description="Longest wait for an answer.")
-    judge_timeout_seconds: Seconds = Field(100.0, description="Longest wait for a judge's answer.")
-    structured_output: StructuredOutput = Field(
-        "auto", description="How the endpoint is asked for JSON; auto takes the strictest form it knows."
-    )
-    use_json_mode: bool = Field(
-        default=False, description="Older form of structured_output: true is json_object, false is off."
-    )
-    use_streaming: bool = Field(default=False, description="Take answers piece by piece as they are written.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older_form(cls, given: object) -> object:
-        """Map `use_json_mode` to `structured_output`, where only the older of the two is given."""
-        older = given.get("use_json_mode") if isinstance(given, dict) else None
-        if not isinstance(given, dict) or not isinstance(older, bool) or "structured_output" in given:
-            return given
-        return {**given, "structured_output": "json_object" if older else "off"}
-
-
-class Judge(ModelConfig):
-    """The model that scores answers."""
-
-    enabled: bool = Field(
-        default=False, description="Use the judge; needed for mo-dpo and for judge filtering."
-    )
-
-
-def _bare_is_absent(value: object) -> object:
-    # A judge that is on or off, and nothing else, is none: others may judge.
-    is_bare = isinstance(value, dict) and len(value) == 1 and isinstance(value.get("enabled"), bool)
-    return None if is_bare else value
-
-
-class Models(Section):
-    """Who writes and who judges; further models under names of their own."""
-
-    model_config = ConfigDict(extra="allow")
-    # A judge's settings are those of any model, and whether it is used.
-    __pydantic_extra__: dict[str, Judge] = Field(init=False)
-
-    main: ModelConfig = Field(description="Writes subtopics, prompts and chosen answers.")
-    rejected: ModelConfig | None = Field(None, description="Writes rejected answers; not needed in mode sft.")
-    judge: Annotated[Judge | None, BeforeValidator(_bare_is_absent)] = Field(
-        None, description="Scores answers, for mo-dpo and for judge filtering."
-    )
